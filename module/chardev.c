@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The character device: each open file description is a contender.
+ *
+ * User memory is read before and written after the lock does its work, never
+ * under its mutex: a page fault that is served in user space stalls its caller
+ * and nobody else.
+ */
+#include <linux/compat.h>
+#include <linux/fs.h>
+#include <linux/module.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/stddef.h>
+#include <linux/time_namespace.h>
+#include <linux/uaccess.h>
+
+#include "compat.h"
+#include "device.h"
+
+static int tlock_open(struct inode *inode, struct file *file)
+{
+	struct tlock_device *tdev =
+		container_of(inode->i_cdev, struct tlock_device, cdev);
+	struct tlock_contender *c;
+
+	c = kzalloc(sizeof(*c), GFP_KERNEL_ACCOUNT);
+	if (!c)
+		return -ENOMEM;
+	tlock_enter(c, &tdev->lock);
+	file->private_data = c;
+	return nonseekable_open(inode, file);
+}
+
+/* The last close */
+static int tlock_close(struct inode *inode, struct file *file)
+{
+	struct tlock_contender *c = file->private_data;
+
+	tlock_leave(c);
+	kfree(c);
+	return 0;
+}
+
+/* With a control character, a job could forge a line in a log. */
+static bool tlock_job_valid(const char *job)
+{
+	for (; *job; job++)
+		if (tlock_cntrl(job))
+			return false;
+	return true;
+}
+
+/* Reads what the caller says of an argument, and not the rest of it. */
+static int tlock_read_arg(struct tlock_acquire *arg,
+			  struct tlock_acquire __user *uarg)
+{
+	long len;
+
+	if (copy_from_user(arg, uarg, offsetof(struct tlock_acquire, result)))
+		return -EFAULT;
+	len = strncpy_from_user(arg->job, uarg->job, sizeof(arg->job));
+	if (len < 0)
+		return len;
+	if (arg->flags || len == sizeof(arg->job) || !tlock_job_valid(arg->job))
+		return -EINVAL;
+
+	/* An argument that can't be written must be found before the grant */
+	return put_user(0, &uarg->result);
+}
+
+/* Times are as the clock says in the caller's time namespace. */
+static void tlock_to_callers_clock(struct tlock_holder *holder)
+{
+	struct timespec64 since;
+
+	if (!holder->token)
+		return;
+	since = ns_to_timespec64(holder->since_ns);
+	timens_add_monotonic(&since);
+	holder->since_ns = timespec64_to_ns(&since);
+}
+
+/* Tells the caller how it went. Returns @err, or -EFAULT. */
+static int tlock_write_arg(struct tlock_acquire __user *uarg,
+			   struct tlock_acquire *arg, int err)
+{
+	switch (err) {
+	case 0:
+		if (copy_to_user(uarg, arg, offsetof(struct tlock_acquire, job)))
+			return -EFAULT;
+		break;
+	case -ETIMEDOUT:
+		tlock_to_callers_clock(&arg->holder);
+		if (copy_to_user(&uarg->holder, &arg->holder,
+				 sizeof(arg->holder)))
+			return -EFAULT;
+		fallthrough;
+	case -EINTR:
+		if (put_user(arg->timeout_ns, &uarg->timeout_ns))
+			return -EFAULT;
+		break;
+	}
+	return err;
+}
+
+/* TLOCK_IOC_ACQUIRE, or TLOCK_IOC_REACQUIRE if @again */
+static int tlock_ioctl_take(struct tlock_contender *c,
+			    struct tlock_acquire __user *uarg, bool again)
+{
+	struct tlock_acquire arg;
+	int err;
+
+	err = tlock_read_arg(&arg, uarg);
+	if (err)
+		return err;
+	err = again ? tlock_reacquire(c, &arg) : tlock_acquire(c, &arg);
+	if (err)
+		return tlock_write_arg(uarg, &arg, err);
+
+	/* A holder that does not know it would never release */
+	err = tlock_write_arg(uarg, &arg, 0);
+	if (err)
+		tlock_decline(c, &arg);
+	return err;
+}
+
+static int tlock_ioctl_status(struct tlock_contender *c,
+			      struct tlock_status __user *ustatus)
+{
+	struct tlock_status status;
+
+	tlock_look(c->lock, &status);
+	tlock_to_callers_clock(&status.holder);
+	return copy_to_user(ustatus, &status, sizeof(status)) ? -EFAULT : 0;
+}
+
+static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct tlock_contender *c = file->private_data;
+	void __user *uarg = (void __user *)arg;
+	int err;
+
+	switch (cmd) {
+	case TLOCK_IOC_ACQUIRE:
+		if (!(file->f_mode & FMODE_WRITE))
+			return -EBADF;
+		err = tlock_ioctl_take(c, uarg, false);
+		/* It can be made again as it is, with the time that is left */
+		return err == -EINTR ? -ERESTARTSYS : err;
+	case TLOCK_IOC_RELEASE:
+		return tlock_release(c);
+	case TLOCK_IOC_REACQUIRE:
+		/* Not made again: who does not hold any more must know it */
+		return tlock_ioctl_take(c, uarg, true);
+	case TLOCK_IOC_STATUS:
+		return tlock_ioctl_status(c, uarg);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static const struct file_operations tlock_fops = {
+	.owner = THIS_MODULE,
+	.open = tlock_open,
+	.release = tlock_close,
+	.unlocked_ioctl = tlock_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};
+
+/* Everybody may look; who may take the lock is for the host to say. */
+static char *tlock_devnode(TLOCK_DEVNODE_CONST struct device *dev,
+			   umode_t *mode)
+{
+	if (mode)
+		*mode = 0644;
+	return NULL;
+}
+
+static struct class tlock_class = {
+	.name = "tlock",
+	.dev_groups = tlock_groups,
+	.devnode = tlock_devnode,
+};
+
+static dev_t tlock_devt;
+static struct tlock_device *tlock_first;
+
+static void tlock_device_release(struct device *dev)
+{
+	kfree(container_of(dev, struct tlock_device, dev));
+}
+
+static struct tlock_device *tlock_device_create(dev_t devt, const char *name)
+{
+	struct tlock_device *tdev;
+	int err;
+
+	tdev = kzalloc(sizeof(*tdev), GFP_KERNEL);
+	if (!tdev)
+		return ERR_PTR(-ENOMEM);
+	tlock_init(&tdev->lock);
+	device_initialize(&tdev->dev);
+	tdev->dev.class = &tlock_class;
+	tdev->dev.devt = devt;
+	tdev->dev.release = tlock_device_release;
+	cdev_init(&tdev->cdev, &tlock_fops);
+	tdev->cdev.owner = THIS_MODULE;
+
+	err = dev_set_name(&tdev->dev, "%s", name);
+	if (!err)
+		err = cdev_device_add(&tdev->cdev, &tdev->dev);
+	if (err) {
+		put_device(&tdev->dev);
+		return ERR_PTR(err);
+	}
+	return tdev;
+}
+
+static void tlock_device_destroy(struct tlock_device *tdev)
+{
+	cdev_device_del(&tdev->cdev, &tdev->dev);
+	put_device(&tdev->dev);
+}
+
+static int __init tlock_module_init(void)
+{
+	int err;
+
+	err = class_register(&tlock_class);
+	if (err)
+		return err;
+	err = alloc_chrdev_region(&tlock_devt, 0, 1, "tlock");
+	if (err)
+		goto unregister_class;
+	tlock_first = tlock_device_create(tlock_devt, "tlock");
+	if (IS_ERR(tlock_first)) {
+		err = PTR_ERR(tlock_first);
+		goto unregister_region;
+	}
+	return 0;
+
+unregister_region:
+	unregister_chrdev_region(tlock_devt, 1);
+unregister_class:
+	class_unregister(&tlock_class);
+	return err;
+}
+
+static void __exit tlock_module_exit(void)
+{
+	tlock_device_destroy(tlock_first);
+	unregister_chrdev_region(tlock_devt, 1);
+	class_unregister(&tlock_class);
+}
+
+module_init(tlock_module_init);
+module_exit(tlock_module_exit);
+MODULE_DESCRIPTION("A timed, fair lock named after the job that holds it");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef TLOCK_DEVICE_H
+#define TLOCK_DEVICE_H
+
+#include <linux/cdev.h>
+#include <linux/device.h>
+
+#include "lock.h"
+
+/**
+ * struct tlock_device - a lock with its character device and sysfs folder
+ * @dev: the device; its last reference frees all of this
+ * @cdev: the character device; each open file holds a reference to @dev by it
+ * @lock: the lock
+ */
+struct tlock_device {
+	struct device dev;
+	struct cdev cdev;
+	struct tlock lock;
+};
+
+/*
+ * Length of the control character that @text begins with, 0 if it begins with
+ * none: ASCII's, and U+0080 to U+009F in UTF-8, which terminals obey as well.
+ */
+static inline size_t tlock_cntrl(const char *text)
+{
+	const u8 *c = text;
+
+	if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)
+		return 2;
+	return c[0] < 0x20 || c[0] == 0x7f;
+}
+
+/* sysfs.c */
+extern const struct attribute_group *tlock_groups[];
+
+#endif /* TLOCK_DEVICE_H */

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * /sys/class/tlock/<device>/: who holds the lock, and what it has been through.
+ */
+#include <linux/string.h>
+#include <linux/sysfs.h>
+#include <linux/timekeeping.h>
+
+#include "device.h"
+
+static void tlock_look_dev(struct device *dev, struct tlock_status *status)
+{
+	tlock_look(&container_of(dev, struct tlock_device, dev)->lock, status);
+}
+
+/* An attribute that shows one value of @status */
+#define TLOCK_ATTR(_name, _format, _value)				\
+static ssize_t _name##_show(struct device *dev,				\
+			    struct device_attribute *attr, char *buf)	\
+{									\
+	struct tlock_status status;					\
+									\
+	tlock_look_dev(dev, &status);					\
+	return sysfs_emit(buf, _format "\n", _value);			\
+}									\
+static DEVICE_ATTR_RO(_name)
+
+TLOCK_ATTR(job, "%s", status.holder.job);
+TLOCK_ATTR(pid, "%d", status.holder.pid);
+TLOCK_ATTR(uid, "%u", status.holder.uid);
+TLOCK_ATTR(token, "%llu", status.holder.token);
+TLOCK_ATTR(held_ns, "%llu", status.holder.token ?
+	   ktime_get_ns() - status.holder.since_ns : 0);
+TLOCK_ATTR(waiters, "%u", status.waiters);
+
+/* A process can give itself any name. */
+static ssize_t comm_show(struct device *dev, struct device_attribute *attr,
+			 char *buf)
+{
+	struct tlock_status status;
+	char *c;
+
+	tlock_look_dev(dev, &status);
+	for (c = status.holder.comm; *c; c++)
+		memset(c, '?', tlock_cntrl(c));
+	return sysfs_emit(buf, "%s\n", status.holder.comm);
+}
+static DEVICE_ATTR_RO(comm);
+
+static struct attribute *tlock_holder_attrs[] = {
+	&dev_attr_job.attr,
+	&dev_attr_pid.attr,
+	&dev_attr_uid.attr,
+	&dev_attr_comm.attr,
+	&dev_attr_token.attr,
+	&dev_attr_held_ns.attr,
+	&dev_attr_waiters.attr,
+	NULL
+};
+
+static const struct attribute_group tlock_holder_group = {
+	.attrs = tlock_holder_attrs,
+};
+
+TLOCK_ATTR(acquired, "%llu", status.acquired);
+TLOCK_ATTR(contended, "%llu", status.contended);
+TLOCK_ATTR(timed_out, "%llu", status.timed_out);
+TLOCK_ATTR(interrupted, "%llu", status.interrupted);
+TLOCK_ATTR(abandoned, "%llu", status.abandoned);
+TLOCK_ATTR(yielded, "%llu", status.yielded);
+TLOCK_ATTR(wait_ns_total, "%llu", status.wait_ns_total);
+TLOCK_ATTR(wait_ns_max, "%llu", status.wait_ns_max);
+TLOCK_ATTR(hold_ns_total, "%llu", status.hold_ns_total);
+TLOCK_ATTR(hold_ns_max, "%llu", status.hold_ns_max);
+
+static struct attribute *tlock_stats_attrs[] = {
+	&dev_attr_acquired.attr,
+	&dev_attr_contended.attr,
+	&dev_attr_timed_out.attr,
+	&dev_attr_interrupted.attr,
+	&dev_attr_abandoned.attr,
+	&dev_attr_yielded.attr,
+	&dev_attr_wait_ns_total.attr,
+	&dev_attr_wait_ns_max.attr,
+	&dev_attr_hold_ns_total.attr,
+	&dev_attr_hold_ns_max.attr,
+	NULL
+};
+
+static const struct attribute_group tlock_stats_group = {
+	.name = "stats",
+	.attrs = tlock_stats_attrs,
+};
+
+const struct attribute_group *tlock_groups[] = {
+	&tlock_holder_group,
+	&tlock_stats_group,
+	NULL
+};
