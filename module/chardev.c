@@ -204,6 +204,8 @@ static struct tlock_device *tlock_device_create(dev_t devt, const char *name)
 	tdev->dev.class = &tlock_class;
 	tdev->dev.devt = devt;
 	tdev->dev.release = tlock_device_release;
+	/* No hardware: no power/ folder among the lock's values */
+	device_set_pm_not_required(&tdev->dev);
 	cdev_init(&tdev->cdev, &tlock_fops);
 	tdev->cdev.owner = THIS_MODULE;
 

@@ -94,11 +94,11 @@ static int tlock_hand_over(wait_queue_entry_t *place, unsigned int mode,
 	wait->result = tlock_grant(c, now);
 	wait->token = c->token;
 
-	/*
-	 * The store lets tlock_sleep() return, and @wait and the task go. It
-	 * pairs with the load there: who sees NULL sees the grant.
-	 */
 	get_task_struct(task);
+	/*
+	 * Lets tlock_sleep() return, and @wait and the task go. Pairs with the
+	 * load there: who sees NULL sees the grant.
+	 */
 	smp_store_release(&wait->task, NULL);
 	wake_up_process(task);
 	put_task_struct(task);
@@ -167,11 +167,11 @@ static void tlock_introduce(struct tlock_contender *c, const char *job)
 		c->pid = get_pid(pid);
 	}
 	c->uid = current_euid();
+	BUILD_BUG_ON(sizeof(c->comm) != sizeof(leader->comm));
 	/*
 	 * Without the lock that guards its changes: at worst, this is a mixture
 	 * of an old and a new name. Its last byte is always NUL.
 	 */
-	BUILD_BUG_ON(sizeof(c->comm) != sizeof(leader->comm));
 	data_race(memcpy(c->comm, leader->comm, sizeof(c->comm)));
 	strscpy(c->job, job, sizeof(c->job));
 }

@@ -32,7 +32,7 @@ struct tlock_wait;
  * @hold_ns_max: ditto
  */
 struct tlock {
-	struct mutex mutex;
+	struct mutex mutex;	/* guards all that follows */
 	wait_queue_head_t queue;
 	u32 waiters;
 	struct tlock_contender *holder;

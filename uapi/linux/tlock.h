@@ -45,7 +45,7 @@ struct tlock_holder {
 };
 
 /* In tlock_acquire.result: the one before lost the lock without releasing it */
-#define TLOCK_ABANDONED	(1U << 0)
+#define TLOCK_ABANDONED	0x1U
 
 /**
  * struct tlock_acquire - argument of TLOCK_IOC_ACQUIRE and TLOCK_IOC_REACQUIRE
