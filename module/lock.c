@@ -199,26 +199,25 @@ static int tlock_queue(struct tlock_contender *c, struct tlock_wait *wait,
 	return -EINPROGRESS;
 }
 
-/* Sleeps until the grant, the deadline (NULL: none) or a signal. */
+/*
+ * Sleeps until the grant, the deadline (NULL: none) or a signal. Who gets
+ * another answer than 0 may have been granted the lock all the same since.
+ */
 static int tlock_sleep(struct tlock_wait *wait, ktime_t *deadline)
 {
 	int err = 0;
 
-	for (;;) {
+	do {
 		set_current_state(TASK_INTERRUPTIBLE);
 		/* Pairs with the store in tlock_hand_over() */
-		if (!smp_load_acquire(&wait->task)) {
-			err = 0;
-			break;
-		}
-		if (err)
+		if (!smp_load_acquire(&wait->task))
 			break;
 		if (signal_pending(current))
 			err = -EINTR;
 		else if (!schedule_hrtimeout_range(deadline, 0,
 						   HRTIMER_MODE_ABS))
 			err = -ETIMEDOUT;
-	}
+	} while (!err);
 	__set_current_state(TASK_RUNNING);
 	return err;
 }
