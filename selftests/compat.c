@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * All guarantees in short, for a 32-bit program on a 64-bit kernel: each
+ * field of each argument arrives, in both directions.
+ */
+#include <signal.h>
+
+#include "tlock_test.h"
+
+TEST(this_is_a_32_bit_program)
+{
+	EXPECT_EQ(4, sizeof(long));
+	EXPECT_EQ(4, sizeof(void *));
+}
+
+TEST_F(tlock, g3_timeout_of_more_than_32_bits)
+{
+	struct call *waiter;
+
+	take(self->fd, "holder");
+	waiter = call(contender(), acquire, LONG, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_GT(LONG, waiter->arg->timeout_ns);
+	EXPECT_LE(LONG - (waiter->ended - waiter->begun),
+		  waiter->arg->timeout_ns);
+	EXPECT_EQ(0, release(waiter->fd));
+	close(waiter->fd);
+}
+
+TEST_F(tlock, g3_not_early_g5_told_why)
+{
+	struct tlock_holder holder;
+	struct call *waiter;
+	uint64_t token;
+	int64_t before = now();
+
+	token = take(self->fd, "holder's job");
+	waiter = call(contender(), acquire, 100 * MSEC, "waiter");
+	ASSERT_EQ(-ETIMEDOUT, result(waiter));
+	EXPECT_LE(100 * MSEC, waiter->ended - waiter->begun);
+	EXPECT_EQ(0, waiter->arg->timeout_ns);
+
+	holder = waiter->arg->holder;
+	EXPECT_EQ(token, holder.token);
+	EXPECT_LE(before, (int64_t)holder.since_ns);
+	EXPECT_GE(now(), (int64_t)holder.since_ns);
+	EXPECT_EQ(getpid(), holder.pid);
+	EXPECT_EQ(geteuid(), holder.uid);
+	EXPECT_STREQ("compat_32", holder.comm);
+	EXPECT_STREQ("holder's job", holder.job);
+	EXPECT_STREQ("holder's job", sysfs_text("job"));
+	EXPECT_EQ(0, release(self->fd));
+	close(waiter->fd);
+}
+
+TEST_F(tlock, g2_fifo_g4_reacquire)
+{
+	uint64_t token = take(self->fd, "yielder");
+	struct call *waiters[3], *yielder;
+
+	for (int i = 0; i < 2; i++) {
+		waiters[i] = call(contender(), acquire, FOREVER, "waiter");
+		ASSERT_TRUE(await_waiters(self->fd, i + 1));
+	}
+	yielder = call(self->fd, reacquire, LONG, "");
+	ASSERT_EQ(0, result(waiters[0]));
+	ASSERT_TRUE(await_waiters(self->fd, 2));
+	waiters[2] = call(contender(), acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 3));
+	for (int i = 0; i < 3; i++) {
+		if (i == 2) {
+			ASSERT_EQ(0, result(yielder));
+			EXPECT_EQ(token + 3, yielder->arg->token);
+			EXPECT_GT(LONG, yielder->arg->timeout_ns);
+			EXPECT_STREQ("yielder", look(self->fd).holder.job);
+			ASSERT_EQ(0, release(self->fd));
+		}
+		ASSERT_EQ(0, result(waiters[i]));
+		EXPECT_EQ(token + 1 + i + (i == 2), waiters[i]->arg->token);
+		ASSERT_EQ(0, release(waiters[i]->fd));
+		close(waiters[i]->fd);
+	}
+	/* Alone, it costs nothing and changes nothing */
+	struct tlock_acquire arg = ask(0, "");
+
+	token = take(self->fd, "holder");
+	ASSERT_EQ(0, reacquire(self->fd, &arg));
+	EXPECT_EQ(token, arg.token);
+	EXPECT_EQ(0, release(self->fd));
+}
+
+TEST_F(tlock, g6_death_of_the_holder)
+{
+	struct agent *a = agent();
+	struct call *waiter;
+
+	agent_take(a, "mortal");
+	waiter = call(self->fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	agent_kill(a);
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(TLOCK_ABANDONED, waiter->arg->result);
+	EXPECT_EQ(0, release(self->fd));
+}
+
+TEST_F(tlock, g7_only_the_holder_releases)
+{
+	struct tlock_acquire arg = ask(FOREVER, "again");
+	int fd = contender();
+
+	take(self->fd, "holder");
+	EXPECT_EQ(-EPERM, release(fd));
+	EXPECT_EQ(-EPERM, reacquire(fd, &arg));
+	EXPECT_EQ(-EDEADLK, acquire(self->fd, &arg));
+	EXPECT_EQ(0, release(self->fd));
+	EXPECT_EQ(-EPERM, release(self->fd));
+	close(fd);
+}
+
+static void on_signal(int signal)
+{
+	(void)signal;
+}
+
+TEST_F(tlock, g9_signals)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct call *waiter;
+
+	/* Without SA_RESTART, with it */
+	take(self->fd, "holder");
+	for (int i = 0; i < 2; i++) {
+		action.sa_flags = i ? SA_RESTART : 0;
+		sigaction(SIGUSR1, &action, NULL);
+		waiter = call(contender(), acquire, LONG, "waiter");
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		self->before = look(self->fd);
+		send_signal(waiter, SIGUSR1);
+		if (i) {
+			ASSERT_TRUE(await_contended(self->fd,
+					self->before.contended + 1));
+			ASSERT_EQ(0, release(self->fd));
+		}
+		ASSERT_EQ(i ? 0 : -EINTR, result(waiter));
+		EXPECT_GT(LONG, waiter->arg->timeout_ns);
+		EXPECT_LE(LONG - (waiter->ended - waiter->begun),
+			  waiter->arg->timeout_ns);
+		EXPECT_EQ(i ? 0 : -EPERM, release(waiter->fd));
+		close(waiter->fd);
+	}
+}
+
+TEST_F(tlock, g10_status)
+{
+	struct tlock_status st;
+	int fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
+	struct tlock_acquire arg = ask(0, "reader");
+
+	ASSERT_LE(0, fd);
+	take(self->fd, "holder");
+	EXPECT_EQ(-EBADF, acquire(fd, &arg));
+	st = look(fd);
+	EXPECT_EQ(self->before.acquired + 1, st.acquired);
+	EXPECT_EQ(self->before.contended, st.contended);
+	EXPECT_EQ(self->before.timed_out, st.timed_out);
+	EXPECT_EQ(self->before.interrupted, st.interrupted);
+	EXPECT_EQ(self->before.abandoned, st.abandoned);
+	EXPECT_EQ(self->before.yielded, st.yielded);
+	EXPECT_EQ(self->before.wait_ns_total, st.wait_ns_total);
+	EXPECT_EQ(self->before.wait_ns_max, st.wait_ns_max);
+	EXPECT_EQ(self->before.hold_ns_total, st.hold_ns_total);
+	EXPECT_EQ(self->before.hold_ns_max, st.hold_ns_max);
+	EXPECT_EQ(0, st.waiters);
+	EXPECT_EQ(0, st.reserved);
+	EXPECT_EQ(st.hold_ns_total, sysfs_number("stats/hold_ns_total"));
+	EXPECT_EQ(st.wait_ns_max, sysfs_number("stats/wait_ns_max"));
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+/* Pointers that a 32-bit program can come up with */
+TEST_F(tlock, bad_pointers)
+{
+	struct tlock_acquire *const bad[] = {
+		NULL, (void *)1, (void *)-1L, (void *)0x80000000UL,
+		(void *)(~0UL - sizeof(struct tlock_acquire)),
+	};
+	struct tlock_acquire arg = ask(0, "job");
+	struct tlock_status after;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_EQ(-EFAULT, acquire(self->fd, bad[i]));
+		EXPECT_EQ(-EFAULT, reacquire(self->fd, bad[i]));
+		EXPECT_EQ(-EFAULT, status(self->fd, (void *)bad[i]));
+	}
+	arg.flags = 1U << 31;
+	EXPECT_EQ(-EINVAL, acquire(self->fd, &arg));
+	after = look(self->fd);
+	EXPECT_EQ(0, memcmp(&self->before, &after, sizeof(after)));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Loading and unloading the module, $TLOCK_KO. It begins and ends loaded.
+ */
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "tlock_test.h"
+
+static int load(void)
+{
+	int fd = open(getenv("TLOCK_KO"), O_RDONLY | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = syscall(SYS_finit_module, fd, "", 0) ? -errno : 0;
+	close(fd);
+	return ret;
+}
+
+/* Fails where rmmod fails: it does not wait for the last user. */
+static int unload(void)
+{
+	return syscall(SYS_delete_module, "tlock", O_NONBLOCK) ? -errno : 0;
+}
+
+static bool exists(const char *path)
+{
+	struct stat st;
+
+	return !lstat(path, &st);
+}
+
+/* Whether there is a driver of that name */
+static bool registered(void)
+{
+	char line[80], name[80] = "";
+	FILE *file = fopen("/proc/devices", "re");
+	bool found = false;
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "%*u %79s", name) == 1 &&
+		    !strcmp(name, "tlock"))
+			found = true;
+	if (file)
+		fclose(file);
+	return found;
+}
+
+FIXTURE(module)
+{
+	int unused;
+};
+
+FIXTURE_SETUP(module)
+{
+	ASSERT_NE(NULL, getenv("TLOCK_KO")) {
+		TH_LOG("TLOCK_KO is not set: where is tlock.ko?");
+	}
+	ASSERT_EQ(0, access(getenv("TLOCK_KO"), R_OK));
+	ASSERT_TRUE(exists(DEVICE));
+}
+
+FIXTURE_TEARDOWN(module)
+{
+	int ret = load();
+
+	/* The tests after this one find it loaded */
+	EXPECT_TRUE(ret == 0 || ret == -EEXIST);
+	EXPECT_TRUE(exists(DEVICE));
+}
+
+TEST_F(module, is_not_unloaded_while_a_file_is_open)
+{
+	static const int flags[] = { O_RDONLY, O_WRONLY, O_RDWR };
+	int fd;
+
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		fd = open(DEVICE, flags[i] | O_CLOEXEC);
+		ASSERT_LE(0, fd);
+		EXPECT_LT(0, read_number("/sys/module/tlock/refcnt"));
+		EXPECT_EQ(-EWOULDBLOCK, unload());
+		EXPECT_TRUE(exists(DEVICE));
+		/* And it works as before */
+		if (flags[i] != O_RDONLY) {
+			take(fd, "holder");
+			EXPECT_EQ(-EWOULDBLOCK, unload());
+			EXPECT_STREQ("holder", sysfs_text("job"));
+			EXPECT_EQ(0, release(fd));
+		}
+		close(fd);
+		EXPECT_EQ(0, read_number("/sys/module/tlock/refcnt"));
+	}
+	EXPECT_EQ(0, unload());
+}
+
+/* A descriptor may be closed while its call goes on: that ends with the call. */
+TEST_F(module, is_unloaded_after_the_last_call)
+{
+	struct call *waiter;
+	int fd = contender();
+
+	take(fd, "holder");
+	waiter = call(contender(), acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(fd, 1));
+	close(waiter->fd);
+	/* This lets the waiter in, whose file nobody else has */
+	close(fd);
+	EXPECT_EQ(0, result(waiter));
+	EXPECT_EQ(TLOCK_ABANDONED, waiter->arg->result);
+	EXPECT_EQ(0, read_number("/sys/module/tlock/refcnt"));
+	EXPECT_EQ(0, unload());
+}
+
+TEST_F(module, leaves_nothing_behind)
+{
+	EXPECT_TRUE(registered());
+	EXPECT_TRUE(exists("/sys/class/tlock"));
+	ASSERT_EQ(0, unload());
+	EXPECT_FALSE(exists(DEVICE));
+	EXPECT_FALSE(exists("/sys/class/tlock"));
+	EXPECT_FALSE(exists("/sys/module/tlock"));
+	EXPECT_FALSE(registered());
+	EXPECT_EQ(-ENOENT, unload());
+}
+
+TEST_F(module, begins_anew)
+{
+	static const struct tlock_status nothing;
+	struct tlock_status st;
+	struct stat node;
+	int fd;
+
+	/* Something to forget: a grant, and an abandoned lock */
+	fd = contender();
+	take(fd, "forgotten");
+	close(fd);
+
+	ASSERT_EQ(0, unload());
+	ASSERT_EQ(0, load());
+	EXPECT_EQ(-EEXIST, load());
+	ASSERT_EQ(0, stat(DEVICE, &node));
+	EXPECT_EQ(S_IFCHR, node.st_mode & S_IFMT);
+	/* The group may be another one by the host's own rules */
+	EXPECT_EQ(0644, node.st_mode & 0645);
+
+	fd = contender();
+	st = look(fd);
+	EXPECT_EQ(0, memcmp(&nothing, &st, sizeof(st)));
+	struct tlock_acquire arg = ask(0, "first");
+
+	ASSERT_EQ(0, acquire(fd, &arg));
+	EXPECT_EQ(1, arg.token);
+	EXPECT_EQ(0, arg.result);
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+/* A sysfs file that was opened before belongs to nobody then. */
+TEST_F(module, sysfs_file_that_is_still_open)
+{
+	int fd = open(SYSFS "/job", O_RDONLY | O_CLOEXEC);
+	char text[80];
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, unload());
+	EXPECT_EQ(-1, read(fd, text, sizeof(text)));
+	EXPECT_EQ(ENODEV, errno);
+	ASSERT_EQ(0, load());
+	EXPECT_EQ(-1, read(fd, text, sizeof(text)));
+	EXPECT_EQ(ENODEV, errno);
+	EXPECT_STREQ("", sysfs_text("job"));
+	close(fd);
+}
+
+static atomic_int stop;
+static atomic_int opened;
+
+static int open_and_close(int unused, struct tlock_acquire *arg)
+{
+	struct tlock_status st;
+	int fd;
+
+	(void)unused;
+	(void)arg;
+	while (!atomic_load(&stop)) {
+		fd = open(DEVICE, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		/* What can be opened works, for as long as it is open */
+		if (status(fd, &st))
+			return -errno;
+		atomic_fetch_add(&opened, 1);
+		close(fd);
+		/* Closed for half of the time, roughly */
+		usleep(50);
+	}
+	return 0;
+}
+
+TEST_F(module, unload_meets_open)
+{
+	struct call *c = call(-1, open_and_close, 0, "");
+	int unloaded = 0, before, ret;
+
+	for (int64_t end = now() + PATIENCE; unloaded < 5;) {
+		ASSERT_GT(end, now());
+		ret = unload();
+		if (ret == -EWOULDBLOCK)
+			continue;
+		ASSERT_EQ(0, ret);
+		unloaded++;
+		before = atomic_load(&opened);
+		ASSERT_EQ(0, load());
+		ASSERT_TRUE(await_value(&opened, before + 1));
+	}
+	atomic_store(&stop, 1);
+	EXPECT_EQ(0, result(c));
+}
+
+TEST_HARNESS_MAIN

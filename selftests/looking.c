@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guarantee 10: looking is free and never in the way.
+ */
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "tlock_test.h"
+
+static int opened(int flags)
+{
+	int fd = open(DEVICE, flags | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+TEST_F(tlock, g10_read_only_looks_and_cannot_take)
+{
+	struct tlock_acquire arg = ask(0, "reader");
+	int fd = opened(O_RDONLY);
+	struct tlock_status st;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, status(fd, &st));
+	EXPECT_EQ(0, memcmp(&st, &self->before, sizeof(st)));
+
+	/* Neither a free lock nor one that is held, with whatever timeout */
+	EXPECT_EQ(-EBADF, acquire(fd, &arg));
+	arg.timeout_ns = FOREVER;
+	EXPECT_EQ(-EBADF, acquire(fd, &arg));
+	EXPECT_EQ(-EPERM, release(fd));
+	EXPECT_EQ(-EPERM, reacquire(fd, &arg));
+	st = look(fd);
+	EXPECT_EQ(0, memcmp(&st, &self->before, sizeof(st)));
+
+	take(self->fd, "holder");
+	self->before = look(self->fd);
+	EXPECT_STREQ("holder", self->before.holder.job);
+	EXPECT_EQ(-EBADF, acquire(fd, &arg));
+	EXPECT_EQ(-EPERM, release(fd));
+	EXPECT_EQ(-EPERM, reacquire(fd, &arg));
+	ASSERT_EQ(0, status(fd, &st));
+	EXPECT_EQ(0, memcmp(&st, &self->before, sizeof(st)));
+	EXPECT_EQ(0, release(self->fd));
+
+	/* Nor does it matter to anybody that it is closed */
+	self->before = look(self->fd);
+	EXPECT_EQ(0, close(fd));
+	st = look(self->fd);
+	EXPECT_EQ(0, memcmp(&st, &self->before, sizeof(st)));
+}
+
+TEST_F(tlock, g10_write_only_takes)
+{
+	int fd = opened(O_WRONLY);
+
+	ASSERT_LE(0, fd);
+	take(fd, "writer");
+	EXPECT_STREQ("writer", look(fd).holder.job);
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+/* In an agent: what a user without rights can open */
+static int open_as_nobody(int fd, struct tlock_acquire *arg)
+{
+	(void)fd;
+	/* The saved user stays root's, for the way back */
+	if (setegid(65534) || seteuid(65534))
+		return -errno;
+	fd = opened(arg->timeout_ns);
+	if (fd >= 0) {
+		struct tlock_status st = look(fd);
+
+		memcpy(arg, &st, sizeof(st));
+	}
+	if (seteuid(0) || setegid(0))
+		return -errno;
+	return fd;
+}
+
+TEST_F(tlock, g10_anybody_may_look)
+{
+	struct tlock_acquire arg = ask(O_RDONLY, "");
+	struct agent *a = agent();
+	struct tlock_status st;
+
+	ASSERT_LE(0, agent_do(a, open_as_nobody, &arg));
+	memcpy(&st, &arg, sizeof(st));
+	EXPECT_EQ(self->before.acquired, st.acquired);
+
+	/* Whether somebody may take it is for the host to say: not by default */
+	arg = ask(O_RDWR, "");
+	EXPECT_EQ(-EACCES, agent_do(a, open_as_nobody, &arg));
+}
+
+TEST_F(tlock, g10_free_lock_shows_nothing)
+{
+	static const struct tlock_holder nobody;
+	struct tlock_status st;
+
+	/* Not even what the last holder left behind */
+	take(self->fd, "gone");
+	ASSERT_EQ(0, release(self->fd));
+	memset(&st, POISON, sizeof(st));
+	ASSERT_EQ(0, status(self->fd, &st));
+	EXPECT_EQ(0, memcmp(&nobody, &st.holder, sizeof(nobody)));
+	EXPECT_EQ(0, st.waiters);
+	EXPECT_EQ(0, st.reserved);
+}
+
+static atomic_int stop;
+static atomic_int looks;
+
+static int gaze(int fd, struct tlock_acquire *unused)
+{
+	int ret = 0;
+
+	(void)unused;
+	while (!ret && !atomic_load(&stop)) {
+		struct tlock_status st;
+
+		ret = status(fd, &st);
+		sysfs_text("job");
+		atomic_fetch_add(&looks, 1);
+	}
+	return ret;
+}
+
+/* Hand-overs go on while others do nothing but look. */
+TEST_F(tlock, g10_lookers_hold_nobody_up)
+{
+	struct call *lookers[4], *waiter;
+	int before, fd = contender();
+
+	for (size_t i = 0; i < ARRAY_SIZE(lookers); i++)
+		lookers[i] = call(opened(O_RDONLY), gaze, 0, "");
+	ASSERT_TRUE(await_value(&looks, 20));
+	before = atomic_load(&looks);
+	for (int i = 0; i < 20; i++) {
+		take(self->fd, "holder");
+		waiter = call(fd, acquire, LONG, "waiter");
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		ASSERT_EQ(0, release(self->fd));
+		ASSERT_EQ(0, result(waiter));
+		ASSERT_EQ(0, release(fd));
+	}
+	EXPECT_LT(before, atomic_load(&looks));
+	atomic_store(&stop, 1);
+	for (size_t i = 0; i < ARRAY_SIZE(lookers); i++) {
+		EXPECT_EQ(0, result(lookers[i]));
+		close(lookers[i]->fd);
+	}
+	close(fd);
+}
+
+/* Takes the lock for a job that is the number of the grant. */
+static int change(int fd, struct tlock_acquire *arg)
+{
+	uint64_t token = arg->token;
+	int ret = 0;
+
+	while (!ret && !atomic_load(&stop)) {
+		snprintf(arg->job, sizeof(arg->job), "%llu",
+			 (unsigned long long)++token);
+		arg->timeout_ns = 0;
+		ret = acquire(fd, arg);
+		if (!ret && arg->token != token)
+			ret = -EILSEQ;
+		if (!ret)
+			ret = release(fd);
+	}
+	return ret;
+}
+
+TEST_F(tlock, g10_status_is_of_one_instant)
+{
+	struct tlock_acquire arg = ask(0, "");
+	struct call *changer;
+	uint64_t last = 0;
+	int held = 0;
+	char job[24];
+
+	arg.token = self->before.acquired;
+	changer = call_with(contender(), change, &arg);
+	for (int64_t end = now() + SEC; now() < end && held < 2000;) {
+		struct tlock_status st = look(self->fd);
+
+		ASSERT_LE(last, st.acquired);
+		last = st.acquired;
+		if (!st.holder.token)
+			continue;
+		held++;
+		ASSERT_EQ(st.acquired, st.holder.token);
+		snprintf(job, sizeof(job), "%llu",
+			 (unsigned long long)st.holder.token);
+		ASSERT_STREQ(job, st.holder.job);
+		ASSERT_EQ(getpid(), st.holder.pid);
+	}
+	atomic_store(&stop, 1);
+	EXPECT_EQ(0, result(changer));
+	EXPECT_LT(0, held);
+	close(changer->fd);
+}
+
+TEST_HARNESS_MAIN

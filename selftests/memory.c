@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The caller's memory can be anything: pages that another thread unmaps while
+ * a call waits, or pages that come from a program (userfaultfd, FUSE) which
+ * takes its time. Neither loses the lock, nor stalls anybody else.
+ */
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
+#include "tlock_test.h"
+
+/*
+ * Two pages; the second is served by us, and only when we want: until then,
+ * whoever touches it, the kernel included, is stalled.
+ */
+struct trap {
+	int uffd;
+	long page;
+	char *first, *second;
+};
+
+FIXTURE(memory)
+{
+	int fd;
+	struct trap trap;
+	struct tlock_status before;
+};
+
+FIXTURE_SETUP(memory)
+{
+	struct trap *t = &self->trap;
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	self->fd = contender();
+	self->before = look(self->fd);
+	ASSERT_EQ(0, self->before.holder.token);
+
+	t->page = sysconf(_SC_PAGESIZE);
+	t->first = mmap(NULL, 2 * t->page, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, t->first);
+	t->second = t->first + t->page;
+	t->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (t->uffd < 0 && errno == ENOSYS)
+		return;
+	ASSERT_LE(0, t->uffd) {
+		TH_LOG("userfaultfd: %s", strerror(errno));
+	}
+	ASSERT_EQ(0, ioctl(t->uffd, UFFDIO_API, &api));
+	range.range.start = (uintptr_t)t->second;
+	range.range.len = t->page;
+	ASSERT_EQ(0, ioctl(t->uffd, UFFDIO_REGISTER, &range));
+}
+
+FIXTURE_TEARDOWN(memory)
+{
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	EXPECT_EQ(0, look(self->fd).waiters);
+	close(self->trap.uffd);
+	close(self->fd);
+}
+
+#define NEED_TRAP() do {						\
+	if (self->trap.uffd < 0)					\
+		SKIP(return, "this kernel has no userfaultfd");		\
+} while (0)
+
+/* Whether somebody has stepped on the second page */
+static bool trapped(struct trap *t)
+{
+	struct pollfd pollfd = { .fd = t->uffd, .events = POLLIN };
+	struct uffd_msg msg;
+
+	return poll(&pollfd, 1, PATIENCE / MSEC) == 1 &&
+	       read(t->uffd, &msg, sizeof(msg)) == sizeof(msg) &&
+	       msg.event == UFFD_EVENT_PAGEFAULT &&
+	       msg.arg.pagefault.address / t->page ==
+	       (uintptr_t)t->second / t->page;
+}
+
+/* Lets them go on, with a page that begins with these bytes. */
+static int serve(struct trap *t, const void *bytes, size_t size)
+{
+	char *page = calloc(1, t->page);
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)t->second,
+		.src = (uintptr_t)page,
+		.len = t->page,
+	};
+	int ret;
+
+	memcpy(page, bytes, size);
+	ret = ioctl(t->uffd, UFFDIO_COPY, &copy);
+	free(page);
+	return ret;
+}
+
+/* Takes the second page away again. */
+static int spring(struct trap *t)
+{
+	return madvise(t->second, t->page, MADV_DONTNEED);
+}
+
+/* The lock is as usable as ever while somebody is stalled. */
+#define EXPECT_NOBODY_ELSE_STALLS() do {				\
+	struct tlock_acquire __arg = ask(LONG, "anybody");		\
+									\
+	EXPECT_EQ(0, acquire(self->fd, &__arg));			\
+	EXPECT_STREQ("anybody", look(self->fd).holder.job);		\
+	EXPECT_STREQ("anybody", sysfs_text("job"));			\
+	EXPECT_EQ(0, reacquire(self->fd, &__arg));			\
+	EXPECT_EQ(0, release(self->fd));				\
+} while (0)
+
+TEST_F(memory, g10_stalled_before_it_asks)
+{
+	struct tlock_acquire arg = ask(LONG, "stalled");
+	struct call *stalled;
+
+	NEED_TRAP();
+	stalled = call_with(contender(), acquire, (void *)self->trap.second);
+	ASSERT_TRUE(trapped(&self->trap));
+	EXPECT_NOBODY_ELSE_STALLS();
+
+	ASSERT_EQ(0, serve(&self->trap, &arg, sizeof(arg)));
+	ASSERT_EQ(0, result(stalled));
+	EXPECT_STREQ("stalled", look(self->fd).holder.job);
+	EXPECT_EQ(0, release(stalled->fd));
+	close(stalled->fd);
+}
+
+static int look_at(int fd, struct tlock_acquire *arg)
+{
+	return status(fd, (void *)arg);
+}
+
+TEST_F(memory, g10_stalled_looker)
+{
+	struct tlock_status st;
+	struct call *stalled;
+
+	NEED_TRAP();
+	stalled = call_with(contender(), look_at, (void *)self->trap.second);
+	ASSERT_TRUE(trapped(&self->trap));
+	EXPECT_NOBODY_ELSE_STALLS();
+	/* What it sees is from before */
+	ASSERT_EQ(0, serve(&self->trap, "", 1));
+	ASSERT_EQ(0, result(stalled));
+	memcpy(&st, self->trap.second, sizeof(st));
+	EXPECT_EQ(self->before.acquired, st.acquired);
+	EXPECT_EQ(0, st.holder.token);
+	close(stalled->fd);
+}
+
+/* Between the grant and its return: it holds the lock, and that is all. */
+TEST_F(memory, g10_stalled_when_granted)
+{
+	struct tlock_acquire arg = ask(LONG, "stalled"), try = ask(0, "try");
+	struct call *stalled, *waiter;
+	int fd = contender();
+
+	NEED_TRAP();
+	ASSERT_EQ(0, serve(&self->trap, &arg, sizeof(arg)));
+	take(self->fd, "holder");
+	stalled = call_with(contender(), acquire, (void *)self->trap.second);
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_EQ(0, spring(&self->trap));
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_TRUE(trapped(&self->trap));
+
+	EXPECT_EQ(-ETIMEDOUT, acquire(fd, &try));
+	EXPECT_STREQ("stalled", try.holder.job);
+	EXPECT_STREQ("stalled", sysfs_text("job"));
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+
+	ASSERT_EQ(0, serve(&self->trap, "", 1));
+	ASSERT_EQ(0, result(stalled));
+	EXPECT_EQ(look(self->fd).holder.token, stalled->arg->token);
+	EXPECT_EQ(0, release(stalled->fd));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(0, release(fd));
+	close(stalled->fd);
+	close(fd);
+}
+
+/*
+ * Between the failure and its return, the lock goes on to others; the caller
+ * is told who was in the way when it gave up, all the same.
+ */
+TEST_F(memory, g5_snapshot_is_of_the_instant_of_giving_up)
+{
+	/* Only what it is told then lies in the trap */
+	struct tlock_acquire *arg = (void *)(self->trap.second -
+				    offsetof(struct tlock_acquire, holder));
+	struct tlock_acquire asked = ask(20 * MSEC, "stalled");
+	struct tlock_holder then;
+	struct call *stalled;
+	int fd = contender();
+
+	NEED_TRAP();
+	take(self->fd, "in the way");
+	then = look(self->fd).holder;
+	memcpy(arg, &asked, offsetof(struct tlock_acquire, holder));
+	stalled = call_with(contender(), acquire, arg);
+	ASSERT_TRUE(trapped(&self->trap));
+	ASSERT_EQ(self->before.timed_out + 1, look(self->fd).timed_out);
+	EXPECT_EQ(0, look(self->fd).waiters);
+
+	ASSERT_EQ(0, release(self->fd));
+	take(fd, "somebody else");
+	ASSERT_EQ(0, serve(&self->trap, "", 1));
+	ASSERT_EQ(-ETIMEDOUT, result(stalled));
+	EXPECT_EQ(0, memcmp(&then, &arg->holder, sizeof(then)));
+	EXPECT_STREQ("in the way", arg->holder.job);
+	EXPECT_EQ(0, release(fd));
+	close(stalled->fd);
+	close(fd);
+}
+
+/* A grant that can't be told: nobody would release it, so it passes on. */
+FIXTURE(unmapped)
+{
+	int fd;
+	struct tlock_acquire *arg;	/* in a page of its own */
+	long page;
+	struct call *victim;		/* waits with it */
+	struct agent *holder;
+	struct tlock_status before;
+};
+
+FIXTURE_VARIANT(unmapped)
+{
+	bool by_reacquire;
+	bool abandoned;		/* the grant has to tell of a death */
+};
+
+FIXTURE_VARIANT_ADD(unmapped, acquire)
+{
+};
+
+FIXTURE_VARIANT_ADD(unmapped, acquire_of_an_abandoned_lock)
+{
+	.abandoned = true,
+};
+
+FIXTURE_VARIANT_ADD(unmapped, reacquire)
+{
+	.by_reacquire = true,
+};
+
+FIXTURE_VARIANT_ADD(unmapped, reacquire_of_an_abandoned_lock)
+{
+	.by_reacquire = true,
+	.abandoned = true,
+};
+
+FIXTURE_SETUP(unmapped)
+{
+	struct tlock_acquire arg = ask(FOREVER, "holder");
+	int fd = contender();
+
+	self->fd = contender();
+	ASSERT_EQ(0, look(self->fd).holder.token);
+	self->page = sysconf(_SC_PAGESIZE);
+	self->arg = mmap(NULL, self->page, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->arg);
+	*self->arg = ask(LONG, "victim");
+
+	self->holder = agent();
+	if (variant->by_reacquire) {
+		take(fd, "victim");
+		agent_begin(self->holder, acquire, &arg);
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		self->victim = call_with(fd, reacquire, self->arg);
+		ASSERT_EQ(0, agent_end(self->holder, NULL));
+	} else {
+		agent_take(self->holder, "holder");
+		self->victim = call_with(fd, acquire, self->arg);
+	}
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	self->before = look(self->fd);
+	ASSERT_EQ(0, munmap(self->arg, self->page));
+}
+
+FIXTURE_TEARDOWN(unmapped)
+{
+	agents_kill();
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	EXPECT_EQ(0, look(self->fd).waiters);
+	close(self->victim->fd);
+	close(self->fd);
+}
+
+/* The holder goes, one way or the other. */
+#define GO_ON() do {							\
+	if (variant->abandoned) {					\
+		agent_kill(self->holder);				\
+	} else {							\
+		ASSERT_EQ(0, agent_release(self->holder));		\
+	}								\
+	ASSERT_EQ(-EFAULT, result(self->victim));			\
+	EXPECT_EQ(-EPERM, release(self->victim->fd));			\
+} while (0)
+
+TEST_F(unmapped, lock_passes_on_to_the_next_waiter)
+{
+	struct call *next;
+
+	next = call(contender(), acquire, FOREVER, "next");
+	ASSERT_TRUE(await_waiters(self->fd, 2));
+	GO_ON();
+	ASSERT_EQ(0, result(next));
+	EXPECT_EQ(variant->abandoned ? TLOCK_ABANDONED : 0, next->arg->result);
+	EXPECT_LT(self->before.holder.token, next->arg->token);
+	/* Only the death of a holder counts as one */
+	EXPECT_EQ(self->before.abandoned + variant->abandoned,
+		  look(self->fd).abandoned);
+	EXPECT_EQ(0, release(next->fd));
+	close(next->fd);
+}
+
+TEST_F(unmapped, lock_becomes_free)
+{
+	struct tlock_acquire arg = ask(0, "next");
+
+	GO_ON();
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	EXPECT_EQ(variant->abandoned ? TLOCK_ABANDONED : 0, arg.result);
+	EXPECT_EQ(self->before.abandoned + variant->abandoned,
+		  look(self->fd).abandoned);
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/* The same of a failure that can't be told */
+TEST_F(tlock, unmapped_when_it_times_out)
+{
+	struct tlock_acquire asked = ask(20 * MSEC, "victim");
+	long page = sysconf(_SC_PAGESIZE);
+	int fd = contender();
+	char *pages;
+
+	pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, pages);
+	ASSERT_EQ(0, munmap(pages + page, page));
+	/* Nothing of the holder can be written */
+	pages += page - offsetof(struct tlock_acquire, holder);
+	memcpy(pages, &asked, offsetof(struct tlock_acquire, holder));
+
+	take(self->fd, "holder");
+	EXPECT_EQ(-EFAULT, acquire(fd, (void *)pages));
+	EXPECT_EQ(0, look(self->fd).waiters);
+	EXPECT_STREQ("holder", look(self->fd).holder.job);
+	EXPECT_EQ(self->before.timed_out + 1, look(self->fd).timed_out);
+	EXPECT_EQ(-EPERM, release(fd));
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+TEST_HARNESS_MAIN

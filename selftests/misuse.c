@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Every way to call the ioctls wrong: each has its errno, and the lock is as
+ * it was, whoever holds it. (Calls at the wrong time are in ownership.c.)
+ */
+#include <stdio.h>
+#include <sys/ioctl.h>
+
+#include "tlock_test.h"
+
+FIXTURE(misuse)
+{
+	int fd;			/* who makes the mistake */
+	int other;
+	struct call *waiter;
+	char *pages;		/* writable, read-only, not accessible, none */
+	long page;
+	struct tlock_status before;
+};
+
+FIXTURE_VARIANT(misuse)
+{
+	bool held_by_me;
+	bool held_by_other;
+};
+
+FIXTURE_VARIANT_ADD(misuse, of_a_free_lock)
+{
+};
+
+FIXTURE_VARIANT_ADD(misuse, by_the_holder)
+{
+	.held_by_me = true,
+};
+
+FIXTURE_VARIANT_ADD(misuse, of_anothers_lock)
+{
+	.held_by_other = true,
+};
+
+FIXTURE_SETUP(misuse)
+{
+	self->fd = contender();
+	self->other = contender();
+	ASSERT_EQ(0, look(self->fd).holder.token);
+	if (variant->held_by_me)
+		take(self->fd, "me");
+	if (variant->held_by_other)
+		take(self->other, "other");
+	if (variant->held_by_me || variant->held_by_other) {
+		self->waiter = call(contender(), acquire, FOREVER, "waiter");
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+	}
+
+	self->page = sysconf(_SC_PAGESIZE);
+	self->pages = mmap(NULL, 4 * self->page, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->pages);
+	self->before = look(self->fd);
+}
+
+FIXTURE_TEARDOWN(misuse)
+{
+	if (variant->held_by_me) {
+		EXPECT_EQ(0, release(self->fd));
+	}
+	if (variant->held_by_other) {
+		EXPECT_EQ(0, release(self->other));
+	}
+	if (self->waiter) {
+		EXPECT_EQ(0, result(self->waiter));
+		EXPECT_EQ(0, release(self->waiter->fd));
+		close(self->waiter->fd);
+	}
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	close(self->fd);
+	close(self->other);
+}
+
+/* Holder, waiters and counters */
+#define EXPECT_UNCHANGED() do {						\
+	struct tlock_status __now = look(self->fd);			\
+									\
+	EXPECT_EQ(0, memcmp(&self->before, &__now, sizeof(__now)));	\
+} while (0)
+
+/* Both calls refuse the argument in the same way, before all else. */
+#define EXPECT_REFUSED(err, arg) do {					\
+	EXPECT_EQ(err, acquire(self->fd, arg));				\
+	EXPECT_EQ(err, reacquire(self->fd, arg));			\
+	EXPECT_UNCHANGED();						\
+} while (0)
+
+static struct tlock_acquire *at(void *address)
+{
+	return address;
+}
+
+TEST_F(misuse, bad_pointer)
+{
+	void *const bad[] = {
+		NULL, (void *)1, (void *)-1L, (void *)-4096L,
+		(void *)(1UL << (8 * sizeof(long) - 1)),
+		(void *)(~0UL - sizeof(struct tlock_acquire)),
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_REFUSED(-EFAULT, at(bad[i]));
+		EXPECT_EQ(-EFAULT, status(self->fd, bad[i]));
+	}
+	EXPECT_UNCHANGED();
+}
+
+TEST_F(misuse, unmapped_page)
+{
+	struct tlock_acquire arg = ask(0, "job");
+	char *end = self->pages + self->page;
+
+	ASSERT_EQ(0, munmap(end, self->page));
+	EXPECT_REFUSED(-EFAULT, at(end));
+	EXPECT_EQ(-EFAULT, status(self->fd, (void *)end));
+
+	/*
+	 * Only the start of it is there: less than all that is read. (What
+	 * follows the job's NUL is not read.)
+	 */
+	for (size_t there = 1; there <= offsetof(struct tlock_acquire, job);
+	     there++) {
+		memcpy(end - there, &arg, there);
+		EXPECT_REFUSED(-EFAULT, at(end - there));
+	}
+	for (size_t there = 1; there < sizeof(struct tlock_status); there += 8) {
+		EXPECT_EQ(-EFAULT, status(self->fd, (void *)(end - there)));
+	}
+	EXPECT_UNCHANGED();
+}
+
+TEST_F(misuse, inaccessible_page)
+{
+	ASSERT_EQ(0, mprotect(self->pages, self->page, PROT_NONE));
+	EXPECT_REFUSED(-EFAULT, at(self->pages));
+	EXPECT_EQ(-EFAULT, status(self->fd, (void *)self->pages));
+	EXPECT_UNCHANGED();
+}
+
+/* All of it can be read, none of it written: found before it takes effect. */
+TEST_F(misuse, read_only_page)
+{
+	struct tlock_acquire arg = ask(0, "job");
+
+	for (int i = 0; i < 3; i++) {
+		arg.timeout_ns = (int64_t[]){ 0, LONG, FOREVER }[i];
+		*at(self->pages) = arg;
+		ASSERT_EQ(0, mprotect(self->pages, self->page, PROT_READ));
+		EXPECT_REFUSED(-EFAULT, at(self->pages));
+		EXPECT_EQ(-EFAULT, status(self->fd, (void *)self->pages));
+		EXPECT_EQ(0, memcmp(&arg, self->pages, sizeof(arg)));
+		ASSERT_EQ(0, mprotect(self->pages, self->page,
+				      PROT_READ | PROT_WRITE));
+	}
+	EXPECT_UNCHANGED();
+}
+
+TEST_F(misuse, unknown_flag)
+{
+	struct tlock_acquire arg;
+
+	for (int bit = 0; bit < 32; bit++) {
+		arg = ask(0, "job");
+		arg.flags = 1U << bit;
+		EXPECT_REFUSED(-EINVAL, &arg);
+		EXPECT_EQ(1U << bit, arg.flags);
+		EXPECT_EQ(0, arg.timeout_ns);
+	}
+}
+
+TEST_F(misuse, unterminated_job)
+{
+	struct tlock_acquire arg = ask(0, "");
+
+	memset(arg.job, 'x', sizeof(arg.job));
+	EXPECT_REFUSED(-EINVAL, &arg);
+	/* Whatever stands behind it */
+	memset(&arg.holder, 0, sizeof(arg.holder));
+	EXPECT_REFUSED(-EINVAL, &arg);
+}
+
+TEST_F(misuse, control_character_in_job)
+{
+	struct tlock_acquire arg;
+	char job[64];
+
+	for (int c = 1; c <= 0x7f; c++) {
+		if (c == 0x20)
+			c = 0x7f;
+		/* At the start, in the middle, at the end */
+		for (int where = 0; where < 3; where++) {
+			snprintf(job, sizeof(job), "%s%c%s",
+				 where ? "a job" : "", c,
+				 where < 2 ? "goes on" : "");
+			arg = ask(0, job);
+			EXPECT_REFUSED(-EINVAL, &arg);
+		}
+	}
+	/* In the last place that there is */
+	memset(job, 'x', sizeof(job) - 1);
+	job[sizeof(job) - 1] = 0;
+	job[sizeof(job) - 2] = '\n';
+	arg = ask(0, job);
+	EXPECT_REFUSED(-EINVAL, &arg);
+}
+
+TEST_F(misuse, c1_control_character_in_job)
+{
+	struct tlock_acquire arg;
+	char job[64];
+
+	for (int c = 0x80; c <= 0x9f; c++) {
+		snprintf(job, sizeof(job), "a job\xc2%cgoes on", c);
+		arg = ask(0, job);
+		EXPECT_REFUSED(-EINVAL, &arg);
+	}
+	/* In the last place, and after a byte that is no UTF-8 */
+	memset(job, 0xff, sizeof(job) - 1);
+	job[sizeof(job) - 1] = 0;
+	job[sizeof(job) - 2] = 0x9b;
+	job[sizeof(job) - 3] = 0xc2;
+	arg = ask(0, job);
+	EXPECT_REFUSED(-EINVAL, &arg);
+}
+
+TEST_F(misuse, unknown_command)
+{
+	char arg[4096] = "";
+
+	for (unsigned int nr = 0; nr < 256; nr++) {
+		const unsigned int commands[] = {
+			_IO(TLOCK_IOC_MAGIC, nr),
+			_IOR(TLOCK_IOC_MAGIC, nr, struct tlock_status),
+			_IOW(TLOCK_IOC_MAGIC, nr, struct tlock_acquire),
+			_IOWR(TLOCK_IOC_MAGIC, nr, struct tlock_acquire),
+			/* Of another age, or another architecture */
+			_IOWR(TLOCK_IOC_MAGIC, nr, char[184]),
+			_IOWR(TLOCK_IOC_MAGIC, nr, char[200]),
+			_IOR(TLOCK_IOC_MAGIC, nr, char[200]),
+			/* Of somebody else */
+			_IOWR(TLOCK_IOC_MAGIC - 1, nr, struct tlock_acquire),
+			_IO(TLOCK_IOC_MAGIC + 1, nr),
+		};
+
+		for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+			if (commands[i] == TLOCK_IOC_ACQUIRE ||
+			    commands[i] == TLOCK_IOC_RELEASE ||
+			    commands[i] == TLOCK_IOC_REACQUIRE ||
+			    commands[i] == TLOCK_IOC_STATUS)
+				continue;
+			EXPECT_EQ(-1, ioctl(self->fd, commands[i], arg));
+			EXPECT_EQ(ENOTTY, errno) {
+				TH_LOG("command %#x", commands[i]);
+			}
+		}
+	}
+	EXPECT_UNCHANGED();
+}
+
+/* What other devices do and this one does not */
+TEST_F(misuse, other_calls)
+{
+	char byte = 0;
+
+	EXPECT_EQ(-1, write(self->fd, &byte, 1));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, lseek(self->fd, 0, SEEK_SET));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page, PROT_READ, MAP_SHARED,
+				   self->fd, 0));
+	EXPECT_EQ(ENODEV, errno);
+	EXPECT_UNCHANGED();
+}
+
+/* The other side of it: what looks odd and is right */
+
+FIXTURE(job)
+{
+	int fd;
+};
+
+FIXTURE_VARIANT(job)
+{
+	const char *text;
+};
+
+FIXTURE_VARIANT_ADD(job, empty)
+{
+	.text = "",
+};
+
+FIXTURE_VARIANT_ADD(job, of_63_bytes)
+{
+	.text = "123456789012345678901234567890123456789012345678901234567890123",
+};
+
+FIXTURE_VARIANT_ADD(job, with_spaces)
+{
+	.text = "  a job ",
+};
+
+FIXTURE_VARIANT_ADD(job, in_utf8)
+{
+	.text = "T\xc3\xbcr \xc2\xa0\xc2\xb5K \xe2\x82\xac \xf0\x9f\x94\xad",
+};
+
+/* Continuation bytes alone, a start byte at the end, bytes that never occur */
+FIXTURE_VARIANT_ADD(job, that_is_no_utf8)
+{
+	.text = "\x80\x9f\xc3\x28\xff\xfe \xc3\x85 \xe2\x82 \xc2",
+};
+
+FIXTURE_SETUP(job)
+{
+	self->fd = contender();
+	ASSERT_EQ(0, look(self->fd).holder.token);
+}
+
+FIXTURE_TEARDOWN(job)
+{
+	EXPECT_EQ(0, release(self->fd));
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	close(self->fd);
+}
+
+TEST_F(job, is_taken_as_it_is)
+{
+	char padded[TLOCK_JOB_SIZE] = "";
+	struct tlock_holder holder;
+
+	strcpy(padded, variant->text);
+	/* What follows the NUL is full of control characters */
+	struct tlock_acquire arg = ask(0, variant->text);
+
+	for (size_t i = strlen(variant->text) + 1; i < sizeof(arg.job); i++)
+		arg.job[i] = '\n';
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	holder = look(self->fd).holder;
+	EXPECT_EQ(0, memcmp(padded, holder.job, sizeof(padded)));
+	EXPECT_STREQ(variant->text, sysfs_text("job"));
+
+	/* An empty one keeps the job, and so does not even look at the rest */
+	arg = ask(0, "");
+	for (size_t i = 1; i < sizeof(arg.job); i++)
+		arg.job[i] = '\n';
+	ASSERT_EQ(0, reacquire(self->fd, &arg));
+	holder = look(self->fd).holder;
+	EXPECT_EQ(0, memcmp(padded, holder.job, sizeof(padded)));
+}
+
+/* A shorter job leaves nothing of a longer one before it. */
+TEST_F(tlock, shorter_job)
+{
+	struct tlock_acquire arg = ask(0, "b");
+	struct tlock_holder holder;
+	int fd = contender();
+
+	take(self->fd, "a long job that stays behind");
+	ASSERT_EQ(0, reacquire(self->fd, &arg));
+	arg = ask(0, "try");
+	ASSERT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+	holder = look(fd).holder;
+	EXPECT_EQ(0, memcmp(&holder, &arg.holder, sizeof(holder)));
+	for (size_t i = 1; i < sizeof(holder.job); i++) {
+		EXPECT_EQ(0, holder.job[i]);
+	}
+	EXPECT_EQ(0, release(self->fd));
+
+	take(self->fd, "c");
+	holder = look(fd).holder;
+	for (size_t i = 1; i < sizeof(holder.job); i++) {
+		EXPECT_EQ(0, holder.job[i]);
+	}
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Contenders in containers: pids, uids and times are as the one who looks
+ * sees them (guarantee 5), by the ioctls and in sysfs.
+ */
+#include <sched.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "tlock_test.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+
+#define NEED_NAMESPACE(name) do {					\
+	if (access("/proc/self/ns/" name, F_OK))			\
+		SKIP(return, "this kernel has no " name " namespaces");	\
+} while (0)
+
+static uint64_t agent_number(struct agent *a, const char *path)
+{
+	struct tlock_acquire arg = ask(0, path);
+
+	if (agent_do(a, agent_read, &arg))
+		return -1;
+	return strtoull(arg.holder.job, NULL, 10);
+}
+
+/* What an agent is told when it can't have the lock */
+static struct tlock_holder agent_fail(struct agent *a, int64_t timeout_ns)
+{
+	struct tlock_acquire arg = ask(timeout_ns, "fails");
+
+	if (agent_do(a, acquire, &arg) != -ETIMEDOUT)
+		memset(&arg, POISON, sizeof(arg));
+	return arg.holder;
+}
+
+TEST_F(tlock, g5_pid_of_a_holder_in_a_namespace)
+{
+	struct agent *inside;
+	struct tlock_acquire arg = ask(0, "outside");
+
+	NEED_NAMESPACE("pid");
+	inside = agent_in(CLONE_NEWPID);
+	ASSERT_LE(0, inside->pid);
+	agent_take(inside, "inside");
+	/* Its own view, and ours */
+	EXPECT_EQ(1, agent_look(inside).holder.pid);
+	EXPECT_EQ(1, agent_number(inside, SYSFS "/pid"));
+	EXPECT_EQ(inside->pid, look(self->fd).holder.pid);
+	EXPECT_EQ(inside->pid, sysfs_number("pid"));
+	EXPECT_NE(1, inside->pid);
+	EXPECT_EQ(-ETIMEDOUT, acquire(self->fd, &arg));
+	EXPECT_EQ(inside->pid, arg.holder.pid);
+	EXPECT_EQ(0, agent_release(inside));
+}
+
+TEST_F(tlock, g5_pid_of_a_holder_outside_the_namespace)
+{
+	struct agent *inside;
+
+	NEED_NAMESPACE("pid");
+	inside = agent_in(CLONE_NEWPID);
+	take(self->fd, "outside");
+	EXPECT_EQ(getpid(), look(self->fd).holder.pid);
+	EXPECT_EQ(0, agent_look(inside).holder.pid);
+	EXPECT_EQ(0, agent_number(inside, SYSFS "/pid"));
+	EXPECT_EQ(0, agent_fail(inside, 0).pid);
+	EXPECT_EQ(0, agent_fail(inside, 10 * MSEC).pid);
+	/* All else it is told */
+	EXPECT_STREQ("outside", agent_fail(inside, 0).job);
+	EXPECT_EQ(look(self->fd).holder.token, agent_fail(inside, 0).token);
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/* In an agent: becomes a user of its namespace. */
+static int become(int fd, struct tlock_acquire *arg)
+{
+	uid_t uid = arg->timeout_ns;
+
+	(void)fd;
+	return setresuid(uid, uid, uid) ? -errno : 0;
+}
+
+/* An agent whose user 0 is the user 12345 of the host, and the only one */
+#define HOST_UID	12345
+
+static struct agent *agent_in_user_namespace(void)
+{
+	struct agent *a = agent_in(CLONE_NEWUSER);
+	struct tlock_acquire root = ask(0, "");
+	char path[40], map[40];
+	int fd, len;
+
+	snprintf(path, sizeof(path), "/proc/%d/uid_map", (int)a->pid);
+	len = snprintf(map, sizeof(map), "0 %d 1\n", HOST_UID);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, map, len) != len)
+		return NULL;
+	close(fd);
+	return agent_do(a, become, &root) ? NULL : a;
+}
+
+TEST_F(tlock, g5_uid_of_a_holder_in_a_namespace)
+{
+	struct agent *inside;
+	struct tlock_acquire arg = ask(0, "outside");
+
+	NEED_NAMESPACE("user");
+	inside = agent_in_user_namespace();
+	ASSERT_NE(NULL, inside);
+	agent_take(inside, "inside");
+	EXPECT_EQ(0, agent_look(inside).holder.uid);
+	EXPECT_EQ(0, agent_number(inside, SYSFS "/uid"));
+	EXPECT_EQ(HOST_UID, look(self->fd).holder.uid);
+	EXPECT_EQ(HOST_UID, sysfs_number("uid"));
+	EXPECT_EQ(-ETIMEDOUT, acquire(self->fd, &arg));
+	EXPECT_EQ(HOST_UID, arg.holder.uid);
+	/* Its pid namespace is the same */
+	EXPECT_EQ(inside->pid, arg.holder.pid);
+	EXPECT_EQ(inside->pid, agent_look(inside).holder.pid);
+	EXPECT_EQ(0, agent_release(inside));
+}
+
+TEST_F(tlock, g5_uid_of_a_holder_outside_the_namespace)
+{
+	uint64_t overflow = read_number("/proc/sys/kernel/overflowuid");
+	struct agent *inside;
+
+	NEED_NAMESPACE("user");
+	inside = agent_in_user_namespace();
+	ASSERT_NE(NULL, inside);
+	ASSERT_NE(0, overflow);
+	take(self->fd, "outside");
+	EXPECT_EQ(0, look(self->fd).holder.uid);
+	EXPECT_EQ(overflow, agent_look(inside).holder.uid);
+	EXPECT_EQ(overflow, agent_number(inside, SYSFS "/uid"));
+	EXPECT_EQ(overflow, agent_fail(inside, 0).uid);
+	EXPECT_EQ(overflow, agent_fail(inside, 10 * MSEC).uid);
+	EXPECT_EQ(0, release(self->fd));
+	/* A free lock is nobody's there, too */
+	EXPECT_EQ(0, agent_look(inside).holder.uid);
+	EXPECT_EQ(0, agent_number(inside, SYSFS "/uid"));
+}
+
+/* Both kinds at once, as a container has them: it competes like anybody. */
+TEST_F(tlock, g2_contender_in_a_container)
+{
+	struct agent *inside;
+	struct tlock_acquire arg = ask(FOREVER, "inside");
+	uint64_t token = take(self->fd, "outside");
+
+	NEED_NAMESPACE("pid");
+	NEED_NAMESPACE("user");
+	NEED_NAMESPACE("mnt");
+	NEED_NAMESPACE("ipc");
+	NEED_NAMESPACE("net");
+	NEED_NAMESPACE("uts");
+	inside = agent_in(CLONE_NEWPID | CLONE_NEWUSER | CLONE_NEWNS |
+			  CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS);
+	agent_begin(inside, acquire, &arg);
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, agent_end(inside, &arg));
+	EXPECT_EQ(token + 1, arg.token);
+	EXPECT_EQ(inside->pid, look(self->fd).holder.pid);
+	EXPECT_EQ(1, agent_look(inside).holder.pid);
+
+	agent_kill(inside);
+	arg = ask(LONG, "outside");
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	EXPECT_EQ(TLOCK_ABANDONED, arg.result);
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/* In an agent: what its clock says */
+static int read_clock(int fd, struct tlock_acquire *arg)
+{
+	(void)fd;
+	arg->timeout_ns = now();
+	return 0;
+}
+
+static int64_t agent_now(struct agent *a)
+{
+	struct tlock_acquire arg = ask(0, "");
+
+	agent_do(a, read_clock, &arg);
+	return arg.timeout_ns;
+}
+
+/* In an agent: acquires, and measures it with its own clock. */
+static int acquire_timed(int fd, struct tlock_acquire *arg)
+{
+	int64_t begun = now();
+	int ret = acquire(fd, arg);
+
+	arg->timeout_ns = now() - begun;
+	return ret;
+}
+
+#define DAY	(24 * 3600 * SEC)
+
+TEST_F(tlock, g5_since_ns_in_a_time_namespace)
+{
+	struct tlock_acquire arg = ask(50 * MSEC, "inside");
+	static const char offset[] = "monotonic 86400 0\n";
+	int64_t before, after, their_before, their_after;
+	struct tlock_holder ours, theirs;
+	struct agent *inside;
+	int fd;
+
+	NEED_NAMESPACE("time");
+	/* Children are in the new one, we are not */
+	ASSERT_EQ(0, unshare(CLONE_NEWTIME)) {
+		TH_LOG("%s", strerror(errno));
+	}
+	fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(sizeof(offset) - 1, write(fd, offset, sizeof(offset) - 1));
+	close(fd);
+	inside = agent();
+
+	before = now();
+	their_before = agent_now(inside);
+	ASSERT_LE(before + DAY, their_before);
+	take(self->fd, "outside");
+	their_after = agent_now(inside);
+	after = now();
+
+	ours = look(self->fd).holder;
+	EXPECT_LE(before, (int64_t)ours.since_ns);
+	EXPECT_GE(after, (int64_t)ours.since_ns);
+	theirs = agent_look(inside).holder;
+	EXPECT_LE(their_before, (int64_t)theirs.since_ns);
+	EXPECT_GE(their_after, (int64_t)theirs.since_ns);
+	EXPECT_EQ(DAY, (int64_t)(theirs.since_ns - ours.since_ns));
+	EXPECT_EQ(theirs.since_ns, agent_fail(inside, 0).since_ns);
+	EXPECT_EQ(theirs.since_ns, agent_fail(inside, MSEC).since_ns);
+	/* A length of time is the same everywhere */
+	EXPECT_GT(DAY, agent_number(inside, SYSFS "/held_ns"));
+	ASSERT_EQ(-ETIMEDOUT, agent_do(inside, acquire_timed, &arg));
+	EXPECT_LE(50 * MSEC, arg.timeout_ns);
+	EXPECT_GT(DAY, arg.timeout_ns);
+
+	EXPECT_EQ(0, release(self->fd));
+	EXPECT_EQ(0, agent_look(inside).holder.since_ns);
+	agent_take(inside, "inside");
+	EXPECT_GE(now(), (int64_t)look(self->fd).holder.since_ns);
+	EXPECT_LE(their_after, (int64_t)agent_look(inside).holder.since_ns);
+	EXPECT_EQ(0, agent_release(inside));
+}
+
+TEST_HARNESS_MAIN

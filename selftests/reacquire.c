@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guarantee 4: release-then-reacquire is one step.
+ * (That the lock is never free in it: see fifo.c.)
+ */
+#include "tlock_test.h"
+
+#define EXPECT_SAME(a, b) EXPECT_EQ(0, memcmp(&(a), &(b), sizeof(a)))
+
+TEST_F(tlock, g4_nobody_waits)
+{
+	uint64_t token = take(self->fd, "long job");
+	static const int64_t timeouts[] = { 0, 1, LONG, FOREVER };
+	struct tlock_status before = look(self->fd), after;
+
+	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
+		struct tlock_acquire arg = ask(timeouts[i], "");
+
+		ASSERT_EQ(0, reacquire(self->fd, &arg));
+		EXPECT_EQ(timeouts[i], arg.timeout_ns);
+		EXPECT_EQ(0, arg.result);
+		EXPECT_EQ(token, arg.token);
+		EXPECT_TRUE(poisoned(&arg.holder, sizeof(arg.holder)));
+		/* It never let go: neither the holder nor a counter changed */
+		after = look(self->fd);
+		EXPECT_SAME(before, after);
+	}
+	EXPECT_EQ(0, release(self->fd));
+}
+
+TEST_F(tlock, g4_new_job)
+{
+	struct tlock_acquire arg = ask(LONG, "second job");
+	struct tlock_status before, after;
+
+	take(self->fd, "a first job with quite a long name");
+	before = look(self->fd);
+	ASSERT_EQ(0, reacquire(self->fd, &arg));
+	after = look(self->fd);
+	EXPECT_STREQ("second job", after.holder.job);
+	memset(before.holder.job, 0, sizeof(before.holder.job));
+	strcpy(before.holder.job, "second job");
+	EXPECT_SAME(before, after);
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/*
+ * A and B wait, the holder yields, C comes: A, B, holder, C. The holder's job
+ * is what it was, and a new one if it says so.
+ */
+FIXTURE(order)
+{
+	int fd;
+};
+
+FIXTURE_VARIANT(order)
+{
+	const char *job;
+	const char *then;
+};
+
+FIXTURE_VARIANT_ADD(order, same_job)
+{
+	.job = "",
+	.then = "yielder",
+};
+
+FIXTURE_VARIANT_ADD(order, new_job)
+{
+	.job = "next sample",
+	.then = "next sample",
+};
+
+FIXTURE_SETUP(order)
+{
+	self->fd = contender();
+	ASSERT_EQ(0, look(self->fd).holder.token);
+}
+
+FIXTURE_TEARDOWN(order)
+{
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	EXPECT_EQ(0, look(self->fd).waiters);
+	close(self->fd);
+}
+
+TEST_F(order, g4_behind_those_present_ahead_of_those_to_come)
+{
+	uint64_t token = take(self->fd, "yielder");
+	struct call *a, *b, *c, *yielder;
+	struct tlock_status before, after;
+
+	a = call(contender(), acquire, FOREVER, "a");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	b = call(contender(), acquire, FOREVER, "b");
+	ASSERT_TRUE(await_waiters(self->fd, 2));
+
+	before = look(self->fd);
+	yielder = call(self->fd, reacquire, LONG, variant->job);
+	/* The first has it before the yielder sleeps */
+	ASSERT_TRUE(await_token(self->fd, token + 1));
+	after = look(self->fd);
+	EXPECT_STREQ("a", after.holder.job);
+	EXPECT_EQ(2, after.waiters);
+	EXPECT_EQ(before.yielded + 1, after.yielded);
+	EXPECT_EQ(before.contended, after.contended);
+	ASSERT_EQ(0, result(a));
+	EXPECT_EQ(token + 1, a->arg->token);
+	EXPECT_EQ(0, a->arg->result);
+
+	c = call(contender(), acquire, FOREVER, "c");
+	ASSERT_TRUE(await_waiters(self->fd, 3));
+	ASSERT_EQ(0, release(a->fd));
+	ASSERT_EQ(0, result(b));
+	EXPECT_EQ(token + 2, b->arg->token);
+	EXPECT_STREQ("b", look(self->fd).holder.job);
+
+	ASSERT_EQ(0, release(b->fd));
+	ASSERT_EQ(0, result(yielder));
+	EXPECT_EQ(token + 3, yielder->arg->token);
+	EXPECT_EQ(0, yielder->arg->result);
+	EXPECT_GT(LONG, yielder->arg->timeout_ns);
+	EXPECT_LE(LONG - (yielder->ended - yielder->begun),
+		  yielder->arg->timeout_ns);
+	EXPECT_TRUE(poisoned(&yielder->arg->holder,
+			     sizeof(yielder->arg->holder)));
+	after = look(self->fd);
+	EXPECT_EQ(token + 3, after.holder.token);
+	EXPECT_STREQ(variant->then, after.holder.job);
+	EXPECT_LE(yielder->begun, (int64_t)after.holder.since_ns);
+
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(c));
+	EXPECT_EQ(token + 4, c->arg->token);
+	ASSERT_EQ(0, release(c->fd));
+	close(a->fd);
+	close(b->fd);
+	close(c->fd);
+}
+
+/* Two that share an instrument by nothing but reacquire take turns. */
+#define SAMPLES	50
+
+static int sample(int fd, struct tlock_acquire *arg)
+{
+	int ret = acquire(fd, arg);
+	uint64_t token;
+
+	for (int i = 0; !ret && i < SAMPLES; i++) {
+		token = arg->token;
+		arg->timeout_ns = LONG;
+		ret = reacquire(fd, arg);
+		if (!ret && arg->token != token + 2)
+			ret = -EILSEQ;
+	}
+	return ret ? ret : release(fd);
+}
+
+TEST_F(tlock, g4_two_take_turns)
+{
+	uint64_t token = take(self->fd, "start");
+	struct call *samplers[2];
+
+	for (int i = 0; i < 2; i++) {
+		samplers[i] = call(contender(), sample, LONG, "sampler");
+		ASSERT_TRUE(await_waiters(self->fd, i + 1));
+	}
+	ASSERT_EQ(0, release(self->fd));
+	for (int i = 0; i < 2; i++) {
+		EXPECT_EQ(0, result(samplers[i]));
+		close(samplers[i]->fd);
+	}
+	EXPECT_EQ(token + 2 * (1 + SAMPLES), look(self->fd).acquired);
+	EXPECT_EQ(self->before.yielded + 2 * SAMPLES, look(self->fd).yielded);
+}
+
+/*
+ * After a failed reacquire the caller does not hold the lock: its release,
+ * which many programs do on their way out whatever happened, must not take
+ * the lock from who has it now.
+ */
+TEST_F(tlock, g4_times_out_not_holding)
+{
+	uint64_t token = take(self->fd, "yielder");
+	int fd = contender();
+	struct call *waiter = call(fd, acquire, FOREVER, "waiter"), *yielder;
+	struct tlock_holder holder;
+
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	yielder = call(self->fd, reacquire, 100 * MSEC, "");
+	ASSERT_EQ(0, result(waiter));
+	ASSERT_EQ(-ETIMEDOUT, result(yielder));
+	EXPECT_LE(100 * MSEC, yielder->ended - yielder->begun);
+	EXPECT_EQ(0, yielder->arg->timeout_ns);
+	EXPECT_TRUE(poisoned(&yielder->arg->token, 8));
+	holder = look(self->fd).holder;
+	EXPECT_EQ(token + 1, holder.token);
+	EXPECT_SAME(holder, yielder->arg->holder);
+
+	EXPECT_EQ(-EPERM, release(self->fd));
+	EXPECT_EQ(-EPERM, reacquire(self->fd, yielder->arg));
+	EXPECT_EQ(token + 1, look(self->fd).holder.token);
+	EXPECT_EQ(0, look(self->fd).waiters);
+	EXPECT_EQ(0, release(fd));
+	/* Idle, and free to begin anew */
+	take(self->fd, "again");
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+TEST_F(tlock, g4_zero_lets_go_and_does_not_wait)
+{
+	uint64_t token = take(self->fd, "yielder");
+	struct tlock_acquire arg = ask(0, "");
+	int fd = contender();
+	struct call *waiter = call(fd, acquire, FOREVER, "waiter");
+	struct tlock_status before, after;
+
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	before = look(self->fd);
+	ASSERT_EQ(-ETIMEDOUT, reacquire(self->fd, &arg));
+	/* The one that was let in, at once */
+	EXPECT_EQ(token + 1, arg.holder.token);
+	EXPECT_STREQ("waiter", arg.holder.job);
+	EXPECT_EQ(0, arg.timeout_ns);
+	after = look(self->fd);
+	EXPECT_SAME(arg.holder, after.holder);
+	EXPECT_EQ(0, after.waiters);
+	EXPECT_EQ(before.yielded + 1, after.yielded);
+	EXPECT_EQ(before.timed_out + 1, after.timed_out);
+	EXPECT_EQ(before.acquired + 1, after.acquired);
+
+	EXPECT_EQ(-EPERM, release(self->fd));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+TEST_F(tlock, g4_not_the_holder)
+{
+	struct tlock_acquire arg = ask(FOREVER, "");
+	struct tlock_status before, after;
+	int fd = contender();
+
+	/* Of a free lock: a reacquire is no way to acquire */
+	EXPECT_EQ(-EPERM, reacquire(fd, &arg));
+	EXPECT_EQ(0, look(fd).holder.token);
+
+	take(self->fd, "holder");
+	before = look(fd);
+	EXPECT_EQ(-EPERM, reacquire(fd, &arg));
+	after = look(fd);
+	EXPECT_SAME(before, after);
+	EXPECT_EQ(0, release(self->fd));
+	/* One that has released is as good as one that never held */
+	EXPECT_EQ(-EPERM, reacquire(self->fd, &arg));
+	close(fd);
+}
+
+/* A reacquire that waits makes its file a waiting one, for other threads. */
+TEST_F(tlock, g4_waiting_meanwhile)
+{
+	struct tlock_acquire arg = ask(0, "other thread");
+	struct call *waiter, *yielder;
+	int fd = contender();
+
+	take(self->fd, "yielder");
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	yielder = call(self->fd, reacquire, FOREVER, "");
+	ASSERT_EQ(0, result(waiter));
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+
+	EXPECT_EQ(-EBUSY, acquire(self->fd, &arg));
+	EXPECT_EQ(-EPERM, reacquire(self->fd, &arg));
+	EXPECT_EQ(-EPERM, release(self->fd));
+	EXPECT_EQ(1, look(self->fd).waiters);
+
+	ASSERT_EQ(0, release(fd));
+	ASSERT_EQ(0, result(yielder));
+	EXPECT_STREQ("yielder", look(self->fd).holder.job);
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+TEST_HARNESS_MAIN

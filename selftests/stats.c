@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The counters are equal to what happened.
+ */
+#include <signal.h>
+
+#include "tlock_test.h"
+
+static void on_signal(int signal)
+{
+	(void)signal;
+}
+
+/* What a sequence of calls adds to the counters */
+struct counts {
+	uint64_t acquired;
+	uint64_t contended;
+	uint64_t timed_out;
+	uint64_t interrupted;
+	uint64_t abandoned;
+	uint64_t yielded;
+};
+
+/* By the ioctl, and in sysfs */
+#define EXPECT_COUNTS(...) do {						\
+	const struct counts __c = { __VA_ARGS__ };			\
+	struct tlock_status __b = self->before, __a = look(self->fd);	\
+									\
+	EXPECT_EQ(__c.acquired, __a.acquired - __b.acquired);		\
+	EXPECT_EQ(__c.contended, __a.contended - __b.contended);	\
+	EXPECT_EQ(__c.timed_out, __a.timed_out - __b.timed_out);	\
+	EXPECT_EQ(__c.interrupted, __a.interrupted - __b.interrupted);	\
+	EXPECT_EQ(__c.abandoned, __a.abandoned - __b.abandoned);	\
+	EXPECT_EQ(__c.yielded, __a.yielded - __b.yielded);		\
+	EXPECT_EQ(__a.acquired, sysfs_number("stats/acquired"));	\
+	EXPECT_EQ(__a.contended, sysfs_number("stats/contended"));	\
+	EXPECT_EQ(__a.timed_out, sysfs_number("stats/timed_out"));	\
+	EXPECT_EQ(__a.interrupted, sysfs_number("stats/interrupted"));	\
+	EXPECT_EQ(__a.abandoned, sysfs_number("stats/abandoned"));	\
+	EXPECT_EQ(__a.yielded, sysfs_number("stats/yielded"));		\
+	EXPECT_EQ(__a.wait_ns_total, sysfs_number("stats/wait_ns_total")); \
+	EXPECT_EQ(__a.wait_ns_max, sysfs_number("stats/wait_ns_max"));	\
+	EXPECT_EQ(__a.hold_ns_total, sysfs_number("stats/hold_ns_total")); \
+	EXPECT_EQ(__a.hold_ns_max, sysfs_number("stats/hold_ns_max"));	\
+	self->before = __a;						\
+} while (0)
+
+TEST_F(tlock, counters)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct tlock_acquire arg;
+	struct agent *a = agent();
+	struct call *waiter, *yielder;
+	int fd = contender();
+
+	EXPECT_COUNTS(0);
+
+	/* Nobody in the way */
+	for (int i = 0; i < 3; i++) {
+		take(self->fd, "holder");
+		ASSERT_EQ(0, release(self->fd));
+	}
+	EXPECT_COUNTS(.acquired = 3);
+
+	/* Somebody in the way: two tries, one that waits */
+	take(self->fd, "holder");
+	for (int i = 0; i < 3; i++) {
+		arg = ask(i < 2 ? 0 : MSEC, "fails");
+		ASSERT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+	}
+	EXPECT_COUNTS(.acquired = 1, .contended = 3, .timed_out = 3);
+
+	/* Calls that fail at once are none of these */
+	arg = ask(0, "fails");
+	EXPECT_EQ(-EDEADLK, acquire(self->fd, &arg));
+	EXPECT_EQ(-EPERM, reacquire(fd, &arg));
+	EXPECT_EQ(-EPERM, release(fd));
+	arg = ask(0, "\n");
+	EXPECT_EQ(-EINVAL, acquire(fd, &arg));
+	EXPECT_COUNTS(0);
+
+	/* A signal */
+	sigaction(SIGUSR1, &action, NULL);
+	waiter = call(fd, acquire, FOREVER, "interrupted");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	EXPECT_COUNTS(.contended = 1);
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	EXPECT_COUNTS(.interrupted = 1);
+
+	/* A hand-over */
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_COUNTS(.contended = 1, .acquired = 1);
+
+	/* A reacquire that lets nobody in, and one that does */
+	arg = ask(FOREVER, "");
+	ASSERT_EQ(0, reacquire(fd, &arg));
+	EXPECT_COUNTS(0);
+	waiter = call(self->fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	yielder = call(fd, reacquire, FOREVER, "");
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_COUNTS(.contended = 1, .acquired = 1, .yielded = 1);
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(yielder));
+	EXPECT_COUNTS(.acquired = 1);
+
+	/* One that is out of time, or interrupted, let somebody in as well */
+	waiter = call(self->fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	arg = ask(MSEC, "");
+	ASSERT_EQ(-ETIMEDOUT, reacquire(fd, &arg));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_COUNTS(.contended = 1, .acquired = 1, .yielded = 1,
+		      .timed_out = 1);
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	yielder = call(self->fd, reacquire, FOREVER, "");
+	ASSERT_EQ(0, result(waiter));
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	send_signal(yielder, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(yielder));
+	EXPECT_COUNTS(.contended = 1, .acquired = 1, .yielded = 1,
+		      .interrupted = 1);
+	ASSERT_EQ(0, release(fd));
+
+	/* A death, and a waiter's death */
+	agent_take(a, "mortal");
+	agent_kill(a);
+	EXPECT_COUNTS(.acquired = 1, .abandoned = 1);
+	take(self->fd, "holder");
+	a = agent();
+	arg = ask(FOREVER, "mortal");
+	agent_begin(a, acquire, &arg);
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	agent_kill(a);
+	EXPECT_COUNTS(.acquired = 1, .contended = 1, .interrupted = 1);
+	ASSERT_EQ(0, release(self->fd));
+	EXPECT_COUNTS(0);
+	close(fd);
+}
+
+/*
+ * A time that certainly lies between two bounds is added to a total, and the
+ * maximum is the greatest so far.
+ */
+#define EXPECT_TIME(kind, low, high) do {				\
+	int64_t __low = (low), __high = (high);				\
+	struct tlock_status __b = self->before, __a = look(self->fd);	\
+	int64_t __time = __a.kind##_ns_total - __b.kind##_ns_total;	\
+									\
+	EXPECT_LE(__low, __time);					\
+	EXPECT_GE(__high, __time);					\
+	if (__time > (int64_t)__b.kind##_ns_max) {			\
+		EXPECT_EQ(__time, (int64_t)__a.kind##_ns_max);		\
+	} else {							\
+		EXPECT_EQ(__b.kind##_ns_max, __a.kind##_ns_max);	\
+	}								\
+} while (0)
+
+/* A hold that was ended by release, and by death */
+TEST_F(tlock, hold_times)
+{
+	int64_t begin, begun, end, ended;
+	struct tlock_acquire arg = ask(0, "next");
+	struct agent *a;
+
+	for (int i = 0; i < 4; i++) {
+		self->before = look(self->fd);
+		begin = now();
+		take(self->fd, "holder");
+		begun = now();
+		/* A hold that goes on does not count yet */
+		EXPECT_TIME(hold, 0, 0);
+		usleep(1000 << i);
+		ASSERT_EQ(0, reacquire(self->fd, &arg));
+		EXPECT_TIME(hold, 0, 0);
+		end = now();
+		ASSERT_EQ(0, release(self->fd));
+		ended = now();
+		EXPECT_TIME(hold, end - begun, ended - begin);
+	}
+
+	a = agent();
+	self->before = look(self->fd);
+	begin = now();
+	agent_take(a, "mortal");
+	begun = now();
+	usleep(20000);
+	end = now();
+	agent_kill(a);
+	ended = now();
+	EXPECT_TIME(hold, end - begun, ended - begin);
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/* A yield ends one hold, and what comes after it is another one. */
+TEST_F(tlock, hold_time_of_a_yielder)
+{
+	int64_t begin, begun, yield, yielded;
+	struct call *waiter, *yielder;
+	int fd = contender();
+
+	begin = now();
+	take(self->fd, "yielder");
+	begun = now();
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	usleep(20000);
+	yield = now();
+	yielder = call(self->fd, reacquire, FOREVER, "");
+	ASSERT_EQ(0, result(waiter));
+	yielded = now();
+	EXPECT_TIME(hold, yield - begun, yielded - begin);
+
+	self->before = look(self->fd);
+	begun = now();
+	usleep(5000);
+	yield = now();
+	ASSERT_EQ(0, release(fd));
+	ASSERT_EQ(0, result(yielder));
+	EXPECT_TIME(hold, yield - begun, now() - begin);
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+/* How long the waiter of a call waited, whatever ended it */
+TEST_F(tlock, wait_times)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	int fd = contender();
+	int64_t queued, end;
+	struct call *waiter;
+
+	/* Who does not wait adds nothing */
+	take(self->fd, "holder");
+	ASSERT_EQ(0, release(self->fd));
+	take(self->fd, "holder");
+	EXPECT_TIME(wait, 0, 0);
+
+	/* Time-out */
+	waiter = call(fd, acquire, 30 * MSEC, "waiter");
+	ASSERT_EQ(-ETIMEDOUT, result(waiter));
+	EXPECT_TIME(wait, 30 * MSEC, waiter->ended - waiter->begun);
+
+	/* Signal */
+	sigaction(SIGUSR1, &action, NULL);
+	self->before = look(self->fd);
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	queued = now();
+	/* A wait that goes on does not count yet */
+	EXPECT_TIME(wait, 0, 0);
+	usleep(10000);
+	end = now();
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
+
+	/* Grant */
+	self->before = look(self->fd);
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	queued = now();
+	usleep(40000);
+	end = now();
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+/* Not one of all counters goes back or changes without a reason. */
+TEST_F(tlock, looking_counts_nothing)
+{
+	struct tlock_status after;
+	int fd;
+
+	for (int i = 0; i < 10; i++) {
+		fd = contender();
+		look(fd);
+		sysfs_text("job");
+		sysfs_number("stats/acquired");
+		close(fd);
+	}
+	after = look(self->fd);
+	EXPECT_EQ(0, memcmp(&self->before, &after, sizeof(after)));
+}
+
+TEST_HARNESS_MAIN

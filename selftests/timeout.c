@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guarantee 3: a timeout is relative, never early, and the only one.
+ * Guarantee 5: who fails is told why, as it was at that instant.
+ */
+#include <sys/prctl.h>
+
+#include "tlock_test.h"
+
+/* How long a call took, as its caller sees it */
+static int64_t took(const struct call *c)
+{
+	return c->ended - c->begun;
+}
+
+FIXTURE(early)
+{
+	int fd;
+};
+
+FIXTURE_VARIANT(early)
+{
+	int64_t timeout_ns;
+};
+
+FIXTURE_VARIANT_ADD(early, 1ns)
+{
+	.timeout_ns = 1,
+};
+
+FIXTURE_VARIANT_ADD(early, 20us)
+{
+	.timeout_ns = 20 * USEC,
+};
+
+FIXTURE_VARIANT_ADD(early, 7ms)
+{
+	.timeout_ns = 7 * MSEC,
+};
+
+FIXTURE_VARIANT_ADD(early, 300ms)
+{
+	.timeout_ns = 300 * MSEC,
+};
+
+FIXTURE_SETUP(early)
+{
+	self->fd = contender();
+	ASSERT_EQ(0, look(self->fd).holder.token);
+	take(self->fd, "holder");
+}
+
+FIXTURE_TEARDOWN(early)
+{
+	EXPECT_EQ(0, release(self->fd));
+	close(self->fd);
+}
+
+TEST_F(early, g3_not_early)
+{
+	struct tlock_status before = look(self->fd), after;
+	struct call *c = call(contender(), acquire, variant->timeout_ns, "c");
+
+	ASSERT_EQ(-ETIMEDOUT, result(c));
+	EXPECT_LE(variant->timeout_ns, took(c));
+	EXPECT_GT(variant->timeout_ns + PATIENCE, took(c));
+	EXPECT_EQ(0, c->arg->timeout_ns);
+	EXPECT_EQ(0, c->arg->result);
+	EXPECT_TRUE(poisoned(&c->arg->token, sizeof(c->arg->token)));
+
+	/* The lock's own clock says the same */
+	after = look(self->fd);
+	EXPECT_EQ(before.timed_out + 1, after.timed_out);
+	EXPECT_LE(before.wait_ns_total + variant->timeout_ns,
+		  after.wait_ns_total);
+	EXPECT_EQ(-EPERM, release(c->fd));
+	close(c->fd);
+}
+
+TEST_F(tlock, g3_zero_tries)
+{
+	struct tlock_acquire arg = ask(0, "try");
+	struct tlock_status before, after;
+	int fd = contender();
+
+	/* Takes a free lock */
+	ASSERT_EQ(0, acquire(fd, &arg));
+	EXPECT_EQ(0, arg.timeout_ns);
+	ASSERT_EQ(0, release(fd));
+
+	/* Does not wait for one that is held */
+	take(self->fd, "holder");
+	before = look(self->fd);
+	arg = ask(0, "try");
+	EXPECT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+	EXPECT_EQ(0, arg.timeout_ns);
+	after = look(self->fd);
+	EXPECT_EQ(before.timed_out + 1, after.timed_out);
+	EXPECT_EQ(before.contended + 1, after.contended);
+	EXPECT_EQ(before.wait_ns_total, after.wait_ns_total);
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+TEST_F(tlock, g3_zero_never_queues)
+{
+	struct call *waiter;
+	struct tlock_acquire arg;
+	int fd = contender();
+
+	/* Not even if the lock is about to become free */
+	take(self->fd, "holder");
+	waiter = call(contender(), acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	for (int i = 0; i < 100; i++) {
+		arg = ask(0, "try");
+		ASSERT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+		ASSERT_EQ(1, look(fd).waiters);
+	}
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(0, release(waiter->fd));
+	close(waiter->fd);
+	close(fd);
+}
+
+TEST_F(tlock, g3_negative_waits_for_ever)
+{
+	static const int64_t timeouts[] = { -1, -LONG, INT64_MIN };
+	struct call *waiters[ARRAY_SIZE(timeouts)], *timed;
+
+	take(self->fd, "holder");
+	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
+		waiters[i] = call(contender(), acquire, timeouts[i], "w");
+		ASSERT_TRUE(await_waiters(self->fd, i + 1));
+	}
+	timed = call(contender(), acquire, 100 * MSEC, "timed");
+	ASSERT_EQ(-ETIMEDOUT, result(timed));
+	EXPECT_EQ(ARRAY_SIZE(timeouts), look(self->fd).waiters);
+
+	ASSERT_EQ(0, release(self->fd));
+	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
+		ASSERT_EQ(0, result(waiters[i]));
+		EXPECT_EQ(timeouts[i], waiters[i]->arg->timeout_ns);
+		ASSERT_EQ(0, release(waiters[i]->fd));
+		close(waiters[i]->fd);
+	}
+	close(timed->fd);
+}
+
+/* The longest timeout is not so long that it comes round to the past. */
+TEST_F(tlock, g3_longest_timeout)
+{
+	struct call *waiter;
+
+	take(self->fd, "holder");
+	waiter = call(contender(), acquire, INT64_MAX, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_TRUE(await_asleep(waiter->tid));
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_LE(INT64_MAX - took(waiter), waiter->arg->timeout_ns);
+	EXPECT_GT(INT64_MAX, waiter->arg->timeout_ns);
+	EXPECT_EQ(0, release(waiter->fd));
+	close(waiter->fd);
+}
+
+TEST_F(tlock, g3_time_left_is_written_back)
+{
+	struct tlock_acquire arg;
+	struct call *waiter;
+	int64_t queued, until, used;
+
+	take(self->fd, "holder");
+	waiter = call(contender(), acquire, LONG, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	queued = now();
+	usleep(30000);
+	until = now();
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(waiter));
+
+	used = LONG - waiter->arg->timeout_ns;
+	EXPECT_LE(until - queued, used);
+	EXPECT_GE(took(waiter), used);
+	ASSERT_EQ(0, release(waiter->fd));
+	close(waiter->fd);
+
+	/* Nothing was used up where nobody was in the way */
+	arg = ask(LONG, "alone");
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	EXPECT_EQ(LONG, arg.timeout_ns);
+	EXPECT_EQ(0, arg.result);
+	EXPECT_EQ(look(self->fd).holder.token, arg.token);
+	EXPECT_TRUE(poisoned(&arg.holder, sizeof(arg.holder)));
+	EXPECT_STREQ("alone", arg.job);
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/*
+ * However often the lock changes hands in the meantime, the timeout is not
+ * begun anew: one of 300 ms ends before one of 2 s that was begun earlier.
+ */
+TEST_F(tlock, g3_no_second_timeout)
+{
+	struct call *others[4], *longer, *timed;
+
+	take(self->fd, "holder");
+	for (int i = 0; i < 4; i++) {
+		others[i] = call(contender(), acquire, FOREVER, "other");
+		ASSERT_TRUE(await_waiters(self->fd, i + 1));
+	}
+	longer = call(contender(), acquire, 2 * SEC, "longer");
+	ASSERT_TRUE(await_waiters(self->fd, 5));
+	timed = call(contender(), acquire, 300 * MSEC, "timed");
+	ASSERT_TRUE(await_contended(self->fd, self->before.contended + 6));
+
+	ASSERT_EQ(0, release(self->fd));
+	for (int i = 0; i < 4; i++) {
+		ASSERT_EQ(0, result(others[i]));
+		usleep(50000);
+		if (i < 3) {
+			ASSERT_EQ(0, release(others[i]->fd));
+		}
+	}
+	ASSERT_EQ(-ETIMEDOUT, result(timed));
+	EXPECT_LE(300 * MSEC, took(timed));
+	ASSERT_EQ(-ETIMEDOUT, result(longer));
+	EXPECT_LE(2 * SEC, took(longer));
+	EXPECT_LT(timed->ended, longer->ended);
+
+	ASSERT_EQ(0, release(others[3]->fd));
+	for (int i = 0; i < 4; i++)
+		close(others[i]->fd);
+	close(timed->fd);
+	close(longer->fd);
+}
+
+/*
+ * A timeout that meets the hand-over: either the waiter has the lock and says
+ * so, or it has not and nobody has.
+ */
+TEST_F(tlock, g3_timeout_meets_hand_over)
+{
+	const int64_t timeout = 2 * MSEC;
+	struct tlock_holder holder;
+	int fd = contender(), granted = 0;
+	struct call *waiter;
+	uint64_t token;
+
+	for (int round = 0; round < 60; round++) {
+		token = take(self->fd, "holder");
+		waiter = call(fd, acquire, timeout, "waiter");
+		/* From well before to well after the timeout */
+		while (now() < waiter->begun + timeout +
+		       (round - 30) * 50 * USEC)
+			;
+		ASSERT_EQ(0, release(self->fd));
+		switch (result(waiter)) {
+		case 0:
+			granted++;
+			holder = look(fd).holder;
+			ASSERT_EQ(waiter->arg->token, holder.token);
+			ASSERT_EQ(token + 1, holder.token);
+			ASSERT_LE(0, waiter->arg->timeout_ns);
+			ASSERT_GE(timeout, waiter->arg->timeout_ns);
+			ASSERT_EQ(0, release(fd));
+			break;
+		case -ETIMEDOUT:
+			/* It gave up before the release: that is who held it */
+			ASSERT_EQ(token, waiter->arg->holder.token);
+			ASSERT_LE(timeout, took(waiter));
+			ASSERT_EQ(-EPERM, release(fd));
+			break;
+		default:
+			ASSERT_EQ(0, waiter->ret);
+		}
+		ASSERT_EQ(0, look(fd).holder.token);
+		ASSERT_EQ(0, look(fd).waiters);
+	}
+	TH_LOG("%d of 60 waiters were granted the lock", granted);
+	close(fd);
+}
+
+/* In an agent: another name for its process, arg->job */
+static int be_named(int fd, struct tlock_acquire *arg)
+{
+	(void)fd;
+	return prctl(PR_SET_NAME, arg->job);
+}
+
+static int become_user(int fd, struct tlock_acquire *arg)
+{
+	(void)fd;
+	return seteuid(arg->timeout_ns);
+}
+
+FIXTURE(snapshot)
+{
+	int fd;
+	struct agent *a;
+	int64_t before, after;	/* the instant of the grant lies between */
+	uint64_t token;
+};
+
+FIXTURE_SETUP(snapshot)
+{
+	struct tlock_acquire name = ask(0, "instrument"), user = ask(4242, "");
+
+	self->fd = contender();
+	ASSERT_EQ(0, look(self->fd).holder.token);
+	self->a = agent();
+	ASSERT_EQ(0, agent_do(self->a, be_named, &name));
+	ASSERT_EQ(0, agent_do(self->a, become_user, &user));
+	self->before = now();
+	self->token = agent_take(self->a, "scan of Tau A \xc2\xb5");
+	self->after = now();
+}
+
+FIXTURE_TEARDOWN(snapshot)
+{
+	EXPECT_EQ(0, agent_release(self->a));
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	agents_kill();
+	close(self->fd);
+}
+
+static bool padded(const char *string, size_t size)
+{
+	for (size_t i = strlen(string); i < size; i++)
+		if (string[i])
+			return false;
+	return true;
+}
+
+/* Says who the agent of the fixture is */
+#define EXPECT_THE_AGENT(h) do {					\
+	const struct tlock_holder *__h = (h);				\
+									\
+	EXPECT_EQ(self->token, __h->token);				\
+	EXPECT_LE(self->before, (int64_t)__h->since_ns);		\
+	EXPECT_GE(self->after, (int64_t)__h->since_ns);			\
+	EXPECT_EQ(self->a->pid, __h->pid);				\
+	EXPECT_EQ(4242, __h->uid);					\
+	EXPECT_STREQ("instrument", __h->comm);				\
+	EXPECT_STREQ("scan of Tau A \xc2\xb5", __h->job);		\
+	/* And not a byte more */					\
+	EXPECT_TRUE(padded(__h->comm, sizeof(__h->comm)));		\
+	EXPECT_TRUE(padded(__h->job, sizeof(__h->job)));		\
+} while (0)
+
+TEST_F(snapshot, g5_of_the_holder_on_timeout)
+{
+	static const int64_t timeouts[] = { 0, 1, 50 * MSEC };
+
+	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
+		struct tlock_acquire arg = ask(timeouts[i], "waiter");
+
+		ASSERT_EQ(-ETIMEDOUT, acquire(self->fd, &arg));
+		EXPECT_THE_AGENT(&arg.holder);
+		EXPECT_EQ(0, arg.timeout_ns);
+	}
+}
+
+TEST_F(snapshot, g5_says_the_same_as_status)
+{
+	struct tlock_status st = look(self->fd);
+
+	EXPECT_THE_AGENT(&st.holder);
+	EXPECT_EQ(0, st.waiters);
+	EXPECT_EQ(0, st.reserved);
+}
+
+/*
+ * One takes and releases the lock all the time, the other one tries. Whoever
+ * fails must be told of the very grant that was in the way: a snapshot taken
+ * later sooner or later shows a free lock, or a grant that is newer still.
+ */
+static atomic_int stop;
+
+static int occupy(int fd, struct tlock_acquire *unused)
+{
+	struct tlock_acquire arg;
+	int ret = 0;
+
+	(void)unused;
+	while (!ret && !atomic_load(&stop)) {
+		arg = ask(FOREVER, "occupier");
+		ret = acquire(fd, &arg);
+		if (!ret)
+			ret = release(fd);
+	}
+	return ret;
+}
+
+TEST_F(tlock, g5_a_failed_try_never_names_nobody)
+{
+	struct call *occupier = call(contender(), occupy, 0, "");
+	int failures = 0, ret;
+	uint64_t newest;
+
+	for (int64_t end = now() + SEC; now() < end && failures < 2000;) {
+		struct tlock_acquire arg = ask(0, "try");
+
+		newest = look(self->fd).acquired;
+		ret = acquire(self->fd, &arg);
+		if (!ret) {
+			ASSERT_EQ(0, release(self->fd));
+			continue;
+		}
+		ASSERT_EQ(-ETIMEDOUT, ret);
+		failures++;
+		/* Not one that was over before, none that came after */
+		ASSERT_LE(newest, arg.holder.token);
+		ASSERT_GE(look(self->fd).acquired, arg.holder.token);
+		ASSERT_STREQ("occupier", arg.holder.job);
+		ASSERT_EQ(getpid(), arg.holder.pid);
+	}
+	atomic_store(&stop, 1);
+	EXPECT_EQ(0, result(occupier));
+	EXPECT_LT(0, failures);
+	close(occupier->fd);
+}
+
+TEST_HARNESS_MAIN

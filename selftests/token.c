@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guarantee 8: every grant has a token, a number per lock that only grows.
+ */
+#include "tlock_test.h"
+
+TEST_F(tlock, g8_each_grant_has_the_next_token)
+{
+	uint64_t token = self->before.acquired;
+	int fds[2] = { self->fd, contender() };
+	struct tlock_acquire arg;
+
+	for (int i = 0; i < 10; i++) {
+		arg = ask(0, "holder");
+		ASSERT_EQ(0, acquire(fds[i % 2], &arg));
+		EXPECT_EQ(++token, arg.token);
+		EXPECT_EQ(token, look(self->fd).holder.token);
+		EXPECT_EQ(token, look(self->fd).acquired);
+		/* Not a grant */
+		EXPECT_EQ(-EDEADLK, acquire(fds[i % 2], &arg));
+		EXPECT_EQ(-ETIMEDOUT, acquire(fds[(i + 1) % 2], &arg));
+		EXPECT_EQ(0, reacquire(fds[i % 2], &arg));
+		EXPECT_EQ(token, arg.token);
+		ASSERT_EQ(0, release(fds[i % 2]));
+		/* It counts on while nobody holds */
+		EXPECT_EQ(0, look(self->fd).holder.token);
+		EXPECT_EQ(token, look(self->fd).acquired);
+	}
+	close(fds[1]);
+}
+
+/* By a hand-over, a reacquire that waited, and a death as well */
+TEST_F(tlock, g8_token_of_each_kind_of_grant)
+{
+	uint64_t token = take(self->fd, "first");
+	struct tlock_acquire arg = ask(FOREVER, "mortal");
+	struct agent *a = agent();
+	struct call *waiter, *yielder;
+	int fd = contender();
+
+	waiter = call(fd, acquire, FOREVER, "by hand-over");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	yielder = call(self->fd, reacquire, FOREVER, "by reacquire");
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(token + 1, waiter->arg->token);
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_EQ(0, release(fd));
+	ASSERT_EQ(0, result(yielder));
+	EXPECT_EQ(token + 2, yielder->arg->token);
+
+	agent_begin(a, acquire, &arg);
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	waiter = call(fd, acquire, FOREVER, "by death");
+	ASSERT_TRUE(await_waiters(self->fd, 2));
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, agent_end(a, &arg));
+	EXPECT_EQ(token + 3, arg.token);
+	agent_kill(a);
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(token + 4, waiter->arg->token);
+	EXPECT_EQ(token + 4, look(self->fd).acquired);
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+/* It is the lock's, not the file's: opening anew does not begin anew. */
+TEST_F(tlock, g8_token_outlives_its_file)
+{
+	uint64_t token = take(self->fd, "first"), next;
+	int fd;
+
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, close(self->fd));
+	fd = contender();
+	next = take(fd, "second");
+	EXPECT_EQ(token + 1, next);
+	EXPECT_EQ(0, release(fd));
+	self->fd = fd;
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,193 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Tests of scripts/vm, run on the host: prints KTAP. The arguments, if any, are
+# options for all guests, such as --kernel. Two guests run at a time.
+#
+# shellcheck disable=SC2317 # ok calls them
+
+set -u
+
+scripts=$(readlink -f "$(dirname "$(readlink -f "$0")")/../scripts")
+options=("$@")
+(($#)) || options=(--kernel "$("$scripts/kernel")") || exit 1
+
+# In /tmp, of which guests see only the directory that they are run in
+dir=$(mktemp -d /tmp/tlock-test.XXXXXX)
+trap 'rm -rf "$dir"' EXIT
+mkdir "$dir/here" "$dir/there"
+cd "$dir/here" || exit 1
+head -c 1000000 /dev/urandom >data.1
+head -c 1000000 /dev/urandom >data.2
+echo host >file
+
+### Run guests: each leaves NAME.status, NAME.out and NAME.err, and what vm
+### leaves is in a directory NAME, which is in its processes' environment too
+
+start() {
+	local name=$1
+
+	shift
+	mkdir "$name"
+	# In the background SIGINT would be ignored
+	TMPDIR=$PWD/$name TLOCK_TEST=$'a "b"\nc' \
+		exec env --default-signal=INT \
+		"$scripts/vm" "${options[@]}" "$@" >"$name.out" 2>"$name.err"
+}
+
+guest() {
+	(start "$@")
+	echo $? >"$1.status"
+}
+
+# End vm by a signal while its guest boots
+killed() {
+	local name=$1 pid
+
+	start "$name" --no-load -- sleep 1000 &
+	pid=$!
+	until [[ -s $(echo "$name"/*.log) ]]; do
+		kill -0 $pid || break
+		sleep 0.1
+	done
+	kill -s "$name" $pid
+	wait $pid
+	echo $? >"$name.status"
+} 2>/dev/null
+
+# shellcheck disable=SC2016 # for the guest's shell
+{
+	{
+		guest seven -- bash -c 'pwd; ls ..; printf "%s\0" "$@"
+			printenv TLOCK_TEST; test -c /dev/tlock && echo loaded
+			test -f "$TLOCK_KO" && echo built; exit 7' \
+			bash '' 'a b' $'c\nd' "'\"\$HOME*" $'\377'
+		guest panic -- sh -c 'echo before; echo c >/proc/sysrq-trigger'
+		guest warning -- sh -c 'echo "<4>WARNING: CPU: 0" >/dev/kmsg'
+		killed INT
+		killed KILL
+	} &
+	{
+		guest hang --timeout 15 -- sh -c 'echo before; exec sleep 1000'
+		guest bytes --no-load -- sh -c 'test ! -e /dev/tlock || exit
+			cat data.1; cat data.2 >&2; true >/dev/stderr
+			for file in file new /etc/tlock-test '"$scripts"'/new
+			do echo guest >$file; done
+			sleep 1000 & kill -9 $$'
+		guest tainted -- sh -c 'echo 512 >/proc/sys/kernel/tainted'
+		killed TERM
+		killed HUP
+	} &
+	wait
+}
+
+### Judge
+
+status() {
+	local name
+
+	for name in "${@:2}"; do
+		cat "$name.err"
+		[[ $(<"$name.status") == "$1" ]] || {
+			echo "exit status $(<"$name.status")"
+			return 1
+		}
+	done
+}
+
+# A guest ended with a status, and said nothing else than why, and where its
+# log is; there it says...
+complains() {
+	local log
+
+	status "$2" "$1" && log=$(sed -n \
+		"s/^vm: the kernel's log is \(.*\); from it:/\1/p" "$1.err") &&
+		grep -a "$3" "$log" && [[ $(echo "$1"/*) == "$1/${log##*/}" ]]
+}
+
+exact() {
+	diff -a seven.out <(
+		pwd
+		echo here
+		printf '%s\0' '' 'a b' $'c\nd' "'\"\$HOME*" $'\377'
+		printf '%s\n' $'a "b"\nc' loaded built
+	)
+}
+
+kept_apart() {
+	cmp bytes.out data.1 && cmp bytes.err data.2
+}
+
+nothing_written() {
+	ls new /etc/tlock-test "$scripts/new"
+	[[ $(<file) == host && ! -e new && ! -e /etc/tlock-test &&
+		! -e $scripts/new ]]
+}
+
+processes() {
+	grep -lsaF "TMPDIR=$PWD/$1" /proc/[0-9]*/environ
+}
+
+# A run left no file and no process. After kill -9 files are left, and it takes
+# a moment.
+nothing_left() {
+	local name
+
+	for name; do
+		for _ in {1..20}; do
+			processes "$name" || break
+			sleep 0.1
+		done
+		! processes "$name" || return
+		[[ $name == KILL || -z $(ls -A "$name") ]] || {
+			ls -lA "$name"
+			return 1
+		}
+	done
+}
+
+usage() {
+	"$scripts/vm" "$@" >usage.out 2>&1
+	[[ $? == 2 && $(wc -l <usage.out) == 1 ]] || {
+		cat usage.out
+		return 1
+	}
+}
+
+bad_usage() {
+	usage && usage --cpus && usage --cpus none -- true &&
+		usage --memory 1 -- true && usage --timeout 0 -- true &&
+		usage --none -- true
+}
+
+number=0
+failed=0
+ok() {
+	number=$((number + 1))
+	if "${@:2}" >judged 2>&1; then
+		echo "ok $number $1"
+	else
+		echo "not ok $number $1"
+		sed 's/^/# /' judged
+		failed=1
+	fi
+}
+
+echo "TAP version 13"
+echo "1..15"
+ok "exit_status" status 7 seven
+ok "signal" status 137 bytes
+ok "directory_arguments_environment_module" exact
+ok "output" kept_apart
+ok "nothing_written_to_the_host" nothing_written
+ok "panic" complains panic 125 "Kernel panic"
+ok "warning_in_the_log" complains warning 125 "WARNING: CPU: 0"
+ok "warning_by_taint" complains tainted 125 "tlock-vm: end"
+ok "hang" complains hang 124 "sysrq: Show Blocked State"
+ok "output_before_the_end" diff panic.out hang.out
+ok "interrupted" status 130 INT
+ok "terminated" status 143 TERM
+ok "hung_up" status 129 HUP
+ok "nothing_left_behind" nothing_left seven bytes INT TERM HUP KILL
+ok "bad_usage" bad_usage
+exit $failed
