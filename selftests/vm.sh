@@ -76,7 +76,6 @@ killed() {
 			sleep 1000 & kill -9 $$'
 		guest tainted -- sh -c 'echo 512 >/proc/sys/kernel/tainted'
 		killed TERM
-		killed HUP
 	} &
 	wait
 }
@@ -174,7 +173,7 @@ ok() {
 }
 
 echo "TAP version 13"
-echo "1..15"
+echo "1..14"
 ok "exit_status" status 7 seven
 ok "signal" status 137 bytes
 ok "directory_arguments_environment_module" exact
@@ -187,7 +186,6 @@ ok "hang" complains hang 124 "sysrq: Show Blocked State"
 ok "output_before_the_end" diff panic.out hang.out
 ok "interrupted" status 130 INT
 ok "terminated" status 143 TERM
-ok "hung_up" status 129 HUP
-ok "nothing_left_behind" nothing_left seven bytes INT TERM HUP KILL
+ok "nothing_left_behind" nothing_left seven bytes INT TERM KILL
 ok "bad_usage" bad_usage
 exit $failed
