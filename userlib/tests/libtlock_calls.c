@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What libtlock calls to take and give back the lock: one ioctl() each, and
+ * nothing that allocates. A program of its own, for it traces itself, and is
+ * linked so that allocations come by here.
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <linux/ptrace.h>	/* not before the one above */
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include <tlock.h>
+
+static int allocations;
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+void *__wrap_malloc(size_t size)
+{
+	allocations++;
+	return __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+	allocations++;
+	return __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+	allocations++;
+	return __real_realloc(old, size);
+}
+
+/* The calls in question, well and badly ended. Returns what went wrong. */
+static int calls(struct tlock *t)
+{
+	if (tlock_acquire(t, "job", TLOCK_FOREVER) ||
+	    !tlock_acquire(t, "job", TLOCK_TRY) ||
+	    tlock_reacquire(t, NULL, tlock_seconds(0.5)) ||
+	    !tlock_token(t) || tlock_abandoned(t) || tlock_time_left(t) < 0 ||
+	    tlock_blocker(t)->token || tlock_fd(t) < 0 ||
+	    tlock_release(t) || !tlock_release(t))
+		return 1;
+	tlock_scoped(t, "block", TLOCK_TRY) {
+		if (tlock_release(t))
+			return 1;
+	}
+	tlock_scoped(t, "block", TLOCK_TRY) {
+		return 0;
+	}
+	return 1;
+}
+
+/* Five above, and two for each block */
+#define CALLS	9
+
+TEST(nothing_is_allocated)
+{
+	struct tlock *t = tlock_open(NULL, O_RDWR);
+	int before;
+
+	ASSERT_NE(NULL, t);
+	/* The handle, so the counter works */
+	EXPECT_EQ(1, allocations);
+	before = allocations;
+	EXPECT_EQ(0, calls(t));
+	EXPECT_EQ(before, allocations);
+	tlock_close(t);
+}
+
+/* Runs to the next system call's entry; returns its number, or -1 */
+static int64_t next_syscall(pid_t pid)
+{
+	struct ptrace_syscall_info info;
+	int status;
+
+	do {
+		if (ptrace(PTRACE_SYSCALL, pid, 0, 0) ||
+		    waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status))
+			return -1;
+		if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info),
+			   &info) < 0)
+			return -1;
+	} while (info.op != PTRACE_SYSCALL_INFO_ENTRY);
+	return info.entry.nr;
+}
+
+TEST(one_system_call_each)
+{
+	struct tlock *t = tlock_open(NULL, O_RDWR);
+	int status, ioctls = 0;
+	int64_t nr;
+	pid_t pid;
+
+	ASSERT_NE(NULL, t);
+	pid = fork();
+	if (!pid) {
+		int ret;
+
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		/* Where to look begins and ends with a getppid() */
+		syscall(SYS_getppid);
+		ret = calls(t);
+		syscall(SYS_getppid);
+		_exit(ret);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFSTOPPED(status));
+	ASSERT_EQ(0, ptrace(PTRACE_SETOPTIONS, pid, 0,
+			    PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL));
+	do {
+		nr = next_syscall(pid);
+		ASSERT_LE(0, nr);
+	} while (nr != SYS_getppid);
+	while ((nr = next_syscall(pid)) == SYS_ioctl)
+		ioctls++;
+	EXPECT_EQ(SYS_getppid, nr);
+	EXPECT_EQ(CALLS, ioctls);
+	ASSERT_EQ(0, ptrace(PTRACE_CONT, pid, 0, 0));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	tlock_close(t);
+}
+
+TEST_HARNESS_MAIN

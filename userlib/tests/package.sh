@@ -1,0 +1,192 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# userlib/tests/package.sh: what libtlock installs, and that programs can be
+# built with it, as KTAP. Needs no module.
+
+set -uo pipefail
+
+userlib=$(dirname "$(readlink -f "$0")")/..
+CC=${CC:-cc}
+CXX=${CXX:-c++}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+root=$work/root
+lib=$root/usr/lib/test
+include=$root/usr/include
+export PKG_CONFIG_PATH=$lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root
+export LD_LIBRARY_PATH=$lib
+
+number=0
+failed=0
+# try NAME COMMAND...: the command exits with 0
+try() {
+	local name=$1 output status
+
+	shift
+	number=$((number + 1))
+	output=$("$@" 2>&1)
+	status=$?
+	if [[ $status -eq 0 ]]; then
+		echo "ok $number $name"
+		return
+	fi
+	echo "not ok $number $name"
+	printf '%s\nexit status %d\n' "$output" "$status" | sed 's/^/# /'
+	failed=1
+}
+
+installs() {
+	make -s -C "$userlib" install OUTPUT="$work/build" DESTDIR="$root" \
+		PREFIX=/usr LIBDIR=/usr/lib/test || return
+	local file
+	for file in "$include"/{tlock.h,tlock.hpp,linux/tlock.h} \
+		"$lib"/{libtlock.a,libtlock.so,libtlock.so.1} \
+		"$lib/pkgconfig/libtlock.pc" \
+		"$root"/usr/share/man/man3/{libtlock,tlock_open}.3; do
+		[[ -s $file ]] || { echo "$file: missing"; return 1; }
+	done
+}
+
+# The functions that the header declares, but for the inline ones
+declared() {
+	# An option that only gcc has
+	gcc -xc -I"$include" -aux-info "$work/declared" -fsyntax-only \
+		"$include/tlock.h" &&
+		sed -n 's|^/\*.*/include/tlock.h:.*\*/ extern .*\<\(tlock_[a-z_]*\) (.*|\1|p' \
+			"$work/declared" | sort
+}
+
+# The symbols that nm lists with these options, and their versions
+symbols() {
+	nm --defined-only "$@" | awk '$2 == "T" { print $3 }' | sort
+}
+
+exports_what_is_declared() {
+	[[ $(declared | wc -l) -ge 14 ]] &&
+		diff <(declared | sed 's/$/@@TLOCK_1.0/') \
+			<(symbols -D --with-symbol-versions "$lib/libtlock.so.1")
+}
+
+static_defines_no_more() {
+	diff <(declared) <(symbols -g "$lib/libtlock.a")
+}
+
+soname() {
+	readelf -d "$lib/libtlock.so" | grep -q 'SONAME.*\[libtlock.so.1\]'
+}
+
+needs_only_libc() {
+	[[ $(readelf -d "$lib/libtlock.so" | grep NEEDED) == *'[libc.so.6]' ]]
+}
+
+# No lock of its own, no clock, no thread
+calls_little() {
+	! nm -D --undefined-only "$lib/libtlock.so" |
+		grep -E 'pthread|mtx_|clock|time|sem_|futex|syscall'
+}
+
+# header COMPILER... FILE: compiles alone, and twice, without a warning
+header() {
+	printf '#include <%s>\n#include <%s>\n' "${@: -1}" "${@: -1}" |
+		"${@:1:$#-1}" -Wall -Wextra -Wundef -pedantic -Werror \
+			-I"$include" -fsyntax-only -
+}
+
+# The example in the manual page, which is C99 and C++11
+example() {
+	sed -n '/^\.SH EXAMPLES/,/^\.EE/p' "$userlib/man/libtlock.3" |
+		sed '1,/^\.EX/d; /^\.EE/d; s/\\e/\\/g'
+}
+
+# Without a device, the examples say why
+runs() {
+	local output
+
+	output=$("$1" 2>&1)
+	if [[ $output != "the instrument is mine" &&
+		$output != "/dev/tlock: "* ]]; then
+		echo "it says: $output"
+		return 1
+	fi
+}
+
+builds_shared() {
+	# shellcheck disable=SC2046 # words
+	$CC -std=c99 -pedantic -Wall -Wextra -Werror -o "$work/shared" \
+		"$work/example.c" $(pkg-config --cflags --libs libtlock) &&
+		readelf -d "$work/shared" | grep -q 'NEEDED.*libtlock.so.1' &&
+		runs "$work/shared"
+}
+
+builds_static() {
+	# shellcheck disable=SC2046 # words
+	$CXX -xc++ -std=c++11 -pedantic -Wall -Wextra -Werror -static \
+		-o "$work/static" "$work/example.c" -xnone \
+		$(pkg-config --static --cflags --libs libtlock) &&
+		runs "$work/static"
+}
+
+builds_cpp() {
+	cat >"$work/example.cpp" <<-'END'
+		#include <iostream>
+		#include <mutex>
+		#include <tlock.hpp>
+
+		int main()
+		try {
+			libtlock::contender lock("set range");
+			std::scoped_lock held(lock);
+
+			std::cout << "the instrument is mine\n";
+		} catch (const std::system_error &error) {
+			std::cout << error.what() << '\n';
+		}
+	END
+	# shellcheck disable=SC2046 # words
+	$CXX -std=c++17 -Wall -Wextra -Werror -o "$work/cpp" \
+		"$work/example.cpp" $(pkg-config --cflags --libs libtlock) &&
+		runs "$work/cpp"
+}
+
+manual_has_all() {
+	local name missing=0
+
+	for name in tlock_scoped $(declared); do
+		grep -q "^\.B.*\<$name(" "$userlib/man/libtlock.3" &&
+			grep -qw "$name" <(sed -n '/^.SH NAME/,/^.SH SYN/p' \
+				"$userlib/man/libtlock.3") && continue
+		echo "$name is not in libtlock(3)"
+		missing=1
+	done
+	return "$missing"
+}
+
+manual_lint() {
+	local output
+
+	output=$(mandoc -T lint "$userlib/man/libtlock.3" 2>&1)
+	echo "$output"
+	[[ -z $output ]]
+}
+
+echo "TAP version 13"
+echo "1..15"
+try installs installs
+try exports_what_is_declared exports_what_is_declared
+try static_defines_no_more static_defines_no_more
+try soname soname
+try needs_only_libc needs_only_libc
+try calls_little calls_little
+try header_c99 header "$CC" -xc -std=c99 tlock.h
+try header_c17 header "$CC" -xc -std=c17 tlock.h
+try header_cpp11 header "$CXX" -xc++ -std=c++11 tlock.h
+try header_cpp17 header "$CXX" -xc++ -std=c++17 tlock.hpp
+example >"$work/example.c"
+try builds_shared builds_shared
+try builds_static builds_static
+try builds_cpp builds_cpp
+try manual_has_all manual_has_all
+try manual_lint manual_lint
+exit $failed

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libtlock for C++17: a contender is a *TimedLockable*, for std::unique_lock,
+ * std::scoped_lock and std::lock to hold.
+ *
+ *	libtlock::contender stage("move", "stage");
+ *	std::unique_lock held(stage, std::chrono::seconds(3));
+ *
+ *	if (!held)
+ *		std::cerr << "busy: " << stage.blocker().job << '\n';
+ *
+ * Link with libtlock. tlock.h tells more about what happens here.
+ */
+#ifndef TLOCK_HPP
+#define TLOCK_HPP
+
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <system_error>
+
+#include <tlock.h>
+
+namespace libtlock {
+
+/**
+ * timeout - a timeout in nanoseconds, as tlock.h has it
+ * @time: any duration; 0, a negative one or NaN: TLOCK_TRY
+ *
+ * Rounded up; 292 years for whatever is longer.
+ */
+template <class Rep, class Period>
+std::int64_t timeout(const std::chrono::duration<Rep, Period> &time)
+{
+	using namespace std::chrono;
+
+	if (!(time > time.zero()))
+		return TLOCK_TRY;
+	if (duration<double, std::nano>(time).count() >= 0x1p63)
+		return std::numeric_limits<std::int64_t>::max();
+	return ceil<duration<std::int64_t, std::nano>>(time).count();
+}
+
+/**
+ * class contender - one contender for one lock
+ *
+ * Unlike a std::mutex, this is not shared by those who compete for the lock:
+ * each thread has a contender of its own.
+ *
+ * Errors are std::system_error with the errno that tlock.h says. That includes
+ * EINTR after a signal whose handler was installed without SA_RESTART, and
+ * EDEADLK if this contender holds the lock already.
+ *
+ * Where a job is nullptr, it is that of the constructor.
+ */
+class contender {
+public:
+	/**
+	 * contender() - become a contender for a lock
+	 * @job: what the lock is taken for, unless lock() and its like are
+	 *	told otherwise: up to 63 bytes, no control characters
+	 * @lock: which one, as for tlock_open(): its name, its path, or nullptr
+	 *	for /dev/tlock
+	 * @mode: O_RDWR, or O_RDONLY to look only
+	 *
+	 * The error says why and what to do, as tlock_explain() does.
+	 */
+	explicit contender(const char *job, const char *lock = nullptr,
+			   int mode = O_RDWR)
+		: job_(job ? job : ""), t_(tlock_open(lock, mode))
+	{
+		if (!t_) {
+			char why[TLOCK_EXPLAIN_SIZE];
+			int err = errno;
+
+			fail(err, tlock_explain(lock, err, why, sizeof(why)));
+		}
+	}
+
+	/** ~contender() - if it still holds the lock, that is abandoned */
+	~contender() { tlock_close(t_); }
+
+	contender(const contender &) = delete;
+	contender &operator=(const contender &) = delete;
+
+	/** lock() - take the lock, waiting for as long as it takes */
+	void lock(const char *job = nullptr)
+	{
+		if (!acquire(job, TLOCK_FOREVER))
+			fail(ETIMEDOUT, "tlock: lock");	/* cannot be */
+	}
+
+	/** try_lock() - take the lock unless somebody has it */
+	bool try_lock(const char *job = nullptr)
+	{
+		return acquire(job, TLOCK_TRY);
+	}
+
+	/**
+	 * try_lock_for() - take the lock, waiting this long at most
+	 *
+	 * Return: whether it is held; if not, blocker() tells who has it
+	 */
+	template <class Rep, class Period>
+	bool try_lock_for(const std::chrono::duration<Rep, Period> &time,
+			  const char *job = nullptr)
+	{
+		return acquire(job, timeout(time));
+	}
+
+	/** try_lock_until() - the same, waiting until then at most */
+	template <class Clock, class Duration>
+	bool try_lock_until(const std::chrono::time_point<Clock, Duration> &then,
+			    const char *job = nullptr)
+	{
+		/* A clock that is set back makes for a second turn */
+		for (;;) {
+			auto now = Clock::now();
+
+			if (!(now < then))
+				return try_lock(job);
+			if (try_lock_for(then - now, job))
+				return true;
+			if (!(Clock::now() < then))
+				return false;
+		}
+	}
+
+	/**
+	 * unlock() - give the lock to who has waited longest
+	 *
+	 * EPERM if it is not held; unless it was lost by a reacquire() that
+	 * failed: then this does nothing, once, so that a std::unique_lock
+	 * around it can end.
+	 */
+	void unlock()
+	{
+		if (lost_) {
+			lost_ = false;
+			return;
+		}
+		if (tlock_release(t_))
+			fail(errno, "tlock: unlock");
+	}
+
+	/**
+	 * reacquire() - let those in who wait, and take the lock again
+	 * @job: nullptr keeps the one that it was taken for
+	 *
+	 * As tlock_reacquire(); if nobody waits, it returns at once. After an
+	 * error, the lock is not held, unless that was EINVAL (@job).
+	 */
+	void reacquire(const char *job = nullptr)
+	{
+		if (!yield(job, TLOCK_FOREVER))
+			fail(ETIMEDOUT, "tlock: reacquire");	/* cannot be */
+	}
+
+	/**
+	 * reacquire_for() - the same, waiting this long at most
+	 *
+	 * Return: whether it is held
+	 */
+	template <class Rep, class Period>
+	bool reacquire_for(const std::chrono::duration<Rep, Period> &time,
+			   const char *job = nullptr)
+	{
+		return yield(job, timeout(time));
+	}
+
+	/** status() - the lock at this instant; never waits for it */
+	struct tlock_status status() const
+	{
+		struct tlock_status st;
+
+		if (tlock_status(t_, &st))
+			fail(errno, "tlock: status");
+		return st;
+	}
+
+	/** blocker() - who had the lock at the last time-out */
+	const struct tlock_holder &blocker() const noexcept
+	{
+		return *tlock_blocker(t_);
+	}
+
+	/** token() - of the grant that is held, or 0 */
+	std::uint64_t token() const noexcept { return tlock_token(t_); }
+
+	/** abandoned() - whether the holder before went without a release */
+	bool abandoned() const noexcept { return tlock_abandoned(t_); }
+
+	/** native_handle() - what the functions of tlock.h take */
+	using native_handle_type = struct tlock *;
+	native_handle_type native_handle() noexcept { return t_; }
+
+private:
+	[[noreturn]] static void fail(int err, const char *what)
+	{
+		throw std::system_error(err, std::generic_category(), what);
+	}
+
+	/* Whether it went well; false: timed out */
+	static bool outcome(int ret, const char *what)
+	{
+		if (ret && errno != ETIMEDOUT)
+			fail(errno, what);
+		return !ret;
+	}
+
+	bool acquire(const char *job, std::int64_t timeout_ns)
+	{
+		int ret = tlock_acquire(t_, job ? job : job_.c_str(),
+					timeout_ns);
+
+		if (!ret)
+			lost_ = false;
+		return outcome(ret, "tlock: lock");
+	}
+
+	bool yield(const char *job, std::int64_t timeout_ns)
+	{
+		bool held = token();
+		int ret = tlock_reacquire(t_, job, timeout_ns);
+
+		lost_ = lost_ || (held && !token());
+		return outcome(ret, "tlock: reacquire");
+	}
+
+	std::string job_;
+	struct tlock *t_;
+	bool lost_ = false;
+};
+
+} /* namespace libtlock */
+
+#endif /* TLOCK_HPP */
