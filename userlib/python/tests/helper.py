@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the tests share: other processes with a lock, and patience."""
+import ast
+import os
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+import tlock
+from ktap import PYTHON_DIR
+
+# For what must happen at once: much longer than a slow machine takes
+LONG = 30
+
+_AGENT = """
+import os, subprocess, sys, time
+import tlock
+lock = tlock.TimeoutLock()
+print(flush=True)
+for line in sys.stdin:
+    try:
+        result = eval(line)
+    except Exception as error:
+        result = type(error).__name__
+    print(repr(result), flush=True)
+"""
+
+
+def environment():
+    return dict(os.environ, PYTHONPATH=PYTHON_DIR, PYTHONDONTWRITEBYTECODE="1")
+
+
+class Agent:
+    """Another process, with an object `lock` of its own."""
+
+    spare = []
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _AGENT], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, universal_newlines=True, env=environment())
+        self.process.stdout.readline()
+        self.pid = self.process.pid
+        self.pending = 0
+
+    def begin(self, expression):
+        self.process.stdin.write(expression + "\n")
+        self.process.stdin.flush()
+        self.pending += 1
+
+    def result(self):
+        result = ast.literal_eval(self.process.stdout.readline())
+        self.pending -= 1
+        return result
+
+    def do(self, expression):
+        self.begin(expression)
+        return self.result()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def close(self):
+        """Ends its use. If it still obeys, another test may have it."""
+        if self.pending == 0 and self.process.poll() is None:
+            self.do("lock.release()")
+            self.do("globals().update(lock=tlock.TimeoutLock())")
+            self.spare.append(self)
+            return
+        self.kill()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+class Call(threading.Thread):
+    """A call in another thread, begun at once"""
+
+    def __init__(self, function, *args):
+        super().__init__(daemon=True)
+        self.call = lambda: function(*args)
+        self.value = self.error = None
+        self.start()
+
+    def run(self):
+        try:
+            self.value = self.call()
+        except BaseException as error:
+            self.error = error
+
+    def result(self):
+        self.join(LONG)
+        if self.is_alive():
+            raise AssertionError("the call does not end")
+        if self.error:
+            raise self.error
+        return self.value
+
+
+class TestCase(unittest.TestCase):
+    """A test that begins and ends with a free lock"""
+
+    def setUp(self):
+        self.assertIsNone(tlock.status().holder)
+        # In case that the last test has left it abandoned
+        with tlock.TimeoutLock().acquire_timeout(0):
+            pass
+        self.addCleanup(self.wait_for, lambda: tlock.status()[:2] == (None, 0),
+                        "a free lock")
+
+    def agent(self):
+        agent = Agent.spare.pop() if Agent.spare else Agent()
+        self.addCleanup(agent.close)
+        return agent
+
+    def wait_for(self, condition, what):
+        end = time.monotonic() + LONG
+        while not condition():
+            self.assertLess(time.monotonic(), end, "no " + what)
+            time.sleep(0.005)
+
+    def wait_for_waiters(self, number):
+        self.wait_for(lambda: tlock.status().waiters == number,
+                      "%d waiters" % number)
+
+    def assert_free(self):
+        self.assertIsNone(tlock.status().holder)
+
+    def assert_job(self, job):
+        """Whoever holds the lock does it for this job"""
+        self.assertEqual(tlock.status().holder.job, job)

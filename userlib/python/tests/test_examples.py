@@ -1,0 +1,78 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""The example programs, as a user runs them."""
+import re
+import subprocess
+import sys
+import time
+
+import ktap  # first: finds this tree's package
+from tlock import TimeoutLock
+from helper import LONG, PYTHON_DIR, TestCase, environment
+
+
+class Examples(TestCase):
+    def start(self, name, *args):
+        process = subprocess.Popen(
+            [sys.executable, "%s/examples/%s" % (PYTHON_DIR, name), *args],
+            stdout=subprocess.PIPE, universal_newlines=True,
+            env=environment())
+        self.addCleanup(process.wait)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.kill)
+        return process
+
+    def run_example(self, name, *args):
+        """Returns its exit status and output."""
+        process = self.start(name, *args)
+        output = process.communicate(timeout=LONG)[0]
+        return process.returncode, output
+
+    def test_acquire_timeout(self):
+        self.assertEqual(self.run_example("acquire_timeout.py", "0"),
+                         (0, "Lock acquired!\n"))
+
+    def test_acquire_timeout_of_a_held_lock(self):
+        lock = TimeoutLock()
+        with lock.acquire_timeout(0, "calibration"):
+            begin = time.monotonic()
+            self.assertEqual(
+                self.run_example("acquire_timeout.py"),
+                (1, "Lock could not be acquired because it is held by "
+                    "calibration\n"))
+            self.assertGreaterEqual(time.monotonic() - begin, 3)
+
+    def check_agent(self, name):
+        status, output = self.run_example(name)
+        self.assertEqual(status, 0, output)
+        data = "(Acquiring data\n)+"
+        short = "Short action begins\nShort action ends\n"
+        self.assertTrue(re.match("^%s%s%s%s" % (data, short, data, short),
+                                 output), output)
+
+    def test_agent_of_threads(self):
+        self.check_agent("simple_agent.py")
+
+    def test_agent_of_two_processes(self):
+        self.check_agent("two_processes.py")
+
+    def test_two_processes_one_by_one(self):
+        acquisition = self.start("two_processes.py", "acquisition")
+        for _ in range(3):
+            self.assertEqual(acquisition.stdout.readline(), "Acquiring data\n")
+        short = self.start("two_processes.py", "short_action")
+        self.assertEqual(short.communicate(timeout=LONG)[0],
+                         "Short action begins\nShort action ends\n")
+        self.assertEqual(acquisition.stdout.readline(), "Acquiring data\n")
+        # A second acquisition cannot start, nor does it disturb the first
+        self.assertEqual(
+            self.run_example("two_processes.py", "acquisition"),
+            (1, "Lock could not be acquired because it is held by acq\n"))
+        # The first one dies, and the short action goes on
+        acquisition.kill()
+        self.assertEqual(self.run_example("two_processes.py", "short_action"),
+                         (0, "Short action begins\nShort action ends\n"))
+
+
+if __name__ == "__main__":
+    ktap.main()

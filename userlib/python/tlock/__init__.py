@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A timed, fair lock between processes, named after the job that holds it.
+
+TimeoutLock is the lock for an agent, with the names, arguments and results of
+the TimeoutLock of OCS; status() looks at a lock without taking part. Both need
+the kernel module tlock. If they cannot open a lock's device, they raise an
+OSError that says why and what to do: FileNotFoundError if the module is not
+loaded or the device is missing, PermissionError if permission is lacking.
+"""
+from ._device import DEFAULT_PATH, Holder, Status, status
+from ._lock import TimeoutLock
+
+__all__ = ["DEFAULT_PATH", "Holder", "Status", "TimeoutLock", "status"]

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The lock's device: linux/tlock.h in Python, and who may have it open.
+
+The ioctls are made by way of ctypes. fcntl.ioctl() will not do: from Python
+3.14 on it drops what the kernel has written if the call failed, which is where
+a blocker's name is, and makes an interrupted call again on its own, which
+TLOCK_IOC_REACQUIRE does not allow.
+"""
+import ctypes
+import errno
+import grp
+import io
+import os
+import pwd
+import re
+import stat
+import threading
+import weakref
+from typing import NamedTuple, Optional, Tuple, Union
+
+DEFAULT_PATH = "/dev/tlock"
+
+JOB_SIZE = 64
+COMM_SIZE = 16
+ABANDONED = 0x1
+
+# What a lock is named by: see device_path()
+PathLike = Union[str, "os.PathLike[str]"]
+
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
+
+
+class HolderStruct(ctypes.Structure):
+    """struct tlock_holder"""
+
+    _fields_ = [
+        ("token", ctypes.c_uint64),
+        ("since_ns", ctypes.c_uint64),
+        ("pid", ctypes.c_int32),
+        ("uid", ctypes.c_uint32),
+        ("comm", ctypes.c_char * COMM_SIZE),
+        ("job", ctypes.c_char * JOB_SIZE),
+    ]
+
+
+class AcquireStruct(ctypes.Structure):
+    """struct tlock_acquire"""
+
+    _fields_ = [
+        ("timeout_ns", ctypes.c_int64),
+        ("flags", ctypes.c_uint32),
+        ("result", ctypes.c_uint32),
+        ("token", ctypes.c_uint64),
+        ("job", ctypes.c_char * JOB_SIZE),
+        ("holder", HolderStruct),
+    ]
+
+
+class StatusStruct(ctypes.Structure):
+    """struct tlock_status"""
+
+    _fields_ = [
+        ("holder", HolderStruct),
+        ("waiters", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("acquired", ctypes.c_uint64),
+        ("contended", ctypes.c_uint64),
+        ("timed_out", ctypes.c_uint64),
+        ("interrupted", ctypes.c_uint64),
+        ("abandoned", ctypes.c_uint64),
+        ("yielded", ctypes.c_uint64),
+        ("wait_ns_total", ctypes.c_uint64),
+        ("wait_ns_max", ctypes.c_uint64),
+        ("hold_ns_total", ctypes.c_uint64),
+        ("hold_ns_max", ctypes.c_uint64),
+    ]
+
+
+def _ioc(direction: int, number: int, size: int) -> int:
+    """A command number, as asm-generic/ioctl.h makes them"""
+    return direction << 30 | size << 16 | 0xBC << 8 | number
+
+
+ACQUIRE = _ioc(3, 0x00, ctypes.sizeof(AcquireStruct))
+RELEASE = _ioc(0, 0x01, 0)
+REACQUIRE = _ioc(3, 0x02, ctypes.sizeof(AcquireStruct))
+STATUS = _ioc(2, 0x03, ctypes.sizeof(StatusStruct))
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+
+
+class Holder(NamedTuple):
+    """Who holds a lock, or held it when somebody gave up.
+
+    Text is fit to print: control characters of a command name are shown as
+    "?", bytes that are not UTF-8 as "\\xNN".
+    """
+
+    token: int
+    """the grant's number: each grant of a lock has a larger one"""
+    since_ns: int
+    """when it was granted, in nanoseconds of time.monotonic_ns()"""
+    pid: int
+    """the process; 0 if it has ended or is not visible in this container"""
+    uid: int
+    """its effective user"""
+    comm: str
+    """its command name"""
+    job: str
+    """what it said that it is doing; empty if it said nothing"""
+
+
+class Status(NamedTuple):
+    """A lock at one instant; the counters run from its creation."""
+
+    holder: Optional[Holder]
+    """None: the lock is free"""
+    waiters: int
+    """contenders that wait for it"""
+    acquired: int
+    """grants"""
+    contended: int
+    """acquires that found it held"""
+    timed_out: int
+    """acquires and reacquires that ran out of time"""
+    interrupted: int
+    """acquires and reacquires that a signal ended"""
+    abandoned: int
+    """holders that went without a release"""
+    yielded: int
+    """reacquires that let somebody in"""
+    wait_ns_total: int
+    """nanoseconds spent waiting"""
+    wait_ns_max: int
+    """the longest wait"""
+    hold_ns_total: int
+    """nanoseconds the lock was held, by those who hold it no more"""
+    hold_ns_max: int
+    """the longest of these"""
+
+
+def make_holder(raw: HolderStruct) -> Optional[Holder]:
+    """What the kernel has said of a holder; None: the lock is free."""
+    if not raw.token:
+        return None
+    comm = raw.comm.decode("utf-8", "backslashreplace")
+    return Holder(raw.token, raw.since_ns, raw.pid, raw.uid,
+                  _CONTROL.sub("?", comm),
+                  raw.job.decode("utf-8", "backslashreplace"))
+
+
+def encode_job(job: Optional[str]) -> bytes:
+    """A job as the kernel takes it. ValueError: the kernel would not."""
+    if job is None:
+        return b""
+    if not isinstance(job, str):
+        raise TypeError("job must be a str or None, not %r" % (job,))
+    if _CONTROL.search(job):
+        raise ValueError("control character in job %r" % job)
+    data = job.encode("utf-8")
+    if len(data) >= JOB_SIZE:
+        raise ValueError("job %r is %d bytes long, %d is the most" %
+                         (job, len(data), JOB_SIZE - 1))
+    return data
+
+
+def device_path(lock: PathLike) -> str:
+    """The path of a lock's device.
+
+    What has a "/" in it is a path. All else is the name of a lock, or of its
+    device: "tlock", "tlock-NAME" or just NAME.
+    """
+    name = os.fsdecode(lock)
+    if not name:
+        raise ValueError("a lock's name is empty")
+    if "/" in name:
+        return name
+    if name == "tlock" or name.startswith("tlock-"):
+        return "/dev/" + name
+    return "/dev/tlock-" + name
+
+
+class Contender(io.FileIO):
+    """An open file of a lock's device, which can hold the lock once.
+
+    Whoever drops the last reference closes the file; if it holds the lock
+    then, the kernel passes it on as abandoned.
+    """
+
+    job = b""  # of the acquisition
+    held = False  # False: it does not; True: ask the kernel
+    acquired = False  # has held since it was idle
+    in_block = False  # belongs to a with block, which puts it back
+
+    def __init__(self, path: str, mode: str) -> None:
+        try:
+            super().__init__(path, mode)
+            self.look()
+        except OSError as error:
+            raise _explain(error, path) from None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def ioctl(self, request: int,
+              argument: Optional[ctypes.Structure] = None) -> int:
+        """Returns 0 or an errno, EINTR too. Other threads run meanwhile."""
+        pointer = None if argument is None else ctypes.byref(argument)
+        if _libc.ioctl(self.fileno(), request, pointer) < 0:
+            return ctypes.get_errno()
+        return 0
+
+    def error(self, number: int) -> OSError:
+        return OSError(number, os.strerror(number), self.name)
+
+    def look(self) -> StatusStruct:
+        raw = StatusStruct()
+        number = self.ioctl(STATUS, raw)
+        if number:
+            raise self.error(number)
+        return raw
+
+    def release(self) -> bool:
+        """Releases the lock. False: this does not hold it (any more)."""
+        if self.closed:
+            return False
+        number = self.ioctl(RELEASE)
+        if number not in (0, errno.EPERM):
+            raise self.error(number)
+        self.held = False
+        return number == 0
+
+
+def status(path: PathLike = DEFAULT_PATH) -> Status:
+    """Looks at a lock, without disturbing those who use it.
+
+    path is a device's path or a lock's name. Permission to read is enough.
+    """
+    with Contender(device_path(path), "r") as file:
+        raw = file.look()
+    return Status(make_holder(raw.holder),
+                  *(getattr(raw, name) for name in Status._fields[1:]))
+
+
+# A forked child has all open files of its parent, and with them its place in
+# the queue and its lock, which would then outlive the parent. It closes them
+# at once. The guard keeps a fork from coming between an open and its entry
+# here.
+_open_contenders: "weakref.WeakSet[Contender]" = weakref.WeakSet()
+_fork_guard = threading.RLock()
+
+
+def open_contender(path: str) -> Contender:
+    """A new contender that no child of this process keeps."""
+    with _fork_guard:
+        contender = Contender(path, "r+")
+        _open_contenders.add(contender)
+    return contender
+
+
+def _after_fork_in_child() -> None:
+    for contender in list(_open_contenders):
+        contender.close()
+    _fork_guard.release()
+
+
+os.register_at_fork(before=_fork_guard.acquire,
+                    after_in_parent=_fork_guard.release,
+                    after_in_child=_after_fork_in_child)
+
+
+def _explain(error: OSError, path: str) -> OSError:
+    """The error with the reason and the remedy for its text."""
+    number = error.errno or 0
+    locks = _locks()
+    name = os.path.basename(path)
+    if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV) and locks is None:
+        text = ("the kernel module tlock is not loaded; load it with "
+                "\"modprobe tlock\"")
+    elif number in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+        assert locks is not None
+        if name in locks:
+            text = ("the device is missing here, though the module is loaded "
+                    "and has this lock; in a container, pass the device on "
+                    "(docker run --device), else see that /dev is a devtmpfs")
+        else:
+            text = ("the device is missing: the module is loaded, but has no "
+                    "such lock; it has " + (", ".join(locks) or "none"))
+    elif number == errno.EACCES:
+        text = ("permission is lacking: user %s may not open the device%s; "
+                "join a group that may write to it, and give it to that group "
+                "with a udev rule: SUBSYSTEM==\"tlock\", GROUP=\"dialout\", "
+                "MODE=\"0664\"" % (_user(os.geteuid()), _owner(path)))
+    elif number == errno.EPERM:
+        text = ("permission is lacking: the container or service may not use "
+                "this device; allow it (docker run --device, or systemd's "
+                "DeviceAllow=)")
+    elif number in (errno.ENOTTY, errno.EINVAL, errno.EISDIR):
+        text = "this is not a tlock device"
+    else:
+        return error
+    return OSError(number, text, path)
+
+
+def _locks() -> Optional[Tuple[str, ...]]:
+    """The devices the module has; None: it is not loaded"""
+    try:
+        return tuple(sorted(os.listdir("/sys/class/tlock")))
+    except OSError:
+        return None
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _owner(path: str) -> str:
+    """ " (root:root, crw-r--r--)", or nothing"""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return ""
+    try:
+        group = grp.getgrgid(info.st_gid).gr_name
+    except KeyError:
+        group = str(info.st_gid)
+    return " (%s:%s, %s)" % (_user(info.st_uid), group,
+                             stat.filemode(info.st_mode))
