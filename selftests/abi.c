@@ -17,9 +17,9 @@
 } while (0)
 
 #define EXPECT_SIGNED(type, field)					\
-	EXPECT_GT(0, (__typeof__(((struct type *)0)->field))-1)
+	EXPECT_GT(0, (__typeof__(((struct type *)0)->field)) -1)
 #define EXPECT_UNSIGNED(type, field)					\
-	EXPECT_LT(0, (__typeof__(((struct type *)0)->field))-1)
+	EXPECT_LT(0, (__typeof__(((struct type *)0)->field)) -1)
 
 TEST(abi_holder)
 {

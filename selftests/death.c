@@ -11,41 +11,32 @@
 
 /* In an agent: ways to go */
 
-static int go_by_exit(int fd, struct tlock_acquire *unused)
+static int go_by_exit(int fd, struct tlock_acquire *arg)
 {
-	(void)fd;
-	(void)unused;
 	_exit(0);
 }
 
-static int go_by_crash(int fd, struct tlock_acquire *unused)
+static int go_by_crash(int fd, struct tlock_acquire *arg)
 {
-	(void)fd;
-	(void)unused;
 	/* No core of it */
 	prctl(PR_SET_DUMPABLE, 0);
 	return raise(SIGSEGV);
 }
 
-static int go_by_kill(int fd, struct tlock_acquire *unused)
+static int go_by_kill(int fd, struct tlock_acquire *arg)
 {
-	(void)fd;
-	(void)unused;
 	return raise(SIGKILL);
 }
 
 /* Its descriptors are closed on exec */
-static int go_by_exec(int fd, struct tlock_acquire *unused)
+static int go_by_exec(int fd, struct tlock_acquire *arg)
 {
-	(void)fd;
-	(void)unused;
 	execl("/bin/true", "true", NULL);
 	return -errno;
 }
 
-static int go_by_close(int fd, struct tlock_acquire *unused)
+static int go_by_close(int fd, struct tlock_acquire *arg)
 {
-	(void)unused;
 	return close(fd);
 }
 
@@ -106,7 +97,7 @@ FIXTURE_TEARDOWN(death)
 
 TEST_F(death, g6_of_the_holder_wakes_the_first_waiter)
 {
-	uint64_t token = look(self->fd).holder.token;
+	__u64 token = look(self->fd).holder.token;
 	struct call *first, *second;
 
 	first = call(contender(), acquire, FOREVER, "first");
@@ -203,7 +194,7 @@ TEST_F(tlock, g6_kill_9_of_a_waiter)
 	struct agent *killed = agent();
 	struct tlock_acquire arg = ask(FOREVER, "killed");
 	struct call *first, *last;
-	uint64_t token = take(self->fd, "holder");
+	__u64 token = take(self->fd, "holder");
 
 	first = call(contender(), acquire, FOREVER, "first");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -289,7 +280,7 @@ TEST_F(tlock, g6_kill_9_meets_the_grant)
 	int fd = contender(), had = 0;
 
 	for (int round = 0; round < 30; round++) {
-		uint64_t abandoned = look(self->fd).abandoned;
+		__u64 abandoned = look(self->fd).abandoned;
 		struct agent *mortal = agent();
 		struct call *next;
 
@@ -304,7 +295,7 @@ TEST_F(tlock, g6_kill_9_meets_the_grant)
 		if (round & 1) {
 			ASSERT_EQ(0, kill(mortal->pid, SIGKILL));
 		}
-		for (int64_t until = now() + round / 2 * 10 * USEC;
+		for (__s64 until = now() + round / 2 * 10 * USEC;
 		     now() < until;)
 			;
 		ASSERT_EQ(0, release(self->fd));

@@ -43,23 +43,20 @@ static atomic_int go;
  * A contender's life, in all the ways that there are to wait. Returns how many
  * times it held the lock, or a negative errno.
  */
-static int contend(int fd, struct tlock_acquire *unused)
+static int contend(int fd, struct tlock_acquire *arg)
 {
+	static const __s64 timeouts[] = { FOREVER, 0, 100 * USEC, LONG };
 	static atomic_int seeds;
 	unsigned int seed = atomic_fetch_add(&seeds, 1);
-	struct tlock_acquire arg;
 	int entered = 0, ret;
 
-	(void)unused;
 	atomic_fetch_add(&ready, 1);
 	while (!atomic_load(&go))
 		sched_yield();
 	for (int round = 0; round < ROUNDS; round++) {
-		int64_t timeout = (int64_t[]){
-			FOREVER, 0, 100 * USEC, LONG }[rand_r(&seed) % 4];
-
-		arg = ask(timeout, "contend");
-		ret = acquire(fd, &arg);
+		*arg = ask(timeouts[rand_r(&seed) % ARRAY_SIZE(timeouts)],
+			   "contend");
+		ret = acquire(fd, arg);
 		if (ret == -ETIMEDOUT)
 			continue;
 		if (ret)
@@ -68,8 +65,8 @@ static int contend(int fd, struct tlock_acquire *unused)
 		entered++;
 		leave();
 
-		arg = ask((round & 1) ? FOREVER : 100 * USEC, "");
-		ret = reacquire(fd, &arg);
+		*arg = ask((round & 1) ? FOREVER : 100 * USEC, "");
+		ret = reacquire(fd, arg);
 		if (ret == -ETIMEDOUT)
 			continue;
 		if (ret)

@@ -26,7 +26,7 @@ static int take_a_turn(int fd, struct tlock_acquire *arg)
 TEST_F(tlock, g2_fifo_100_contenders)
 {
 	struct call *calls[CONTENDERS];
-	uint64_t token = take(self->fd, "first");
+	__u64 token = take(self->fd, "first");
 
 	for (int i = 0; i < CONTENDERS; i++) {
 		calls[i] = call(contender(), take_a_turn, FOREVER, "turn");
@@ -45,12 +45,12 @@ TEST_F(tlock, g2_fifo_100_contenders)
 /* One that goes leaves no gap, at either end or in the middle of the queue. */
 TEST_F(tlock, g2_fifo_when_some_give_up)
 {
-	static const int64_t timeouts[] = {
+	static const __s64 timeouts[] = {
 		50 * MSEC, FOREVER, 100 * MSEC, FOREVER, 20 * MSEC, FOREVER,
 		150 * MSEC
 	};
 	struct call *calls[ARRAY_SIZE(timeouts)];
-	uint64_t token = take(self->fd, "first");
+	__u64 token = take(self->fd, "first");
 
 	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
 		calls[i] = call(contender(), acquire, timeouts[i], "waiter");
@@ -138,16 +138,14 @@ static struct {
 	atomic_int barged;
 } spinner;
 
-static int spin(int fd, struct tlock_acquire *unused)
+static int spin(int fd, struct tlock_acquire *arg)
 {
-	static const int64_t timeouts[] = { 0, 0, 0, 1, 1000 };
-	struct tlock_acquire arg;
+	static const __s64 timeouts[] = { 0, 0, 0, 1, 1000 };
 	int ret;
 
-	(void)unused;
 	for (int i = 0; !atomic_load(&spinner.stop); i++) {
-		arg = ask(timeouts[i % ARRAY_SIZE(timeouts)], "newcomer");
-		ret = acquire(fd, &arg);
+		*arg = ask(timeouts[i % ARRAY_SIZE(timeouts)], "newcomer");
+		ret = acquire(fd, arg);
 		if (!ret) {
 			if (!atomic_load(&spinner.open))
 				atomic_fetch_add(&spinner.barged, 1);
@@ -213,7 +211,7 @@ static atomic_int come_between;
 static int play(int fd, struct tlock_acquire *arg)
 {
 	bool by_reacquire = arg->flags;
-	uint64_t token = 0;
+	__u64 token = 0;
 	int ret;
 
 	arg->flags = 0;
@@ -256,9 +254,8 @@ static int hammer(int fd, struct tlock_acquire *arg)
 }
 
 /* Looks at the lock without a pause, and counts how often it was free. */
-static int watch(int fd, struct tlock_acquire *unused)
+static int watch(int fd, struct tlock_acquire *arg)
 {
-	(void)unused;
 	while (!atomic_load(&spinner.stop)) {
 		if (!look(fd).holder.token)
 			atomic_fetch_add(&spinner.open, 1);
@@ -323,7 +320,7 @@ TEST_F(hand_over, g2_lock_is_never_free)
 {
 	struct call *players[2], *observer;
 	struct tlock_acquire args[2];
-	uint64_t token = take(self->fd, "first");
+	__u64 token = take(self->fd, "first");
 
 	for (int i = 0; i < 2; i++) {
 		args[i] = ask(FOREVER, "player");

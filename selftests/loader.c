@@ -177,26 +177,23 @@ TEST_F(module, sysfs_file_that_is_still_open)
 static atomic_int stop;
 static atomic_int opened;
 
-static int open_and_close(int unused, struct tlock_acquire *arg)
+static int open_and_close(int none, struct tlock_acquire *arg)
 {
 	struct tlock_status st;
-	int fd;
+	int fd, ret = 0;
 
-	(void)unused;
-	(void)arg;
-	while (!atomic_load(&stop)) {
+	while (!ret && !atomic_load(&stop)) {
 		fd = open(DEVICE, O_RDWR | O_CLOEXEC);
 		if (fd < 0)
 			continue;
 		/* What can be opened works, for as long as it is open */
-		if (status(fd, &st))
-			return -errno;
+		ret = status(fd, &st);
 		atomic_fetch_add(&opened, 1);
 		close(fd);
 		/* Closed for half of the time, roughly */
 		usleep(50);
 	}
-	return 0;
+	return ret;
 }
 
 TEST_F(module, unload_meets_open)
@@ -204,7 +201,7 @@ TEST_F(module, unload_meets_open)
 	struct call *c = call(-1, open_and_close, 0, "");
 	int unloaded = 0, before, ret;
 
-	for (int64_t end = now() + PATIENCE; unloaded < 5;) {
+	for (__s64 end = now() + PATIENCE; unloaded < 5;) {
 		ASSERT_GT(end, now());
 		ret = unload();
 		if (ret == -EWOULDBLOCK)

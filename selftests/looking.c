@@ -64,7 +64,6 @@ TEST_F(tlock, g10_write_only_takes)
 /* In an agent: what a user without rights can open */
 static int open_as_nobody(int fd, struct tlock_acquire *arg)
 {
-	(void)fd;
 	/* The saved user stays root's, for the way back */
 	if (setegid(65534) || seteuid(65534))
 		return -errno;
@@ -112,11 +111,10 @@ TEST_F(tlock, g10_free_lock_shows_nothing)
 static atomic_int stop;
 static atomic_int looks;
 
-static int gaze(int fd, struct tlock_acquire *unused)
+static int gaze(int fd, struct tlock_acquire *arg)
 {
 	int ret = 0;
 
-	(void)unused;
 	while (!ret && !atomic_load(&stop)) {
 		struct tlock_status st;
 
@@ -157,12 +155,12 @@ TEST_F(tlock, g10_lookers_hold_nobody_up)
 /* Takes the lock for a job that is the number of the grant. */
 static int change(int fd, struct tlock_acquire *arg)
 {
-	uint64_t token = arg->token;
+	__u64 token = arg->token;
 	int ret = 0;
 
 	while (!ret && !atomic_load(&stop)) {
-		snprintf(arg->job, sizeof(arg->job), "%llu",
-			 (unsigned long long)++token);
+		token++;
+		snprintf(arg->job, sizeof(arg->job), "%llu", token);
 		arg->timeout_ns = 0;
 		ret = acquire(fd, arg);
 		if (!ret && arg->token != token)
@@ -177,13 +175,13 @@ TEST_F(tlock, g10_status_is_of_one_instant)
 {
 	struct tlock_acquire arg = ask(0, "");
 	struct call *changer;
-	uint64_t last = 0;
+	__u64 last = 0;
 	int held = 0;
 	char job[24];
 
 	arg.token = self->before.acquired;
 	changer = call_with(contender(), change, &arg);
-	for (int64_t end = now() + SEC; now() < end && held < 2000;) {
+	for (__s64 end = now() + SEC; now() < end && held < 2000;) {
 		struct tlock_status st = look(self->fd);
 
 		ASSERT_LE(last, st.acquired);
@@ -192,8 +190,7 @@ TEST_F(tlock, g10_status_is_of_one_instant)
 			continue;
 		held++;
 		ASSERT_EQ(st.acquired, st.holder.token);
-		snprintf(job, sizeof(job), "%llu",
-			 (unsigned long long)st.holder.token);
+		snprintf(job, sizeof(job), "%llu", st.holder.token);
 		ASSERT_STREQ(job, st.holder.job);
 		ASSERT_EQ(getpid(), st.holder.pid);
 	}

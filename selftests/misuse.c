@@ -146,10 +146,11 @@ TEST_F(misuse, inaccessible_page)
 /* All of it can be read, none of it written: found before it takes effect. */
 TEST_F(misuse, read_only_page)
 {
+	static const __s64 timeouts[] = { 0, LONG, FOREVER };
 	struct tlock_acquire arg = ask(0, "job");
 
-	for (int i = 0; i < 3; i++) {
-		arg.timeout_ns = (int64_t[]){ 0, LONG, FOREVER }[i];
+	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
+		arg.timeout_ns = timeouts[i];
 		*at(self->pages) = arg;
 		ASSERT_EQ(0, mprotect(self->pages, self->page, PROT_READ));
 		EXPECT_REFUSED(-EFAULT, at(self->pages));
@@ -334,7 +335,7 @@ TEST_F(job, is_taken_as_it_is)
 	char padded[TLOCK_JOB_SIZE] = "";
 	struct tlock_holder holder;
 
-	strcpy(padded, variant->text);
+	memcpy(padded, variant->text, strlen(variant->text));
 	/* What follows the NUL is full of control characters */
 	struct tlock_acquire arg = ask(0, variant->text);
 

@@ -19,7 +19,7 @@
 		SKIP(return, "this kernel has no " name " namespaces");	\
 } while (0)
 
-static uint64_t agent_number(struct agent *a, const char *path)
+static __u64 agent_number(struct agent *a, const char *path)
 {
 	struct tlock_acquire arg = ask(0, path);
 
@@ -29,7 +29,7 @@ static uint64_t agent_number(struct agent *a, const char *path)
 }
 
 /* What an agent is told when it can't have the lock */
-static struct tlock_holder agent_fail(struct agent *a, int64_t timeout_ns)
+static struct tlock_holder agent_fail(struct agent *a, __s64 timeout_ns)
 {
 	struct tlock_acquire arg = ask(timeout_ns, "fails");
 
@@ -81,7 +81,6 @@ static int become(int fd, struct tlock_acquire *arg)
 {
 	uid_t uid = arg->timeout_ns;
 
-	(void)fd;
 	return setresuid(uid, uid, uid) ? -errno : 0;
 }
 
@@ -127,7 +126,7 @@ TEST_F(tlock, g5_uid_of_a_holder_in_a_namespace)
 
 TEST_F(tlock, g5_uid_of_a_holder_outside_the_namespace)
 {
-	uint64_t overflow = read_number("/proc/sys/kernel/overflowuid");
+	__u64 overflow = read_number("/proc/sys/kernel/overflowuid");
 	struct agent *inside;
 
 	NEED_NAMESPACE("user");
@@ -151,7 +150,7 @@ TEST_F(tlock, g2_contender_in_a_container)
 {
 	struct agent *inside;
 	struct tlock_acquire arg = ask(FOREVER, "inside");
-	uint64_t token = take(self->fd, "outside");
+	__u64 token = take(self->fd, "outside");
 
 	NEED_NAMESPACE("pid");
 	NEED_NAMESPACE("user");
@@ -179,12 +178,11 @@ TEST_F(tlock, g2_contender_in_a_container)
 /* In an agent: what its clock says */
 static int read_clock(int fd, struct tlock_acquire *arg)
 {
-	(void)fd;
 	arg->timeout_ns = now();
 	return 0;
 }
 
-static int64_t agent_now(struct agent *a)
+static __s64 agent_now(struct agent *a)
 {
 	struct tlock_acquire arg = ask(0, "");
 
@@ -195,7 +193,7 @@ static int64_t agent_now(struct agent *a)
 /* In an agent: acquires, and measures it with its own clock. */
 static int acquire_timed(int fd, struct tlock_acquire *arg)
 {
-	int64_t begun = now();
+	__s64 begun = now();
 	int ret = acquire(fd, arg);
 
 	arg->timeout_ns = now() - begun;
@@ -208,7 +206,7 @@ TEST_F(tlock, g5_since_ns_in_a_time_namespace)
 {
 	struct tlock_acquire arg = ask(50 * MSEC, "inside");
 	static const char offset[] = "monotonic 86400 0\n";
-	int64_t before, after, their_before, their_after;
+	__s64 before, after, their_before, their_after;
 	struct tlock_holder ours, theirs;
 	struct agent *inside;
 	int fd;
@@ -232,12 +230,12 @@ TEST_F(tlock, g5_since_ns_in_a_time_namespace)
 	after = now();
 
 	ours = look(self->fd).holder;
-	EXPECT_LE(before, (int64_t)ours.since_ns);
-	EXPECT_GE(after, (int64_t)ours.since_ns);
+	EXPECT_LE(before, (__s64)ours.since_ns);
+	EXPECT_GE(after, (__s64)ours.since_ns);
 	theirs = agent_look(inside).holder;
-	EXPECT_LE(their_before, (int64_t)theirs.since_ns);
-	EXPECT_GE(their_after, (int64_t)theirs.since_ns);
-	EXPECT_EQ(DAY, (int64_t)(theirs.since_ns - ours.since_ns));
+	EXPECT_LE(their_before, (__s64)theirs.since_ns);
+	EXPECT_GE(their_after, (__s64)theirs.since_ns);
+	EXPECT_EQ(DAY, (__s64)(theirs.since_ns - ours.since_ns));
 	EXPECT_EQ(theirs.since_ns, agent_fail(inside, 0).since_ns);
 	EXPECT_EQ(theirs.since_ns, agent_fail(inside, MSEC).since_ns);
 	/* A length of time is the same everywhere */
@@ -249,8 +247,8 @@ TEST_F(tlock, g5_since_ns_in_a_time_namespace)
 	EXPECT_EQ(0, release(self->fd));
 	EXPECT_EQ(0, agent_look(inside).holder.since_ns);
 	agent_take(inside, "inside");
-	EXPECT_GE(now(), (int64_t)look(self->fd).holder.since_ns);
-	EXPECT_LE(their_after, (int64_t)agent_look(inside).holder.since_ns);
+	EXPECT_GE(now(), (__s64)look(self->fd).holder.since_ns);
+	EXPECT_LE(their_after, (__s64)agent_look(inside).holder.since_ns);
 	EXPECT_EQ(0, agent_release(inside));
 }
 

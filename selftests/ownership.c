@@ -41,7 +41,7 @@ TEST_F(tlock, g7_only_the_holder_releases)
 
 TEST_F(tlock, g7_acquire_while_holding)
 {
-	static const int64_t timeouts[] = { 0, FOREVER, LONG };
+	static const __s64 timeouts[] = { 0, FOREVER, LONG };
 	struct tlock_status before, after;
 	struct tlock_acquire arg;
 
@@ -60,7 +60,7 @@ TEST_F(tlock, g7_acquire_while_holding)
 
 TEST_F(tlock, g7_two_threads_on_one_file)
 {
-	static const int64_t timeouts[] = { 0, FOREVER, LONG };
+	static const __s64 timeouts[] = { 0, FOREVER, LONG };
 	struct tlock_status before, after;
 	struct tlock_acquire arg;
 	struct call *waiter;
@@ -108,7 +108,7 @@ TEST_F(tlock, g7_two_files_of_one_process)
 TEST_F(tlock, g7_dup_is_the_same_contender)
 {
 	struct tlock_acquire arg = ask(0, "again");
-	uint64_t token = take(self->fd, "holder");
+	__u64 token = take(self->fd, "holder");
 	int fd = dup(self->fd);
 
 	ASSERT_LE(0, fd);
@@ -121,7 +121,7 @@ TEST_F(tlock, g7_dup_is_the_same_contender)
 
 TEST_F(tlock, g7_fork_shares_what_is_held)
 {
-	uint64_t token = take(self->fd, "parent");
+	__u64 token = take(self->fd, "parent");
 	struct tlock_acquire arg = ask(0, "child");
 	struct agent *child = agent_sharing(self->fd);
 
@@ -139,7 +139,7 @@ TEST_F(tlock, g7_fork_shares_what_is_held)
 
 TEST_F(tlock, g7_fork_outlives_the_parent)
 {
-	uint64_t token = take(self->fd, "parent");
+	__u64 token = take(self->fd, "parent");
 	struct agent *child = agent_sharing(self->fd);
 	struct tlock_acquire arg = ask(LONG, "next");
 	int fd = contender();
@@ -158,11 +158,10 @@ TEST_F(tlock, g7_fork_outlives_the_parent)
 }
 
 /* In an agent: a passed file takes the place of its own one. */
-static int receive_file(int fd, struct tlock_acquire *unused)
+static int receive_file(int fd, struct tlock_acquire *arg)
 {
 	int passed = recv_fd(agent_ctl);
 
-	(void)unused;
 	if (dup2(passed, fd) < 0)
 		return -errno;
 	return close(passed);
@@ -170,7 +169,7 @@ static int receive_file(int fd, struct tlock_acquire *unused)
 
 TEST_F(tlock, g7_passed_by_scm_rights)
 {
-	uint64_t token = take(self->fd, "sender");
+	__u64 token = take(self->fd, "sender");
 	struct agent *receiver = agent();
 	int fd = contender();
 
@@ -191,7 +190,7 @@ TEST_F(tlock, g7_passed_by_scm_rights)
 /* A file that is on its way in a socket is still open. */
 TEST_F(tlock, g7_passed_and_never_received)
 {
-	uint64_t token = take(self->fd, "sender");
+	__u64 token = take(self->fd, "sender");
 	struct tlock_acquire arg = ask(LONG, "next");
 	int fd = contender(), ends[2];
 
@@ -213,7 +212,7 @@ TEST_F(tlock, g5_pid_of_an_ended_process_is_not_shown)
 {
 	struct agent *child = agent_sharing(self->fd);
 	struct tlock_acquire arg = ask(0, "try");
-	uint64_t token = agent_take(child, "child");
+	__u64 token = agent_take(child, "child");
 	struct tlock_holder before, after;
 	int fd = contender();
 	siginfo_t info;
@@ -253,12 +252,11 @@ static void *acquire_and_wait(void *data)
 	return NULL;
 }
 
-static int leave_it_to_a_thread(int fd, struct tlock_acquire *unused)
+static int leave_it_to_a_thread(int fd, struct tlock_acquire *arg)
 {
 	static int passed;
 	pthread_t thread;
 
-	(void)unused;
 	passed = fd;
 	if (pthread_create(&thread, NULL, acquire_and_wait, &passed))
 		_exit(1);
@@ -269,14 +267,14 @@ TEST_F(tlock, g5_pid_of_a_process_whose_first_thread_ended)
 {
 	struct agent *a = agent();
 	struct tlock_acquire arg = ask(LONG, "next");
-	uint64_t token = self->before.acquired + 1;
+	__u64 token = self->before.acquired + 1;
 	char path[40];
 
 	agent_begin(a, leave_it_to_a_thread, NULL);
 	ASSERT_TRUE(await_token(self->fd, token));
 	/* The first thread is a zombie; the process is not */
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)a->pid);
-	for (int64_t end = now() + PATIENCE; !strstr(read_text(path), ") Z ");) {
+	for (__s64 end = now() + PATIENCE; !strstr(read_text(path), ") Z ");) {
 		ASSERT_GT(end, now());
 		usleep(200);
 	}
@@ -294,7 +292,7 @@ TEST_F(tlock, g5_reacquire_by_another_process)
 {
 	struct tlock_acquire arg = ask(LONG, "");
 	struct agent *child = agent_sharing(self->fd);
-	uint64_t token = take(self->fd, "parent");
+	__u64 token = take(self->fd, "parent");
 	struct call *waiter;
 	int fd = contender();
 

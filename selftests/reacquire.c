@@ -9,8 +9,8 @@
 
 TEST_F(tlock, g4_nobody_waits)
 {
-	uint64_t token = take(self->fd, "long job");
-	static const int64_t timeouts[] = { 0, 1, LONG, FOREVER };
+	__u64 token = take(self->fd, "long job");
+	static const __s64 timeouts[] = { 0, 1, LONG, FOREVER };
 	struct tlock_status before = look(self->fd), after;
 
 	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
@@ -38,8 +38,7 @@ TEST_F(tlock, g4_new_job)
 	ASSERT_EQ(0, reacquire(self->fd, &arg));
 	after = look(self->fd);
 	EXPECT_STREQ("second job", after.holder.job);
-	memset(before.holder.job, 0, sizeof(before.holder.job));
-	strcpy(before.holder.job, "second job");
+	memcpy(before.holder.job, after.holder.job, sizeof(after.holder.job));
 	EXPECT_SAME(before, after);
 	EXPECT_EQ(0, release(self->fd));
 }
@@ -86,7 +85,7 @@ FIXTURE_TEARDOWN(order)
 
 TEST_F(order, g4_behind_those_present_ahead_of_those_to_come)
 {
-	uint64_t token = take(self->fd, "yielder");
+	__u64 token = take(self->fd, "yielder");
 	struct call *a, *b, *c, *yielder;
 	struct tlock_status before, after;
 
@@ -127,7 +126,7 @@ TEST_F(order, g4_behind_those_present_ahead_of_those_to_come)
 	after = look(self->fd);
 	EXPECT_EQ(token + 3, after.holder.token);
 	EXPECT_STREQ(variant->then, after.holder.job);
-	EXPECT_LE(yielder->begun, (int64_t)after.holder.since_ns);
+	EXPECT_LE(yielder->begun, (__s64)after.holder.since_ns);
 
 	ASSERT_EQ(0, release(self->fd));
 	ASSERT_EQ(0, result(c));
@@ -144,7 +143,7 @@ TEST_F(order, g4_behind_those_present_ahead_of_those_to_come)
 static int sample(int fd, struct tlock_acquire *arg)
 {
 	int ret = acquire(fd, arg);
-	uint64_t token;
+	__u64 token;
 
 	for (int i = 0; !ret && i < SAMPLES; i++) {
 		token = arg->token;
@@ -158,7 +157,7 @@ static int sample(int fd, struct tlock_acquire *arg)
 
 TEST_F(tlock, g4_two_take_turns)
 {
-	uint64_t token = take(self->fd, "start");
+	__u64 token = take(self->fd, "start");
 	struct call *samplers[2];
 
 	for (int i = 0; i < 2; i++) {
@@ -181,7 +180,7 @@ TEST_F(tlock, g4_two_take_turns)
  */
 TEST_F(tlock, g4_times_out_not_holding)
 {
-	uint64_t token = take(self->fd, "yielder");
+	__u64 token = take(self->fd, "yielder");
 	int fd = contender();
 	struct call *waiter = call(fd, acquire, FOREVER, "waiter"), *yielder;
 	struct tlock_holder holder;
@@ -210,7 +209,7 @@ TEST_F(tlock, g4_times_out_not_holding)
 
 TEST_F(tlock, g4_zero_lets_go_and_does_not_wait)
 {
-	uint64_t token = take(self->fd, "yielder");
+	__u64 token = take(self->fd, "yielder");
 	struct tlock_acquire arg = ask(0, "");
 	int fd = contender();
 	struct call *waiter = call(fd, acquire, FOREVER, "waiter");

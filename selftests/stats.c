@@ -8,17 +8,16 @@
 
 static void on_signal(int signal)
 {
-	(void)signal;
 }
 
 /* What a sequence of calls adds to the counters */
 struct counts {
-	uint64_t acquired;
-	uint64_t contended;
-	uint64_t timed_out;
-	uint64_t interrupted;
-	uint64_t abandoned;
-	uint64_t yielded;
+	__u64 acquired;
+	__u64 contended;
+	__u64 timed_out;
+	__u64 interrupted;
+	__u64 abandoned;
+	__u64 yielded;
 };
 
 /* By the ioctl, and in sysfs */
@@ -148,14 +147,14 @@ TEST_F(tlock, counters)
  * maximum is the greatest so far.
  */
 #define EXPECT_TIME(kind, low, high) do {				\
-	int64_t __low = (low), __high = (high);				\
+	__s64 __low = (low), __high = (high);				\
 	struct tlock_status __b = self->before, __a = look(self->fd);	\
-	int64_t __time = __a.kind##_ns_total - __b.kind##_ns_total;	\
+	__s64 __time = __a.kind##_ns_total - __b.kind##_ns_total;	\
 									\
 	EXPECT_LE(__low, __time);					\
 	EXPECT_GE(__high, __time);					\
-	if (__time > (int64_t)__b.kind##_ns_max) {			\
-		EXPECT_EQ(__time, (int64_t)__a.kind##_ns_max);		\
+	if (__time > (__s64)__b.kind##_ns_max) {			\
+		EXPECT_EQ(__time, (__s64)__a.kind##_ns_max);		\
 	} else {							\
 		EXPECT_EQ(__b.kind##_ns_max, __a.kind##_ns_max);	\
 	}								\
@@ -164,7 +163,7 @@ TEST_F(tlock, counters)
 /* A hold that was ended by release, and by death */
 TEST_F(tlock, hold_times)
 {
-	int64_t begin, begun, end, ended;
+	__s64 begin, begun, end, ended;
 	struct tlock_acquire arg = ask(0, "next");
 	struct agent *a;
 
@@ -201,7 +200,7 @@ TEST_F(tlock, hold_times)
 /* A yield ends one hold, and what comes after it is another one. */
 TEST_F(tlock, hold_time_of_a_yielder)
 {
-	int64_t begin, begun, yield, yielded;
+	__s64 begin, begun, yield, yielded;
 	struct call *waiter, *yielder;
 	int fd = contender();
 
@@ -233,7 +232,7 @@ TEST_F(tlock, wait_times)
 {
 	struct sigaction action = { .sa_handler = on_signal };
 	int fd = contender();
-	int64_t queued, end;
+	__s64 queued, end;
 	struct call *waiter;
 
 	/* Who does not wait adds nothing */

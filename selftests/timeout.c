@@ -8,7 +8,7 @@
 #include "tlock_test.h"
 
 /* How long a call took, as its caller sees it */
-static int64_t took(const struct call *c)
+static __s64 took(const struct call *c)
 {
 	return c->ended - c->begun;
 }
@@ -20,7 +20,7 @@ FIXTURE(early)
 
 FIXTURE_VARIANT(early)
 {
-	int64_t timeout_ns;
+	__s64 timeout_ns;
 };
 
 FIXTURE_VARIANT_ADD(early, 1ns)
@@ -126,7 +126,7 @@ TEST_F(tlock, g3_zero_never_queues)
 
 TEST_F(tlock, g3_negative_waits_for_ever)
 {
-	static const int64_t timeouts[] = { -1, -LONG, INT64_MIN };
+	static const __s64 timeouts[] = { -1, -LONG, INT64_MIN };
 	struct call *waiters[ARRAY_SIZE(timeouts)], *timed;
 
 	take(self->fd, "holder");
@@ -169,7 +169,7 @@ TEST_F(tlock, g3_time_left_is_written_back)
 {
 	struct tlock_acquire arg;
 	struct call *waiter;
-	int64_t queued, until, used;
+	__s64 queued, until, used;
 
 	take(self->fd, "holder");
 	waiter = call(contender(), acquire, LONG, "waiter");
@@ -195,6 +195,29 @@ TEST_F(tlock, g3_time_left_is_written_back)
 	EXPECT_TRUE(poisoned(&arg.holder, sizeof(arg.holder)));
 	EXPECT_STREQ("alone", arg.job);
 	EXPECT_EQ(0, release(self->fd));
+}
+
+/*
+ * Any one wait may take longer than it should, where others keep the CPU busy;
+ * the shortest of some is as long as the lock makes it.
+ */
+TEST_F(tlock, g3_not_twice_as_long)
+{
+	__s64 shortest = INT64_MAX;
+	int fd = contender();
+
+	take(self->fd, "holder");
+	for (int i = 0; i < 10; i++) {
+		struct call *c = call(fd, acquire, 50 * MSEC, "waiter");
+
+		ASSERT_EQ(-ETIMEDOUT, result(c));
+		EXPECT_LE(50 * MSEC, took(c));
+		if (took(c) < shortest)
+			shortest = took(c);
+	}
+	EXPECT_GT(2 * 50 * MSEC, shortest);
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
 }
 
 /*
@@ -238,27 +261,30 @@ TEST_F(tlock, g3_no_second_timeout)
 
 /*
  * A timeout that meets the hand-over: either the waiter has the lock and says
- * so, or it has not and nobody has.
+ * so, or it has not and nobody has. The release comes later after each grant,
+ * and earlier after each failure: close to where the two meet.
  */
 TEST_F(tlock, g3_timeout_meets_hand_over)
 {
-	const int64_t timeout = 2 * MSEC;
+	const __s64 timeout = MSEC;
+	__s64 delay = timeout;
 	struct tlock_holder holder;
 	int fd = contender(), granted = 0;
+	__u64 token, contended = self->before.contended;
 	struct call *waiter;
-	uint64_t token;
 
-	for (int round = 0; round < 60; round++) {
+	for (int round = 0; round < 200; round++) {
 		token = take(self->fd, "holder");
 		waiter = call(fd, acquire, timeout, "waiter");
-		/* From well before to well after the timeout */
-		while (now() < waiter->begun + timeout +
-		       (round - 30) * 50 * USEC)
+		/* It is there, or has been */
+		ASSERT_TRUE(await_contended(fd, ++contended));
+		while (now() < waiter->begun + delay)
 			;
 		ASSERT_EQ(0, release(self->fd));
 		switch (result(waiter)) {
 		case 0:
 			granted++;
+			delay += 10 * USEC;
 			holder = look(fd).holder;
 			ASSERT_EQ(waiter->arg->token, holder.token);
 			ASSERT_EQ(token + 1, holder.token);
@@ -267,6 +293,7 @@ TEST_F(tlock, g3_timeout_meets_hand_over)
 			ASSERT_EQ(0, release(fd));
 			break;
 		case -ETIMEDOUT:
+			delay -= 10 * USEC;
 			/* It gave up before the release: that is who held it */
 			ASSERT_EQ(token, waiter->arg->holder.token);
 			ASSERT_LE(timeout, took(waiter));
@@ -278,20 +305,18 @@ TEST_F(tlock, g3_timeout_meets_hand_over)
 		ASSERT_EQ(0, look(fd).holder.token);
 		ASSERT_EQ(0, look(fd).waiters);
 	}
-	TH_LOG("%d of 60 waiters were granted the lock", granted);
+	TH_LOG("%d of 200 waiters were granted the lock", granted);
 	close(fd);
 }
 
 /* In an agent: another name for its process, arg->job */
 static int be_named(int fd, struct tlock_acquire *arg)
 {
-	(void)fd;
 	return prctl(PR_SET_NAME, arg->job);
 }
 
 static int become_user(int fd, struct tlock_acquire *arg)
 {
-	(void)fd;
 	return seteuid(arg->timeout_ns);
 }
 
@@ -299,8 +324,8 @@ FIXTURE(snapshot)
 {
 	int fd;
 	struct agent *a;
-	int64_t before, after;	/* the instant of the grant lies between */
-	uint64_t token;
+	__s64 before, after;	/* the instant of the grant lies between */
+	__u64 token;
 };
 
 FIXTURE_SETUP(snapshot)
@@ -338,8 +363,8 @@ static bool padded(const char *string, size_t size)
 	const struct tlock_holder *__h = (h);				\
 									\
 	EXPECT_EQ(self->token, __h->token);				\
-	EXPECT_LE(self->before, (int64_t)__h->since_ns);		\
-	EXPECT_GE(self->after, (int64_t)__h->since_ns);			\
+	EXPECT_LE(self->before, (__s64)__h->since_ns);		\
+	EXPECT_GE(self->after, (__s64)__h->since_ns);			\
 	EXPECT_EQ(self->a->pid, __h->pid);				\
 	EXPECT_EQ(4242, __h->uid);					\
 	EXPECT_STREQ("instrument", __h->comm);				\
@@ -351,7 +376,7 @@ static bool padded(const char *string, size_t size)
 
 TEST_F(snapshot, g5_of_the_holder_on_timeout)
 {
-	static const int64_t timeouts[] = { 0, 1, 50 * MSEC };
+	static const __s64 timeouts[] = { 0, 1, 50 * MSEC };
 
 	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
 		struct tlock_acquire arg = ask(timeouts[i], "waiter");
@@ -378,15 +403,13 @@ TEST_F(snapshot, g5_says_the_same_as_status)
  */
 static atomic_int stop;
 
-static int occupy(int fd, struct tlock_acquire *unused)
+static int occupy(int fd, struct tlock_acquire *arg)
 {
-	struct tlock_acquire arg;
 	int ret = 0;
 
-	(void)unused;
 	while (!ret && !atomic_load(&stop)) {
-		arg = ask(FOREVER, "occupier");
-		ret = acquire(fd, &arg);
+		*arg = ask(FOREVER, "occupier");
+		ret = acquire(fd, arg);
 		if (!ret)
 			ret = release(fd);
 	}
@@ -397,9 +420,9 @@ TEST_F(tlock, g5_a_failed_try_never_names_nobody)
 {
 	struct call *occupier = call(contender(), occupy, 0, "");
 	int failures = 0, ret;
-	uint64_t newest;
+	__u64 newest;
 
-	for (int64_t end = now() + SEC; now() < end && failures < 2000;) {
+	for (__s64 end = now() + SEC; now() < end && failures < 2000;) {
 		struct tlock_acquire arg = ask(0, "try");
 
 		newest = look(self->fd).acquired;

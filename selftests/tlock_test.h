@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "kselftest_harness.h"
+#include "agent.h"
 #include "helpers.h"
 
 FIXTURE(tlock)

@@ -6,7 +6,7 @@
 
 TEST_F(tlock, g8_each_grant_has_the_next_token)
 {
-	uint64_t token = self->before.acquired;
+	__u64 token = self->before.acquired;
 	int fds[2] = { self->fd, contender() };
 	struct tlock_acquire arg;
 
@@ -32,7 +32,7 @@ TEST_F(tlock, g8_each_grant_has_the_next_token)
 /* By a hand-over, a reacquire that waited, and a death as well */
 TEST_F(tlock, g8_token_of_each_kind_of_grant)
 {
-	uint64_t token = take(self->fd, "first");
+	__u64 token = take(self->fd, "first");
 	struct tlock_acquire arg = ask(FOREVER, "mortal");
 	struct agent *a = agent();
 	struct call *waiter, *yielder;
@@ -66,7 +66,7 @@ TEST_F(tlock, g8_token_of_each_kind_of_grant)
 /* It is the lock's, not the file's: opening anew does not begin anew. */
 TEST_F(tlock, g8_token_outlives_its_file)
 {
-	uint64_t token = take(self->fd, "first"), next;
+	__u64 token = take(self->fd, "first"), next;
 	int fd;
 
 	ASSERT_EQ(0, release(self->fd));

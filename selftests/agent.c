@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "helpers.h"
+
+#ifndef __NR_close_range
+#define __NR_close_range 436
+#endif
+#ifndef __NR_clone3
+#define __NR_clone3 435
+#endif
+
+/* An answer has room for either */
+_Static_assert(sizeof(struct tlock_status) == sizeof(struct tlock_acquire),
+	       "an agent could not tell what it sees");
+
+struct request {
+	agent_fn *fn;
+	struct tlock_acquire arg;
+};
+
+struct reply {
+	int ret;
+	struct tlock_acquire arg;
+};
+
+#define MAX_AGENTS	64
+#define AGENT_FD	500	/* above all that a test has open */
+static struct agent agents[MAX_AGENTS];
+static int agent_count;
+int agent_ctl = -1;
+
+static __attribute__((noreturn)) void agent_main(int fd)
+{
+	struct request request;
+	struct reply reply = { .ret = 0 };
+	unsigned int above;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/*
+	 * Another's contender that we held on to would never be closed: move
+	 * what we keep out of the way, and close all below and above it.
+	 */
+	agent_ctl = fcntl(agent_ctl, F_DUPFD_CLOEXEC, AGENT_FD);
+	if (fd >= 0)
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, AGENT_FD);
+	above = fd < 0 ? AGENT_FD + 1 : AGENT_FD + 2;
+	if (syscall(__NR_close_range, 3, AGENT_FD - 1, 0) ||
+	    syscall(__NR_close_range, above, ~0U, 0))
+		_exit(1);
+	if (fd < 0)
+		fd = contender();
+
+	/* The first reply says that we are ready */
+	do {
+		if (write(agent_ctl, &reply, sizeof(reply)) != sizeof(reply) ||
+		    read(agent_ctl, &request, sizeof(request)) !=
+		    sizeof(request))
+			_exit(1);
+		reply.arg = request.arg;
+		reply.ret = request.fn(fd, &reply.arg);
+	} while (true);
+}
+
+static struct agent *agent_start(int fd, __u64 namespaces)
+{
+	struct clone_args args = {
+		.flags = namespaces,
+		.exit_signal = SIGCHLD,
+	};
+	struct agent *a = &agents[agent_count];
+	int ctl[2];
+
+	if (agent_count++ == MAX_AGENTS)
+		die("too many agents");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ctl))
+		die("cannot make a socket");
+	fflush(stdout);
+	fflush(stderr);
+	/* Into new namespaces by no other way at once; else as libc does it */
+	a->pid = namespaces ? syscall(__NR_clone3, &args, sizeof(args)) :
+			      fork();
+	if (a->pid < 0)
+		die("cannot start a process");
+	if (!a->pid) {
+		agent_ctl = ctl[1];
+		agent_main(fd);
+	}
+	a->ctl = ctl[0];
+	close(ctl[1]);
+	if (agent_end(a, NULL))
+		die("a process does not start");
+	return a;
+}
+
+struct agent *agent(void)
+{
+	return agent_start(-1, 0);
+}
+
+struct agent *agent_sharing(int fd)
+{
+	return agent_start(fd, 0);
+}
+
+struct agent *agent_in(__u64 namespaces)
+{
+	return agent_start(-1, namespaces);
+}
+
+void agent_begin(struct agent *a, agent_fn *fn,
+		 const struct tlock_acquire *arg)
+{
+	struct request request = { .fn = fn };
+
+	if (arg)
+		request.arg = *arg;
+	if (write(a->ctl, &request, sizeof(request)) != sizeof(request))
+		die("an agent does not listen");
+}
+
+int agent_end(struct agent *a, struct tlock_acquire *arg)
+{
+	struct pollfd pollfd = { .fd = a->ctl, .events = POLLIN };
+	struct reply reply;
+
+	if (poll(&pollfd, 1, PATIENCE / MSEC) != 1)
+		return STUCK;
+	if (read(a->ctl, &reply, sizeof(reply)) != sizeof(reply))
+		die("an agent is gone");
+	if (arg)
+		*arg = reply.arg;
+	return reply.ret;
+}
+
+int agent_do(struct agent *a, agent_fn *fn, struct tlock_acquire *arg)
+{
+	agent_begin(a, fn, arg);
+	return agent_end(a, arg);
+}
+
+__u64 agent_take(struct agent *a, const char *job)
+{
+	struct tlock_acquire arg = ask(0, job);
+	int ret = agent_do(a, acquire, &arg);
+
+	if (ret)
+		die("no lock for an agent, for %s: %d", job, ret);
+	return arg.token;
+}
+
+static int do_release(int fd, struct tlock_acquire *arg)
+{
+	return release(fd);
+}
+
+int agent_release(struct agent *a)
+{
+	return agent_do(a, do_release, NULL);
+}
+
+static int do_look(int fd, struct tlock_acquire *arg)
+{
+	struct tlock_status st = look(fd);
+
+	memcpy(arg, &st, sizeof(st));
+	return 0;
+}
+
+struct tlock_status agent_look(struct agent *a)
+{
+	struct tlock_acquire arg = ask(0, "");
+	struct tlock_status st;
+
+	if (agent_do(a, do_look, &arg))
+		die("an agent cannot look");
+	memcpy(&st, &arg, sizeof(st));
+	return st;
+}
+
+int agent_read(int fd, struct tlock_acquire *arg)
+{
+	snprintf(arg->holder.job, sizeof(arg->holder.job), "%s",
+		 read_text(arg->job));
+	return 0;
+}
+
+int agent_reap(struct agent *a)
+{
+	int wstatus;
+
+	if (waitpid(a->pid, &wstatus, 0) != a->pid)
+		die("cannot wait for an agent");
+	a->pid = 0;
+	close(a->ctl);
+	return wstatus;
+}
+
+int agent_kill(struct agent *a)
+{
+	if (kill(a->pid, SIGKILL))
+		die("cannot kill an agent");
+	return agent_reap(a);
+}
+
+void agents_kill(void)
+{
+	for (int i = 0; i < agent_count; i++)
+		if (agents[i].pid)
+			agent_kill(&agents[i]);
+	agent_count = 0;
+}
+
+/* A message of one byte with room for a descriptor */
+struct fd_message {
+	char byte;
+	struct iovec iov;
+	struct msghdr msg;
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+};
+
+static void fd_message(struct fd_message *m)
+{
+	memset(m, 0, sizeof(*m));
+	m->iov.iov_base = &m->byte;
+	m->iov.iov_len = 1;
+	m->msg.msg_iov = &m->iov;
+	m->msg.msg_iovlen = 1;
+	m->msg.msg_control = &m->control;
+	m->msg.msg_controllen = sizeof(m->control);
+}
+
+void send_fd(int sock, int fd)
+{
+	struct fd_message m;
+
+	fd_message(&m);
+	m.control.header.cmsg_level = SOL_SOCKET;
+	m.control.header.cmsg_type = SCM_RIGHTS;
+	m.control.header.cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(&m.control.header), &fd, sizeof(fd));
+	if (sendmsg(sock, &m.msg, 0) != 1)
+		die("cannot send a descriptor");
+}
+
+int recv_fd(int sock)
+{
+	struct fd_message m;
+	int fd;
+
+	fd_message(&m);
+	if (recvmsg(sock, &m.msg, MSG_CMSG_CLOEXEC) != 1 ||
+	    m.control.header.cmsg_type != SCM_RIGHTS)
+		die("cannot receive a descriptor");
+	memcpy(&fd, CMSG_DATA(&m.control.header), sizeof(fd));
+	return fd;
+}

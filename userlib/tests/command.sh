@@ -1,0 +1,891 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# command.sh [TEST...]: tests of the tlock command, as root where the module is
+# loaded. The command is TLOCK_COMMAND, by default the one in build/userlib. The
+# test of a module that is not loaded needs TLOCK_KO, the module's path.
+#
+# Each function test_NAME is a test, run in a shell of its own with errexit.
+
+# Words without blanks in variables, and scripts for other shells in quotes:
+# shellcheck disable=SC2086,SC2016,SC2013
+
+set -u
+
+here=$(dirname "$(readlink -f "$0")")
+top=$(readlink -f "$here/../..")
+tlock=$(readlink -f "${TLOCK_COMMAND:-$top/build/userlib/tlock}")
+sysfs=/sys/class/tlock/tlock
+export LC_ALL=C.UTF-8
+unset SHELL
+
+work=$(mktemp -d)
+trap 'exec 8>&-; rm -rf "$work"' EXIT
+cd "$work" || exit 1
+
+### What the tests are made of. Where this runs, processes are dear.
+
+# Nobody writes to 7. At 8 is Python, which answers at 9.
+mkfifo .silence .questions .answers
+exec 7<>.silence 9<>.answers
+python3 -c '
+import json, re, sys, unicodedata
+def printable(text):
+    return not any(unicodedata.category(c) == "Cc" and c != "\n" for c in text)
+for line in sys.stdin:
+    path, expression = line.split(" ", 1)
+    try:
+        text = open(path, encoding="utf-8", newline="").read()
+        if text.startswith("{"):
+            j = json.loads(text)
+            l = j["locks"][0] if j["locks"] else None
+        answer = "yes" if eval(expression) else "no: " + repr(text)
+    except Exception as error:
+        answer = repr(error)
+    print(answer, flush=True)' <.questions >&9 &
+exec 8>.questions
+
+# check EXPRESSION FILE: is that true of the file's text, or JSON j, or l, its
+# first lock?
+check() {
+	local answer
+
+	echo "$2 ${1//$'\n'/ }" >&8
+	read -r answer <&9
+	[[ $answer == yes ]]
+}
+
+# until_ok COMMAND...: fails if that takes two minutes
+until_ok() {
+	local end=$((SECONDS + 120))
+
+	until "$@"; do
+		((SECONDS < end)) || return 1
+		read -rt 0.05 -u 7 || :
+	done 2>/dev/null
+}
+
+is() {
+	local value
+
+	read -r value <"$sysfs/$1" && [[ $value == "$2" ]]
+}
+
+has_child() {
+	# No newline at its end
+	read -r <"/proc/$1/task/$1/children" || [[ $REPLY ]]
+}
+
+# in_file PATTERN FILE: does a line match it?
+in_file() {
+	local line lines
+
+	mapfile -t lines <"$2"
+	for line in "${lines[@]}"; do
+		[[ ! $line =~ $1 ]] || return 0
+	done
+	return 1
+}
+
+# run STATUS COMMAND...: what it exits with; its output goes to out and err
+run() {
+	local expected=$1 status=0
+
+	shift
+	"$@" >out 2>err || status=$?
+	[[ $status -eq $expected ]] || {
+		echo "exit status $status"
+		cat out err
+		return 1
+	}
+}
+
+# hold [OPTION...]: hold the lock until let_go; $holder is who runs it
+hold() {
+	rm -f fifo
+	mkfifo fifo
+	"$tlock" run "$@" head -n 1 <>fifo >/dev/null &
+	holder=$!
+	until_ok is pid "$holder"
+	until_ok has_child "$holder"
+}
+
+let_go() {
+	echo >fifo
+	wait "$holder"
+}
+
+# hold_raw COMM JOB: so does this, with any bytes
+hold_raw() {
+	rm -f fifo
+	mkfifo fifo
+	perl -e '
+		open(my $comm, ">", "/proc/self/comm") or die;
+		syswrite($comm, $ARGV[0]);
+		open(my $lock, "+<", "/dev/tlock") or die;
+		my $arg = pack("qLLQa64x104", -1, 0, 0, 0, $ARGV[1]);
+		ioctl($lock, 0xC0C0BC00, $arg) or die;	# TLOCK_IOC_ACQUIRE
+		<STDIN>;
+		ioctl($lock, 0xBC01, 0) or die;		# TLOCK_IOC_RELEASE
+	' "$1" "$2" <>fifo &
+	holder=$!
+	until_ok is pid "$holder"
+}
+
+# background COMMAND...: with signals and stdin as a foreground command has them
+background() {
+	env --default-signal=INT,QUIT "$@" <&0 &
+}
+
+not_abandoned() {
+	run 0 "$tlock" run -n printenv TLOCK_ABANDONED
+	[[ $(<out) == 0 && ! -s err ]]
+}
+
+is_abandoned() {
+	run 0 "$tlock" run -w 120 printenv TLOCK_ABANDONED
+	[[ $(<out) == 1 ]]
+	in_file '^tlock: /dev/tlock was abandoned: .*middle of a command' err
+}
+
+### tlock run
+
+test_passes_status_on() {
+	for status in 0 1 3 255; do
+		run $status "$tlock" run sh -c "exit $status"
+	done
+	run 0 "$tlock" run -- echo --verbose '  two words'
+	[[ $(<out) == "--verbose   two words" && ! -s err ]]
+	not_abandoned
+}
+
+test_job_is_the_commands_name() {
+	run 0 "$tlock" run cat $sysfs/job $sysfs/comm
+	[[ $(<out) == cat$'\n'cat ]]
+	run 0 "$tlock" run "$(command -v cat)" $sysfs/job $sysfs/comm
+	[[ $(<out) == cat$'\n'cat ]]
+}
+
+test_job_of_a_string() {
+	run 0 "$tlock" run -c "cat $sysfs/job $sysfs/comm"
+	[[ $(<out) == "cat $sysfs/job $sysfs/comm"$'\n'sh ]]
+	# Control characters become blanks
+	run 0 "$tlock" run -c $'cat /sys/class/tlock/tlock/job\n#\t\xc2\x85\x7fé'
+	[[ $(<out) == 'cat /sys/class/tlock/tlock/job #   é' ]]
+	# It is cut off at 63 bytes, by whole characters
+	for zeros in 27 28; do
+		printf -v string "cat %s/job; : %0${zeros}dé and more" "$sysfs" 0
+		run 0 "$tlock" run -c "$string"
+		[[ $(<out) == "${string%é*}"* ]]
+		[[ $(wc -c <out) -eq $((zeros == 27 ? 64 : 63)) ]]
+	done
+}
+
+test_job_option() {
+	for option in -j --job; do
+		run 0 "$tlock" run $option "é ü" cat $sysfs/job
+		[[ $(<out) == "é ü" ]]
+	done
+	printf -v longest %063d 0
+	run 0 "$tlock" run -j "$longest" cat $sysfs/job
+	[[ $(<out) == "$longest" ]]
+	run 0 "$tlock" run -j '' cat $sysfs/job
+	[[ $(<out) == "" ]]
+	for job in "${longest}0" $'a\nb' $'\e[2J' $'\x7f' $'\xc2\x9b'; do
+		run 64 "$tlock" run -j "$job" echo never
+		[[ ! -s out ]]
+		in_file '^tlock: invalid job: ' err
+	done
+}
+
+test_nonblock() {
+	hold
+	for options in -n --nonblock --nonblocking --nb "-w 0" "-w 0.0" \
+		"-n -w 60" "-w 60 -n"; do
+		run 1 "$tlock" run $options echo never
+		[[ ! -s out ]]
+		in_file "^tlock: /dev/tlock: held by job 'head' " err
+	done
+	let_go
+	run 0 "$tlock" run -n true
+}
+
+test_timeout_says_who() {
+	hold -j "my job"
+	for options in "-w 0.1" "-w .1" "-w0.1" "--timeout 0.1" "--wait=0.1"; do
+		run 1 "$tlock" run $options echo never
+		[[ ! -s out ]]
+		in_file "^tlock: /dev/tlock: timed out after 100ms: held by job 'my job' \(head, pid $holder, user root\) for [0-9.]+(ms|s)$" err
+	done
+	let_go
+	hold -j ''
+	run 1 "$tlock" run -n true
+	in_file "^tlock: /dev/tlock: held by head \(pid $holder, user root\) for " err
+	let_go
+	not_abandoned
+}
+
+test_waits_for_its_turn() {
+	hold
+	"$tlock" run -w 3600 echo first >order &
+	until_ok is waiters 1
+	"$tlock" run echo second >>order &
+	until_ok is waiters 2
+	let_go
+	wait
+	[[ $(<order) == first$'\n'second ]]
+}
+
+test_conflict_exit_code() {
+	hold
+	run 42 "$tlock" run -n -E 42 echo never
+	run 0 "$tlock" run -w 0.1 -E 0 echo never
+	[[ ! -s out ]]
+	run 255 "$tlock" run -n --conflict-exit-code=255 echo never
+	let_go
+	for code in 256 -1 x '' ' 1' 1x 99999999999999999999; do
+		run 64 "$tlock" run -E "$code" echo never
+		[[ ! -s out ]]
+		in_file '^tlock: invalid exit code: ' err
+	done
+}
+
+test_bad_timeouts() {
+	for seconds in '' -1 +1 x 1e3 inf nan 0x10 ' 1' '1 ' . 1.2.3 1,5; do
+		run 64 "$tlock" run -w "$seconds" echo never
+		[[ ! -s out ]]
+		in_file '^tlock: invalid timeout value: ' err
+	done
+	for seconds in 1 1. 007 99999999999999999999999; do
+		run 0 "$tlock" run -w "$seconds" true
+	done
+}
+
+test_what_flock_has_and_tlock_has_not() {
+	for option in -x -e --exclusive; do
+		run 0 "$tlock" run $option true
+	done
+	for option in -s --shared; do
+		run 64 "$tlock" run $option echo never
+		in_file '^tlock: a lock cannot be shared: ' err
+	done
+	for option in -u --unlock; do
+		run 64 "$tlock" run $option 9
+		in_file '^tlock: a lock cannot be dropped ' err
+	done
+	run 64 "$tlock" run -n 9
+	in_file "'9' is no COMMAND, .* -c STRING or a script" err
+}
+
+test_string_through_the_shell() {
+	run 7 "$tlock" run -c 'echo "$0"; exit 7'
+	[[ $(<out) == /bin/sh ]]
+	run 0 "$tlock" run --command 'echo a | tr a b'
+	[[ $(<out) == b ]]
+	printf '#!/bin/sh\nprintf "<%%s>" "$@"' >shell
+	chmod +x shell
+	SHELL=$PWD/shell run 0 "$tlock" run -c 'a  b'
+	[[ $(<out) == "<-c><a  b>" ]]
+	SHELL='' run 0 "$tlock" run -c 'echo "$0"'
+	[[ $(<out) == /bin/sh ]]
+	run 64 "$tlock" run -c 'echo never' more
+	in_file 'exactly one STRING' err
+	run 64 "$tlock" run -c
+	[[ ! -s out ]]
+}
+
+test_lock_in_flocks_place() {
+	run 0 "$tlock" run -w 3 /dev/tlock echo a b
+	[[ $(<out) == "a b" ]]
+	for option in -c --command; do
+		run 0 "$tlock" run /dev/tlock $option 'echo a; echo b'
+		[[ $(<out) == a$'\n'b ]]
+		run 64 "$tlock" run /dev/tlock $option
+		run 64 "$tlock" run /dev/tlock $option 'echo never' more
+	done
+	run 64 "$tlock" run /dev/tlock
+	run 66 "$tlock" run /dev/tlock-nosuch echo never
+	run 69 "$tlock" run -d tlock /dev/tlock
+}
+
+test_device_option() {
+	for lock in tlock /dev/tlock /dev/../dev/tlock; do
+		run 0 "$tlock" run -d $lock cat $sysfs/job
+		run 0 "$tlock" run --device=$lock cat $sysfs/job
+		[[ $(<out) == cat ]]
+	done
+	for lock in nosuch tlock-nosuch /dev/tlock-nosuch; do
+		run 66 "$tlock" run -d $lock echo never
+		in_file '^tlock: /dev/tlock-nosuch: ' err
+	done
+	for lock in /dev/null /dev . ''; do
+		run 66 "$tlock" run -d "$lock" echo never
+		[[ ! -s out && -s err ]]
+	done
+}
+
+test_command_that_cannot_be_executed() {
+	for options in "" -F -o; do
+		run 69 "$tlock" run $options ./nosuch
+		in_file '^tlock: failed to execute ./nosuch: No such' err
+		run 69 "$tlock" run $options /etc/passwd
+		in_file 'execute /etc/passwd \(a lock is named with -d\): Perm' err
+		not_abandoned
+	done
+}
+
+test_bad_usage() {
+	for words in "" --nosuch -w -d -j -E -c "-n -w 1 --"; do
+		run 64 "$tlock" run $words
+		[[ ! -s out ]]
+		in_file "^tlock: |Try 'tlock run --help'" err
+	done
+	run 64 "$tlock" run -F -o echo never
+	[[ ! -s out ]]
+	for words in "" nosuch --nosuch -n; do
+		run 64 "$tlock" $words
+		in_file "^Try 'tlock --help' for more information" err
+	done
+}
+
+test_environment() {
+	run 0 env TLOCK_TOKEN=1 TLOCK_ABANDONED=1 "$tlock" run \
+		-c "cat $sysfs/token; echo \$TLOCK_TOKEN \$TLOCK_ABANDONED"
+	read -r -d '' token same abandoned <out || :
+	((token > 0 && token == same && abandoned == 0))
+	run 0 "$tlock" run -F printenv TLOCK_TOKEN
+	(($(<out) > token))
+	is_abandoned
+}
+
+test_verbose() {
+	hold
+	"$tlock" run --verbose echo hello >out2 2>err2 &
+	until_ok is waiters 1
+	let_go
+	wait
+	[[ $(<out2) == hello ]]
+	[[ $(<err2) =~ ^"tlock: getting lock took "[0-9]+\.[0-9]{6}" seconds"$'\n'"tlock: executing echo"$ ]]
+}
+
+### How the lock ends
+
+test_command_has_the_descriptor() {
+	run 0 "$tlock" run readlink /proc/self/fd/3
+	[[ $(<out) == /dev/tlock ]]
+	for option in -o --close; do
+		run 0 "$tlock" run $option \
+			sh -c 'readlink /proc/$$/fd/*; :'
+		[[ $(<out) != *tlock* ]]
+	done
+	not_abandoned
+}
+
+test_ends_with_the_command() {
+	run 0 "$tlock" run sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'
+	pid=$(<out)
+	is token 0
+	not_abandoned
+	kill "$pid"
+	not_abandoned
+}
+
+test_command_killed() {
+	run 137 "$tlock" run sh -c 'kill -9 $$'
+	in_file '^tlock: sh was killed by signal 9 \(Killed\); /dev/tlock is left as abandoned' err
+	is_abandoned
+	not_abandoned
+	run 143 "$tlock" run -o sh -c 'kill $$'
+	is_abandoned
+}
+
+test_command_killed_but_not_what_it_started() {
+	run 137 "$tlock" run -j left \
+		sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!; kill -9 $$'
+	mv out out2
+	is job left
+	is pid 0
+	run 1 "$tlock" run -n echo never
+	in_file "held by job 'left' \(sh, user root\) for " err
+	run 0 "$tlock" status --json
+	check 'l["pid"] is None and l["job"] == "left"' out
+	kill "$(<out2)"
+	is_abandoned
+}
+
+test_runner_killed() {
+	hold -j instrument
+	kill -9 "$holder"
+	wait "$holder" || :
+	is job instrument
+	is pid 0
+	"$tlock" run printenv TLOCK_ABANDONED >next 2>/dev/null &
+	until_ok is waiters 1
+	echo >fifo
+	wait $!
+	[[ $(<next) == 1 ]]
+}
+
+test_runner_killed_with_close() {
+	hold -o
+	kill -9 "$holder"
+	is_abandoned
+	echo >fifo
+}
+
+test_no_fork() {
+	for option in -F --no-fork; do
+		"$tlock" run $option sh -c 'echo $$; exit 5' >out2 &
+		pid=$!
+		status=0
+		wait $pid || status=$?
+		[[ $status -eq 5 && $(<out2) -eq $pid ]]
+		is_abandoned
+	done
+}
+
+test_signals_passed_on() {
+	for signal in HUP INT QUIT TERM USR1 USR2; do
+		rm -f ready
+		background "$tlock" run bash -c "
+			trap 'exit 9' $signal
+			: >ready
+			while :; do read -rt 1 -u 7; done"
+		until_ok test -e ready
+		kill -$signal $!
+		status=0
+		wait $! || status=$?
+		[[ $status -eq 9 ]]
+		not_abandoned
+	done
+}
+
+test_signal_that_kills_the_command() {
+	background "$tlock" run sleep 1000
+	until_ok is job sleep
+	until_ok pgrep -P $!
+	kill $!
+	status=0
+	wait $! || status=$?
+	[[ $status -eq 143 ]]
+	is_abandoned
+}
+
+test_signal_ends_the_wait() {
+	hold
+	for signal in INT TERM; do
+		background "$tlock" run echo never >out2
+		until_ok is waiters 1
+		kill -$signal $!
+		status=0
+		wait $! || status=$?
+		[[ $status -eq $((128 + $(kill -l $signal))) && ! -s out2 ]]
+		is waiters 0
+	done
+	let_go
+	not_abandoned
+}
+
+test_ignored_sigchld() {
+	run 3 env --ignore-signal=CHLD "$tlock" run sh -c 'exit 3'
+}
+
+# terminal COMMAND...: runs it on a terminal, until finish; what it prints comes
+# to seen, and what is written to 5 is typed
+terminal() {
+	rm -f keys
+	mkfifo keys
+	exec 5<>keys
+	background SHELL=/bin/bash TERM=vt100 \
+		script -qefc "$(printf '%q ' "$@")" /dev/null <&5 >seen
+	terminal=$!
+}
+
+finish() {
+	local expected=$1 status=0
+
+	wait "$terminal" || status=$?
+	[[ $status -eq $expected ]]
+}
+
+test_ctrl_c_reaches_the_command_once() {
+	terminal "$tlock" run bash -c '
+		trap "n=\$((n + 1)); echo interrupted" INT
+		trap "exit \$n" USR1
+		echo ready
+		while :; do read -rt 1; done'
+	until_ok in_file ready seen
+	printf '\003' >&5
+	until_ok in_file interrupted seen
+	kill -USR1 "$(<$sysfs/pid)"
+	finish 1
+	not_abandoned
+}
+
+test_ctrl_c_kills_the_command() {
+	terminal "$tlock" run sh -c 'echo ready; exec sleep 1000'
+	until_ok in_file ready seen
+	printf '\003' >&5
+	finish 130
+	is_abandoned
+}
+
+stopped() {
+	in_file '^State:.*stopped' "/proc/$1/status"
+}
+
+test_stop_and_go_on() {
+	terminal "$tlock" run sh -c 'echo ready; read line; echo "got $line"'
+	until_ok in_file ready seen
+	pid=$(<$sysfs/pid)
+	# Ctrl-Z does nothing to a terminal's first process
+	kill -STOP -- -"$pid"
+	until_ok stopped "$pid"
+	is job sh
+	# script(1) follows
+	until_ok stopped "$terminal"
+	kill -CONT "$terminal"
+	kill -CONT -- -"$pid"
+	printf 'on\n' >&5
+	until_ok in_file 'got on' seen
+	finish 0
+	not_abandoned
+}
+
+### tlock status, tlock list
+
+test_status_of_a_free_lock() {
+	run 0 "$tlock" status
+	[[ $(head -n 1 out) == "LOCK  JOB PID USER COMMAND HELD TOKEN WAITERS" ]]
+	[[ $(tail -n 1 out) =~ ^tlock\ +0$ ]]
+	run 0 "$tlock" status --json
+	check 'l["lock"] == "tlock" and l["waiters"] == 0 and all(l[c] is None
+		for c in ("job", "pid", "user", "command", "held", "token"))' out
+	run 0 "$tlock" status --json --output-all
+	check 'l["uid"] is None and l["state"] == "free"' out
+}
+
+test_status_of_a_held_lock() {
+	hold -j acq
+	run 0 "$tlock" status
+	[[ $(tail -n 1 out) =~ ^"tlock acq "\ *"$holder root head "\ +[0-9]+(ms|\.[0-9]s)\ +[0-9]+\ +0$ ]]
+	token=$(<$sysfs/token)
+	run 0 "$tlock" status -J
+	check 'l == {"lock": "tlock", "job": "acq", "pid": '"$holder"', "user": "root",
+		"command": "head", "held": l["held"], "token": '"$token"', "waiters": 0}
+		and 0 < l["held"] < 60' out
+	run 0 "$tlock" status tlock /dev/tlock --raw --noheadings -o WAITERS,job,Lock
+	[[ $(<out) == "0 acq tlock"$'\n'"0 acq tlock" ]]
+	"$tlock" run true &
+	until_ok is waiters 1
+	run 0 "$tlock" status -n -o WAITERS
+	[[ $(<out) == *1 ]]
+	let_go
+	wait
+}
+
+test_columns() {
+	run 0 "$tlock" status -r -o lock,timed-out
+	[[ $(head -n 1 out) == "LOCK TIMED-OUT" ]]
+	run 0 "$tlock" status -r -o +STATE,UID
+	[[ $(head -n 1 out) == "LOCK JOB PID USER COMMAND HELD TOKEN WAITERS STATE UID" ]]
+	run 0 "$tlock" list -r -o +HOLD-MAX
+	[[ $(head -n 1 out) == "LOCK PATH STATE WAITERS HOLD-MAX" ]]
+	printf -v many 'LOCK,%.0s' {1..60}
+	for list in nosuch '' 'LOCK,' ',LOCK' 'LOCK,,PID' + LOCK,+PID "${many}LOCK"; do
+		run 64 "$tlock" status -o "$list"
+		[[ ! -s out && -s err ]]
+	done
+	# All of them, as --help lists them
+	"$tlock" status --help |
+		sed -n '/^Columns/,/^$/s/^ *\([A-Z-]*\)  .*/\1/p' >help
+	run 0 "$tlock" status -r --output-all
+	[[ $(head -n 1 out) == "$(paste -sd ' ' help)" ]]
+	[[ $(wc -l <help) -eq 21 ]]
+}
+
+test_counters() {
+	hold
+	run 1 "$tlock" run -w 0.1 true
+	let_go
+	run 0 "$tlock" status --json --output-all
+	for counter in acquired contended timed_out interrupted abandoned yielded; do
+		check "l['$counter'] == $(<$sysfs/stats/$counter)" out
+	done
+	for counter in wait_total wait_max hold_total hold_max; do
+		check "round(l['$counter'] * 1e9) == $(<$sysfs/stats/${counter/_/_ns_})" out
+	done
+	check 'l["wait_max"] >= 0.1 and l["timed_out"] >= 1' out
+}
+
+test_list() {
+	run 0 "$tlock" list
+	[[ $(<out) == "LOCK  PATH       STATE WAITERS"$'\n'"tlock /dev/tlock free        0" ]]
+	hold
+	run 0 "$tlock" list --json
+	check 'l == {"lock": "tlock", "path": "/dev/tlock", "state": "held", "waiters": 0}' out
+	let_go
+	run 64 "$tlock" list tlock
+	[[ ! -s out ]]
+}
+
+test_no_such_lock() {
+	run 66 "$tlock" status -rn -o LOCK nosuch tlock /dev/null
+	[[ $(<out) == tlock ]]
+	in_file '^tlock: /dev/tlock-nosuch: no such lock' err
+	in_file '^tlock: /dev/null: not a tlock' err
+	run 66 "$tlock" status --json nosuch
+	check 'j == {"locks": []}' out
+}
+
+test_bad_usage_of_tables() {
+	for subcommand in status list; do
+		run 64 "$tlock" $subcommand --json --raw
+		for option in --nosuch -o --output -w; do
+			run 64 "$tlock" $subcommand $option
+			in_file "^Try 'tlock $subcommand --help' for more" err
+		done
+	done
+}
+
+test_escapes_what_is_not_utf8() {
+	hold_raw $'a\xff\n\e[2J\xc2\x9b\\x41' \
+		$'"q" \\ \\x41 \xc3\xa9 \xff\xc3 \xed\xa0\x80 \xf5'
+	job='"q" \ \x5cx41 é \xff\xc3 \xed\xa0\x80 \xf5'
+	comm='a\xff\x0a\x1b[2J\xc2\x9b\x5cx41'
+
+	run 0 "$tlock" status --json -o JOB,COMMAND
+	check 'printable(text)' out
+	check "l['job'] == r'''$job''' and l['command'] == r'''$comm'''" out
+
+	run 0 "$tlock" status -n -o JOB,COMMAND
+	check 'printable(text)' out
+	[[ $(<out) == "$job $comm" ]]
+
+	run 0 "$tlock" status -n -r -o JOB,COMMAND
+	check 'printable(text)' out
+	check '[re.sub(rb"\\x(..)", lambda m: bytes.fromhex(m[1].decode()), cell)
+		for cell in text.encode().split()] ==
+		[b"\"q\" \\ \\x41 \xc3\xa9 \xff\xc3 \xed\xa0\x80 \xf5",
+		 b"a\xff\n\x1b[2J\xc2\x9b\\x41"]' out
+
+	LC_ALL=C run 0 "$tlock" status -n -o JOB,COMMAND
+	[[ ! $(<out) =~ [^[:ascii:]] ]]
+	LC_ALL=C run 0 "$tlock" status --json -o JOB,COMMAND
+	check '"é" in l["job"]' out
+
+	run 1 "$tlock" run -n true
+	check 'printable(text)' err
+	[[ $(<err) == "tlock: /dev/tlock: held by job '$job' ($comm, pid $holder, user root) for "* ]]
+	let_go
+}
+
+test_watch() {
+	background "$tlock" status --watch -rn -o LOCK,JOB,HELD >watched
+	watcher=$!
+	until_ok in_file '^tlock  $' watched
+	hold -j one
+	until_ok in_file '^tlock one ' watched
+	let_go
+	hold -j two
+	until_ok in_file '^tlock two ' watched
+	kill -INT $watcher
+	wait $watcher
+	let_go
+	# One block for each, with an empty line in between
+	[[ $(grep -c 'one' watched) -eq 1 && $(grep -c 'two' watched) -eq 1 ]]
+	[[ $(sed -n 2p watched) == "" ]]
+	background "$tlock" list --watch --json >watched
+	until_ok in_file '^}$' watched
+	kill -TERM $!
+	wait $!
+	check 'l["state"] == "free"' watched
+}
+
+# How often the screen was drawn anew
+redrawn() {
+	local screens
+
+	mapfile -t screens < <(grep -aE $'^\e\\[H\e\\[JLOCK ' seen)
+	((${#screens[@]} >= $1))
+}
+
+test_watch_on_a_terminal() {
+	hold -j one
+	terminal "$tlock" status --watch
+	until_ok in_file '^tlock +one ' seen
+	# The time that it is held goes on
+	until_ok redrawn 3
+	printf '\003' >&5
+	finish 0
+	let_go
+}
+
+test_full_disk() {
+	for words in status list --help --version "run --help" "status --watch"; do
+		status=0
+		"$tlock" $words >/dev/full 2>err || status=$?
+		cat err
+		[[ $status -eq 74 ]]
+		in_file '^tlock: write error: No space left' err
+	done
+}
+
+### All of them
+
+test_help_and_version() {
+	for subcommand in "" run status list; do
+		for option in --help -h; do
+			run 0 "$tlock" $subcommand $option
+			in_file '^Usage:' out
+			[[ ! -s err ]]
+			[[ $(awk 'length > 80' out) == "" ]]
+		done
+		for option in --version -V; do
+			run 0 "$tlock" $subcommand $option
+			in_file '^tlock [0-9]+\.[0-9]' out
+		done
+	done
+}
+
+test_manual_pages() {
+	for page in "$top"/userlib/man/tlock.[14]; do
+		run 0 mandoc -T lint "$page"
+		[[ ! -s out && ! -s err ]]
+	done
+	# Each option and column is in the manual and is completed
+	for subcommand in run status list; do
+		"$tlock" $subcommand --help
+	done >help
+	sed -n 's/^ [a-zA-Z, -]*\(--[a-z-]*\) .*/\1/p; s/^ *\([A-Z-]*\)  .*/\1/p' \
+		help | sort -u >words
+	[[ $(wc -l <words) -ge 35 ]]
+	mandoc -T ascii "$top/userlib/man/tlock.1" | sed 's/.\x08//g' >manual
+	for file in manual "$top/userlib/tlock.bash-completion"; do
+		grep -oE -e '--[a-z-]+|[A-Z-]+' "$file" | sort -u >there
+		[[ $(comm -23 words there | grep -v -e --help -e --version) == "" ]]
+	done
+}
+
+# completes WORDS EXPECTED: what the last of the words may become
+completes() {
+	local words=$1
+
+	COMP_WORDS=()
+	while [[ $words == *' '* ]]; do
+		COMP_WORDS+=("${words%% *}")
+		words=${words#* }
+	done
+	COMP_WORDS+=("$words")
+	COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+	COMPREPLY=()
+	_tlock
+	[[ ${COMPREPLY[*]} == "$2" ]]
+}
+
+test_completion() {
+	# Nor is it completing that calls it here
+	compopt() { :; }
+	# shellcheck source=/dev/null
+	. "$top/userlib/tlock.bash-completion"
+	[[ $(complete -p tlock) == "complete -F _tlock tlock" ]]
+	completes 'tlock ' 'run status list --help --version'
+	completes 'tlock st' status
+	completes 'tlock run --no' '--nonblock --no-fork'
+	completes 'tlock run -d ' tlock
+	completes 'tlock run -w ' ''
+	PATH=/usr/bin completes 'tlock run -n -w 3 printen' printenv
+	completes 'tlock status ' tlock
+	completes 'tlock list ' ''
+	completes 'tlock status --out' '--output --output-all'
+	completes 'tlock status -o J' JOB
+	completes 'tlock status -o LOCK,wai' 'LOCK,WAITERS LOCK,WAIT-TOTAL LOCK,WAIT-MAX'
+	completes 'tlock list --output +hel' +HELD
+	# COMMAND's own words
+	: >some-file
+	completes 'tlock run -w 3 -- cat some-' some-file
+	completes 'tlock run /dev/tlock cat some-' some-file
+}
+
+test_permission_lacking() {
+	for subcommand in status list; do
+		run 0 setpriv --reuid 65534 --regid 65534 --clear-groups \
+			"$tlock" $subcommand
+	done
+	run 66 setpriv --reuid 65534 --regid 65534 --clear-groups \
+		"$tlock" run echo never
+	[[ ! -s out ]]
+	in_file '^tlock: /dev/tlock: no permission: .*udev' err
+}
+
+test_device_missing() {
+	trap 'mv /dev/tlock-away /dev/tlock' EXIT
+	mv /dev/tlock /dev/tlock-away
+	for words in "run echo" status list; do
+		run 66 "$tlock" $words
+		[[ ! -s out ]]
+		in_file '^tlock: /dev/tlock: .*device file is missing' err
+	done
+}
+
+test_module_not_loaded() {
+	[[ -v TLOCK_KO ]] || skip "TLOCK_KO is not set"
+	# It does not stand in the way
+	"$tlock" status --watch >watched 2>watched-err &
+	until_ok in_file '^tlock' watched
+	trap 'insmod "$TLOCK_KO"; until_ok test -w /dev/tlock' EXIT
+	until_ok rmmod tlock
+	status=0
+	wait $! || status=$?
+	[[ $status -eq 66 ]]
+	in_file 'module is not loaded' watched-err
+	for words in "run echo" status list "status tlock"; do
+		run 66 "$tlock" $words
+		[[ ! -s out ]]
+		in_file '^tlock: /dev/tlock: .*module is not loaded: .*modprobe tlock' err
+	done
+	run 66 "$tlock" list --json
+	check 'j == {"locks": []}' out
+}
+
+### Run them
+
+skip() {
+	echo "$*" >skipped
+	exit 0
+}
+
+if (($#)); then
+	tests=("$@")
+else
+	mapfile -t tests < <(sed -n 's/^test_\([a-z0-9_]*\)() {$/\1/p' \
+		"$here/command.sh")
+fi
+echo "TAP version 13"
+echo "1..${#tests[@]}"
+number=0
+failed=0
+for name in "${tests[@]}"; do
+	number=$((number + 1))
+	rm -rf ./*
+	(
+		# What a failed one left
+		trap 'jobs -p | xargs -r kill -9; [[ ! -p fifo ]] || echo 1<>fifo' EXIT
+		set -ex
+		"test_$name"
+	) >../"${work##*/}.log" 2>&1
+	status=$?
+	mv ../"${work##*/}.log" log
+	# Nor do they leave anything to each other
+	"$tlock" run -w 120 true 2>/dev/null || status=$?
+	if ((status)); then
+		echo "not ok $number $name"
+		sed 's/^/# /' log | tail -n 60
+		failed=1
+	elif [[ -e skipped ]]; then
+		echo "ok $number $name # SKIP $(<skipped)"
+	else
+		echo "ok $number $name"
+	fi
+done
+exit $failed

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The tlock command: text for people. Jobs and command names are made of
+ * whatever bytes their owners liked.
+ */
+#define _GNU_SOURCE
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tlock-command.h"
+
+#define NOT_UTF8	UINT32_MAX
+
+/*
+ * Takes the character that @text begins with to @code. Returns its length; or
+ * 1, with NOT_UTF8, for a byte that begins none. By hand, so that it does not
+ * depend on the locale.
+ */
+static size_t next_character(const char *text, uint32_t *code)
+{
+	/* The smallest character of each length; smaller ones are overlong */
+	static const uint32_t smallest[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	const unsigned char *c = (const unsigned char *)text;
+	uint32_t value = c[0];
+	size_t length = 1;
+	size_t i;
+
+	*code = NOT_UTF8;
+	if (c[0] >= 0x80) {
+		if (c[0] < 0xc0 || c[0] >= 0xf8)
+			return 1;
+		length = c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
+		value &= 0x7f >> length;
+	}
+	for (i = 1; i < length; i++) {
+		if ((c[i] & 0xc0) != 0x80)
+			return 1;
+		value = value << 6 | (c[i] & 0x3f);
+	}
+	if (value < smallest[length] || value > 0x10ffff ||
+	    (value >= 0xd800 && value <= 0xdfff))
+		return 1;
+	*code = value;
+	return length;
+}
+
+static bool is_control(uint32_t code)
+{
+	return code < 0x20 || (code >= 0x7f && code <= 0x9f);
+}
+
+void clean(char *buf, size_t size, const char *text)
+{
+	while (*text) {
+		uint32_t code;
+		size_t length = next_character(text, &code);
+		size_t put = is_control(code) ? 1 : length;
+
+		if (put >= size)
+			break;
+		memcpy(buf, is_control(code) ? " " : text, put);
+		buf += put;
+		size -= put;
+		text += length;
+	}
+	*buf = '\0';
+}
+
+char *escaped(const char *text)
+{
+	/* At worst, each byte becomes four */
+	char *buf = checked(malloc(4 * strlen(text) + 1));
+	char *out = buf;
+
+	while (*text) {
+		uint32_t code;
+		size_t length = next_character(text, &code);
+		const char *end = text + length;
+
+		if (code != NOT_UTF8 && !is_control(code) &&
+		    strncmp(text, "\\x", 2))
+			out = mempcpy(out, text, length);
+		else
+			for (; text < end; text++)
+				out += sprintf(out, "\\x%02x",
+					       (unsigned char)*text);
+		text = end;
+	}
+	*out = '\0';
+	return buf;
+}
+
+static char *format(const char *format, ...)
+	__attribute__((__format__(__printf__, 1, 2)));
+
+static char *format(const char *format, ...)
+{
+	char *text;
+	va_list args;
+
+	va_start(args, format);
+	if (vasprintf(&text, format, args) < 0)
+		text = NULL;
+	va_end(args);
+	return checked(text);
+}
+
+char *human_time(uint64_t ns)
+{
+	uint64_t s = ns / 1000000000;
+
+	if (ns < 1000000)
+		return format("%" PRIu64 "us", ns / 1000);
+	if (s < 1)
+		return format("%" PRIu64 "ms", ns / 1000000);
+	if (s < 60)
+		return format("%" PRIu64 ".%" PRIu64 "s", s,
+			      ns / 100000000 % 10);
+	if (s < 3600)
+		return format("%" PRIu64 "m %" PRIu64 "s", s / 60, s % 60);
+	if (s < 86400)
+		return format("%" PRIu64 "h %" PRIu64 "m", s / 3600,
+			      s / 60 % 60);
+	return format("%" PRIu64 "d %" PRIu64 "h", s / 86400, s / 3600 % 24);
+}
+
+char *user_name(uint32_t uid)
+{
+	struct passwd *user = getpwuid(uid);
+
+	return user ? checked(strdup(user->pw_name)) : format("%" PRIu32, uid);
+}
+
+uint64_t ns_since(uint64_t since_ns)
+{
+	struct timespec now;
+	uint64_t now_ns;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	now_ns = now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
+	return now_ns > since_ns ? now_ns - since_ns : 0;
+}

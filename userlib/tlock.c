@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* The tlock command: take a tlock for a command, and look at tlocks */
+#define _GNU_SOURCE
+#include <err.h>
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "tlock-command.h"
+
+#ifndef TLOCK_VERSION
+#define TLOCK_VERSION	"0.1"
+#endif
+
+static const struct {
+	const char *name;
+	int (*main)(int argc, char **argv);
+} subcommands[] = {
+	{ "run", run_main },
+	{ "status", status_main },
+	{ "list", list_main },
+};
+
+static const char usage[] =
+"Usage:\n"
+" tlock run [options] [--] COMMAND [ARGUMENT...]\n"
+" tlock status [options] [LOCK...]\n"
+" tlock list [options]\n"
+"\n"
+"Locks for instruments: timed, fair, and named after the job that holds them.\n"
+"\n"
+"Commands:\n"
+" run      run COMMAND while holding a lock\n"
+" status   show who holds locks, for what job and since when, and who waits\n"
+" list     list the locks of this host\n"
+"\n"
+"Options:\n"
+" -h, --help     display this help; after a command, that command's\n"
+" -V, --version  display version\n"
+"\n"
+"For more details see tlock(1).\n";
+
+void try_help(const char *subcommand)
+{
+	fprintf(stderr, "Try 'tlock%s%s --help' for more information.\n",
+		*subcommand ? " " : "", subcommand);
+	exit(EX_USAGE);
+}
+
+void print_version(void)
+{
+	puts("tlock " TLOCK_VERSION);
+}
+
+void *checked(void *ptr)
+{
+	if (!ptr)
+		err(EX_OSERR, "cannot allocate memory");
+	return ptr;
+}
+
+struct tlock *open_lock(const char *lock, int mode, int *status)
+{
+	struct tlock *t = tlock_open(lock, mode);
+	char why[TLOCK_EXPLAIN_SIZE];
+
+	if (t)
+		return t;
+	*status = errno == ENOMEM || errno == EMFILE || errno == ENFILE ?
+		EX_OSERR : EX_NOINPUT;
+	warnx("%s", tlock_explain(lock, errno, why, sizeof(why)));
+	return NULL;
+}
+
+char *lock_path(const char *lock)
+{
+	const char *prefix = "/dev/tlock-";
+	char *path;
+
+	if (!lock)
+		lock = "tlock";
+	if (strchr(lock, '/'))
+		prefix = "";
+	else if (!strcmp(lock, "tlock") || !strncmp(lock, "tlock-", 6))
+		prefix = "/dev/";
+	return checked(asprintf(&path, "%s%s", prefix, lock) < 0 ? NULL : path);
+}
+
+/* A full disk must not look like success */
+static void close_stdout(void)
+{
+	if (fflush(stdout) || ferror(stdout)) {
+		warn("write error");
+		_exit(EX_IOERR);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+	size_t i;
+
+	/* Not LC_NUMERIC: seconds have a point everywhere */
+	setlocale(LC_CTYPE, "");
+	atexit(close_stdout);
+
+	for (i = 0; i < sizeof(subcommands) / sizeof(*subcommands); i++) {
+		if (strcmp(name, subcommands[i].name))
+			continue;
+		/* getopt() begins its messages with it */
+		argv[1] = program_invocation_short_name;
+		return subcommands[i].main(argc - 1, argv + 1);
+	}
+
+	if (!strcmp(name, "-h") || !strcmp(name, "--help")) {
+		fputs(usage, stdout);
+		return EX_OK;
+	}
+	if (!strcmp(name, "-V") || !strcmp(name, "--version")) {
+		print_version();
+		return EX_OK;
+	}
+	if (*name)
+		warnx("'%s' is neither a command nor an option", name);
+	else
+		warnx("no command given");
+	try_help("");
+}
