@@ -80,19 +80,16 @@ FIXTURE_VARIANT_ADD(death, by_close)
 FIXTURE_SETUP(death)
 {
 	self->fd = contender();
+	ASSERT_FREE(self->fd);
 	self->before = look(self->fd);
-	ASSERT_EQ(0, self->before.holder.token);
-	ASSERT_EQ(0, self->before.waiters);
 	self->a = agent();
 	agent_take(self->a, "mortal");
 }
 
 FIXTURE_TEARDOWN(death)
 {
-	agents_kill();
-	EXPECT_EQ(0, look(self->fd).holder.token);
-	EXPECT_EQ(0, look(self->fd).waiters);
 	close(self->fd);
+	EXPECT_LEFT_FREE();
 }
 
 TEST_F(death, g6_of_the_holder_wakes_the_first_waiter)

@@ -35,8 +35,8 @@ FIXTURE_SETUP(memory)
 	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 
 	self->fd = contender();
+	ASSERT_FREE(self->fd);
 	self->before = look(self->fd);
-	ASSERT_EQ(0, self->before.holder.token);
 
 	t->page = sysconf(_SC_PAGESIZE);
 	t->first = mmap(NULL, 2 * t->page, PROT_READ | PROT_WRITE,
@@ -57,10 +57,9 @@ FIXTURE_SETUP(memory)
 
 FIXTURE_TEARDOWN(memory)
 {
-	EXPECT_EQ(0, look(self->fd).holder.token);
-	EXPECT_EQ(0, look(self->fd).waiters);
 	close(self->trap.uffd);
 	close(self->fd);
+	EXPECT_LEFT_FREE();
 }
 
 #define NEED_TRAP() do {						\
@@ -264,7 +263,7 @@ FIXTURE_SETUP(unmapped)
 	int fd = contender();
 
 	self->fd = contender();
-	ASSERT_EQ(0, look(self->fd).holder.token);
+	ASSERT_FREE(self->fd);
 	self->page = sysconf(_SC_PAGESIZE);
 	self->arg = mmap(NULL, self->page, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -289,11 +288,9 @@ FIXTURE_SETUP(unmapped)
 
 FIXTURE_TEARDOWN(unmapped)
 {
-	agents_kill();
-	EXPECT_EQ(0, look(self->fd).holder.token);
-	EXPECT_EQ(0, look(self->fd).waiters);
 	close(self->victim->fd);
 	close(self->fd);
+	EXPECT_LEFT_FREE();
 }
 
 /* The holder goes, one way or the other. */
@@ -307,7 +304,7 @@ FIXTURE_TEARDOWN(unmapped)
 	EXPECT_EQ(-EPERM, release(self->victim->fd));			\
 } while (0)
 
-TEST_F(unmapped, lock_passes_on_to_the_next_waiter)
+TEST_F(unmapped, g6_lock_passes_on_to_the_next_waiter)
 {
 	struct call *next;
 
@@ -324,7 +321,7 @@ TEST_F(unmapped, lock_passes_on_to_the_next_waiter)
 	close(next->fd);
 }
 
-TEST_F(unmapped, lock_becomes_free)
+TEST_F(unmapped, g6_lock_becomes_free)
 {
 	struct tlock_acquire arg = ask(0, "next");
 
@@ -337,7 +334,7 @@ TEST_F(unmapped, lock_becomes_free)
 }
 
 /* The same of a failure that can't be told */
-TEST_F(tlock, unmapped_when_it_times_out)
+TEST_F(tlock, g6_unmapped_when_it_times_out)
 {
 	struct tlock_acquire asked = ask(20 * MSEC, "victim");
 	long page = sysconf(_SC_PAGESIZE);

@@ -42,7 +42,7 @@ FIXTURE_SETUP(misuse)
 {
 	self->fd = contender();
 	self->other = contender();
-	ASSERT_EQ(0, look(self->fd).holder.token);
+	ASSERT_FREE(self->fd);
 	if (variant->held_by_me)
 		take(self->fd, "me");
 	if (variant->held_by_other)
@@ -72,9 +72,9 @@ FIXTURE_TEARDOWN(misuse)
 		EXPECT_EQ(0, release(self->waiter->fd));
 		close(self->waiter->fd);
 	}
-	EXPECT_EQ(0, look(self->fd).holder.token);
 	close(self->fd);
 	close(self->other);
+	EXPECT_LEFT_FREE();
 }
 
 /* Holder, waiters and counters */
@@ -320,25 +320,24 @@ FIXTURE_VARIANT_ADD(job, that_is_no_utf8)
 FIXTURE_SETUP(job)
 {
 	self->fd = contender();
-	ASSERT_EQ(0, look(self->fd).holder.token);
+	ASSERT_FREE(self->fd);
 }
 
 FIXTURE_TEARDOWN(job)
 {
 	EXPECT_EQ(0, release(self->fd));
-	EXPECT_EQ(0, look(self->fd).holder.token);
 	close(self->fd);
+	EXPECT_LEFT_FREE();
 }
 
 TEST_F(job, is_taken_as_it_is)
 {
+	struct tlock_acquire arg = ask(0, variant->text);
 	char padded[TLOCK_JOB_SIZE] = "";
 	struct tlock_holder holder;
 
 	memcpy(padded, variant->text, strlen(variant->text));
 	/* What follows the NUL is full of control characters */
-	struct tlock_acquire arg = ask(0, variant->text);
-
 	for (size_t i = strlen(variant->text) + 1; i < sizeof(arg.job); i++)
 		arg.job[i] = '\n';
 	ASSERT_EQ(0, acquire(self->fd, &arg));

@@ -73,14 +73,13 @@ FIXTURE_VARIANT_ADD(order, new_job)
 FIXTURE_SETUP(order)
 {
 	self->fd = contender();
-	ASSERT_EQ(0, look(self->fd).holder.token);
+	ASSERT_FREE(self->fd);
 }
 
 FIXTURE_TEARDOWN(order)
 {
-	EXPECT_EQ(0, look(self->fd).holder.token);
-	EXPECT_EQ(0, look(self->fd).waiters);
 	close(self->fd);
+	EXPECT_LEFT_FREE();
 }
 
 TEST_F(order, g4_behind_those_present_ahead_of_those_to_come)

@@ -72,7 +72,7 @@ FIXTURE_SETUP(waiter)
 	struct call *next;
 
 	self->fd = contender();
-	ASSERT_EQ(0, look(self->fd).holder.token);
+	ASSERT_FREE(self->fd);
 	if (variant->fn == acquire) {
 		take(self->fd, "holder");
 		self->before = look(self->fd);
@@ -93,11 +93,10 @@ FIXTURE_SETUP(waiter)
 FIXTURE_TEARDOWN(waiter)
 {
 	/* Tests end with the waiter out of the queue, and not holding */
-	EXPECT_EQ(0, look(self->fd).waiters);
-	EXPECT_EQ(0, look(self->fd).holder.token);
 	EXPECT_EQ(-EPERM, release(self->waiter->fd));
 	close(self->waiter->fd);
 	close(self->fd);
+	EXPECT_LEFT_FREE();
 }
 
 TEST_F(waiter, g9_interrupted_without_restart)

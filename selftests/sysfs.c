@@ -239,13 +239,14 @@ FIXTURE_VARIANT_ADD(comm, cut_off)
 FIXTURE_SETUP(comm)
 {
 	self->fd = contender();
-	ASSERT_EQ(0, look(self->fd).holder.token);
+	ASSERT_FREE(self->fd);
 }
 
 FIXTURE_TEARDOWN(comm)
 {
 	EXPECT_EQ(0, release(self->fd));
 	close(self->fd);
+	EXPECT_LEFT_FREE();
 }
 
 TEST_F(comm, sysfs_comm)

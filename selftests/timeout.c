@@ -46,7 +46,7 @@ FIXTURE_VARIANT_ADD(early, 300ms)
 FIXTURE_SETUP(early)
 {
 	self->fd = contender();
-	ASSERT_EQ(0, look(self->fd).holder.token);
+	ASSERT_FREE(self->fd);
 	take(self->fd, "holder");
 }
 
@@ -54,6 +54,7 @@ FIXTURE_TEARDOWN(early)
 {
 	EXPECT_EQ(0, release(self->fd));
 	close(self->fd);
+	EXPECT_LEFT_FREE();
 }
 
 TEST_F(early, g3_not_early)
@@ -333,7 +334,7 @@ FIXTURE_SETUP(snapshot)
 	struct tlock_acquire name = ask(0, "instrument"), user = ask(4242, "");
 
 	self->fd = contender();
-	ASSERT_EQ(0, look(self->fd).holder.token);
+	ASSERT_FREE(self->fd);
 	self->a = agent();
 	ASSERT_EQ(0, agent_do(self->a, be_named, &name));
 	ASSERT_EQ(0, agent_do(self->a, become_user, &user));
@@ -345,9 +346,8 @@ FIXTURE_SETUP(snapshot)
 FIXTURE_TEARDOWN(snapshot)
 {
 	EXPECT_EQ(0, agent_release(self->a));
-	EXPECT_EQ(0, look(self->fd).holder.token);
-	agents_kill();
 	close(self->fd);
+	EXPECT_LEFT_FREE();
 }
 
 static bool padded(const char *string, size_t size)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The fixture of most tests: they begin with a lock that is free, and leave
- * it as they found it.
+ * The fixture of most tests, and what all have in common: they begin with a
+ * lock that is free, and leave it so.
  */
 #ifndef TLOCK_SELFTESTS_TLOCK_TEST_H
 #define TLOCK_SELFTESTS_TLOCK_TEST_H
@@ -16,6 +16,29 @@
 #include "agent.h"
 #include "helpers.h"
 
+/* What each test begins with */
+#define ASSERT_FREE(fd) do {						\
+	struct tlock_status __st = look(fd);				\
+									\
+	ASSERT_EQ(0, __st.holder.token);				\
+	ASSERT_EQ(0, __st.waiters);					\
+} while (0)
+
+/* And ends with: no holder, no waiter, and no death to be told of */
+#define EXPECT_LEFT_FREE() do {						\
+	struct tlock_acquire __arg = ask(0, "teardown");		\
+	int __fd = contender();						\
+									\
+	agents_kill();							\
+	EXPECT_EQ(0, look(__fd).waiters);				\
+	EXPECT_EQ(0, acquire(__fd, &__arg)) {				\
+		TH_LOG("the lock is left to '%s'", __arg.holder.job);	\
+	}								\
+	EXPECT_EQ(0, __arg.result);					\
+	release(__fd);							\
+	close(__fd);							\
+} while (0)
+
 FIXTURE(tlock)
 {
 	int fd;				/* the test's own contender */
@@ -28,26 +51,14 @@ FIXTURE_SETUP(tlock)
 	ASSERT_LE(0, self->fd) {
 		TH_LOG(DEVICE ": %s", strerror(errno));
 	}
+	ASSERT_FREE(self->fd);
 	self->before = look(self->fd);
-	ASSERT_EQ(0, self->before.holder.token);
-	ASSERT_EQ(0, self->before.waiters);
 }
 
 FIXTURE_TEARDOWN(tlock)
 {
-	struct tlock_acquire arg = ask(0, "teardown");
-	int fd = contender();
-
-	/* A test leaves no holder, no waiter, and no death to be told of */
-	agents_kill();
 	close(self->fd);
-	EXPECT_EQ(0, look(fd).waiters);
-	EXPECT_EQ(0, acquire(fd, &arg)) {
-		TH_LOG("the test leaves the lock to %s", arg.holder.job);
-	}
-	EXPECT_EQ(0, arg.result);
-	release(fd);
-	close(fd);
+	EXPECT_LEFT_FREE();
 }
 
 #endif /* TLOCK_SELFTESTS_TLOCK_TEST_H */

@@ -1,10 +1,42 @@
-#!/bin/sh
+#!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Under the name valgrind_TEST, beside TEST: runs it under valgrind. Each test
-# of the harness ends in a process of its own, whose errors and leaks make that
-# test fail, by the exit status, if nothing else does. What is still reachable
-# then belongs to its parent.
+# userlib/tests/valgrind.sh: what valgrind has to say of the library and of the
+# command, as KTAP, where the module is loaded.
 
-exec valgrind --quiet --leak-check=full --error-exitcode=99 \
-	"${0%/*}/${0##*/valgrind_}"
+set -uo pipefail
+
+top=$(dirname "$(readlink -f "$0")")/../..
+tlock=$top/build/userlib/tlock
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
+
+number=0
+failed=0
+# clean NAME COMMAND...: it exits with 0, uses memory well and leaks none
+clean() {
+	local name=$1 status
+
+	shift
+	number=$((number + 1))
+	valgrind --quiet --leak-check=full --show-leak-kinds=all \
+		--errors-for-leak-kinds=all --track-fds=no --error-exitcode=99 \
+		"$@" >"$errors" 2>&1
+	status=$?
+	if [[ $status -eq 0 ]]; then
+		echo "ok $number $name"
+		return
+	fi
+	echo "not ok $number $name"
+	sed 's/^/# /' "$errors"
+	echo "# exit status $status"
+	failed=1
+}
+
+echo "TAP version 13"
+echo "1..4"
+clean library "$top/build/userlib-tests/obj/leaks"
+clean tlock_run "$tlock" run -w 1 -j leaks true
+clean tlock_status "$tlock" status --json --output-all
+clean tlock_list "$tlock" list
+exit $failed

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * leaks: opens, uses and closes handles in each way there is, for valgrind.sh
+ * to watch. Fails if a call does not do what it is meant to do here.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "tlock.h"
+
+static int failed;
+
+static void expect(int as_expected, const char *what)
+{
+	if (!as_expected) {
+		fprintf(stderr, "leaks: %s: %s\n", what, strerror(errno));
+		failed = 1;
+	}
+}
+
+static void fail_to_open(const char *lock, int mode)
+{
+	char why[TLOCK_EXPLAIN_SIZE];
+	struct tlock *t = tlock_open(lock, mode);
+
+	expect(!t, "opened what is no lock");
+	expect(strlen(tlock_explain(lock, errno, why, sizeof(why))) > 0,
+	       "no explanation");
+	tlock_close(t);
+}
+
+int main(void)
+{
+	char long_name[5000];
+	struct tlock *holder = tlock_open(NULL, O_RDWR);
+	struct tlock *other = tlock_open("tlock", O_RDWR);
+	struct tlock *looker = tlock_open("/dev/tlock", O_RDONLY);
+	struct tlock_status status;
+	int held = 0;
+
+	expect(holder && other && looker, "tlock_open");
+	if (failed)
+		return 1;
+
+	memset(long_name, 'x', sizeof(long_name));
+	long_name[sizeof(long_name) - 1] = '\0';
+	fail_to_open("", O_RDWR);
+	fail_to_open("missing", O_RDWR);
+	fail_to_open(long_name, O_RDWR);
+	fail_to_open("/", O_RDONLY);
+	fail_to_open("/dev/null", O_RDWR);
+	fail_to_open("/etc/passwd", O_RDONLY);
+	fail_to_open(NULL, O_WRONLY);
+
+	expect(!tlock_acquire(holder, "leaks", TLOCK_FOREVER), "acquire");
+	expect(tlock_acquire(other, "other", tlock_milliseconds(10)) &&
+	       errno == ETIMEDOUT, "acquire of what is held");
+	expect(!tlock_status(looker, &status), "status");
+	expect(!tlock_reacquire(holder, NULL, TLOCK_TRY), "reacquire");
+	expect(!tlock_release(holder), "release");
+	tlock_scoped(holder, "scoped", TLOCK_TRY)
+		held = 1;
+	expect(held, "scoped");
+	/* Closed while it holds: abandoned, which the next one takes notice of */
+	expect(!tlock_acquire(holder, "leaks", TLOCK_TRY), "acquire");
+	tlock_close(holder);
+	expect(!tlock_acquire(other, "other", TLOCK_TRY) &&
+	       tlock_abandoned(other) && !tlock_release(other), "abandoned");
+	tlock_close(other);
+	tlock_close(looker);
+	tlock_close(NULL);
+	return failed;
+}
