@@ -110,15 +110,14 @@ struct tlock_status look(int fd)
 	return st;
 }
 
-/* Waits until a field of the lock's status has a value. */
-#define AWAIT_STATUS(fd, field, value) do {				\
+/* Waits until a field of the lock's status is as it shall be. */
+#define AWAIT_STATUS(fd, field, is, value) do {				\
 	__s64 deadline = now() + PATIENCE;				\
 									\
-	while (look(fd).field != (value)) {				\
+	while (!(look(fd).field is (value))) {				\
 		if (now() > deadline) {					\
-			fprintf(stderr, "# " #field ": %llu, not %llu\n",\
-				(unsigned long long)look(fd).field,	\
-				(unsigned long long)(value));		\
+			fprintf(stderr, "# " #field " is %llu, not %llu\n", \
+				(__u64)look(fd).field, (__u64)(value));	\
 			return false;					\
 		}							\
 		pause_briefly();					\
@@ -128,17 +127,22 @@ struct tlock_status look(int fd)
 
 bool await_waiters(int fd, unsigned int waiters)
 {
-	AWAIT_STATUS(fd, waiters, waiters);
+	AWAIT_STATUS(fd, waiters, ==, waiters);
 }
 
 bool await_contended(int fd, __u64 contended)
 {
-	AWAIT_STATUS(fd, contended, contended);
+	AWAIT_STATUS(fd, contended, ==, contended);
 }
 
 bool await_token(int fd, __u64 token)
 {
-	AWAIT_STATUS(fd, holder.token, token);
+	AWAIT_STATUS(fd, holder.token, ==, token);
+}
+
+bool await_acquired(int fd, __u64 at_least)
+{
+	AWAIT_STATUS(fd, acquired, >=, at_least);
 }
 
 bool await_value(atomic_int *value, int at_least)

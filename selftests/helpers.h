@@ -69,6 +69,7 @@ struct tlock_status look(int fd);
 bool await_waiters(int fd, unsigned int waiters);
 bool await_contended(int fd, __u64 contended);
 bool await_token(int fd, __u64 token);
+bool await_acquired(int fd, __u64 at_least);
 bool await_value(atomic_int *value, int at_least);
 bool await_asleep(pid_t tid);
 
