@@ -28,7 +28,7 @@ cd "$work" || exit 1
 # Nobody writes to 7. At 8 is Python, which answers at 9.
 mkfifo .silence .questions .answers
 exec 7<>.silence 9<>.answers
-python3 -c '
+/usr/bin/python3 -c '
 import json, re, sys, unicodedata
 def printable(text):
     return not any(unicodedata.category(c) == "Cc" and c != "\n" for c in text)
