@@ -1,0 +1,999 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Chaos with a judge: dozens of processes and threads do with the lock what
+ * comes to their minds, and are killed at any instant. All of it is recorded,
+ * and judged: see chaos-judge.c.
+ *
+ * usage: chaos [SECONDS [SEED]]
+ *
+ * It runs for 30 seconds unless told otherwise, as long as one likes, in the
+ * same memory: it goes on by epochs of a few seconds, at whose ends all have
+ * ended, and the epoch is judged. In a virtual machine, for ten minutes:
+ *
+ *	scripts/vm --timeout 900 -- build/selftests/chaos 600
+ *
+ * With the same seed, each thread decides the same as long as it is answered
+ * the same; who runs when is not repeated.
+ *
+ * To be run alone: others' use of the lock would be in no record. It is not
+ * run as any other test is: one that fails leaves nobody behind to judge.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "chaos.h"
+#include "helpers.h"
+#include "kselftest.h"
+
+#define EPOCH		(5 * SEC)
+/* Nobody does anything for so long: they are stuck */
+#define STILL		(30 * SEC)
+/* Records of an epoch, which ends early if that is not enough */
+#define CAPACITY	120000
+
+/* Threads of a process */
+#define THREADS		3
+
+static struct history *history;
+
+/* In shared memory as well */
+static struct shared {
+	atomic_int stop;
+	/* How long to be idle, at most, between two calls, in this epoch */
+	__s64 idle;
+} *shared;
+
+/* This thread */
+static _Thread_local struct actor *me;
+static _Thread_local __u64 random_state;
+/* And its process */
+static __u32 my_process;
+static unsigned long seed;
+static unsigned int epoch;
+
+static __u32 rnd(__u32 below)
+{
+	/* xorshift64* */
+	random_state ^= random_state >> 12;
+	random_state ^= random_state << 25;
+	random_state ^= random_state >> 27;
+	return (random_state * 2685821657736338717ULL >> 32) % below;
+}
+
+static void new_actor(__u32 actor)
+{
+	me = &history->actor[actor];
+	/* Seeds that differ little make states that differ a lot */
+	random_state = seed * 1000003 + epoch;
+	for (int i = 0; i < 4; i++) {
+		random_state = (random_state ^ (actor + 1)) *
+			       6364136223846793005ULL + 1442695040888963407ULL;
+		random_state ^= random_state >> 29;
+	}
+	random_state |= 1;
+}
+
+static void nap(__s64 ns)
+{
+	struct timespec ts = { .tv_sec = ns / SEC, .tv_nsec = ns % SEC };
+
+	nanosleep(&ts, NULL);
+}
+
+static void idle(__s64 at_most)
+{
+	if (at_most)
+		nap(rnd(at_most));
+	else
+		sched_yield();
+}
+
+/* Actors and processes are numbered before they are there: no race for it */
+static __u32 new_process(__u32 threads, __u32 *first_actor)
+{
+	__u32 process = atomic_fetch_add(&history->processes, 1);
+
+	*first_actor = atomic_fetch_add(&history->actors, threads);
+	if (process >= MAX_PROCESSES || *first_actor + threads > MAX_ACTORS)
+		die("too many processes");
+	for (__u32 i = 0; i < threads; i++)
+		history->actor[*first_actor + i].process = process;
+	return process;
+}
+
+/*** Records ***/
+
+static struct record *begin(enum kind kind, __u32 file)
+{
+	__u32 i = atomic_fetch_add(&history->records, 1);
+	struct record *r;
+
+	/* The last few are for those who end */
+	if (i >= CAPACITY - CAPACITY / 4)
+		atomic_store(&shared->stop, 1);
+	if (i >= CAPACITY)
+		die("too many records");
+	r = &history->record[i];
+	r->kind = kind;
+	r->file = file;
+	r->actor = me - history->actor;
+	for (int s = 0; s < SIGNALS; s++)
+		r->before[s] = atomic_load(&me->signals[s]);
+	/* Last, and by itself: who is killed here has not begun */
+	atomic_store(&r->begin, now());
+	return r;
+}
+
+static void end(struct record *r, __s64 at)
+{
+	for (int s = 0; s < SIGNALS; s++)
+		r->after[s] = atomic_load(&me->signals[s]);
+	atomic_store(&r->end, at);
+}
+
+static void job_of(char *job, __u32 record)
+{
+	snprintf(job, TLOCK_JOB_SIZE, "chaos №%u", record);
+}
+
+static void name_of(char *name, __u32 process)
+{
+	snprintf(name, TLOCK_COMM_SIZE, "chaos %u", process);
+}
+
+static __u32 number_in(const char *text)
+{
+	while (*text && (*text < '0' || *text > '9'))
+		text++;
+	return *text ? strtoul(text, NULL, 10) : NOBODY;
+}
+
+static struct sight sight_of(const struct tlock_holder *h)
+{
+	struct sight s = {
+		.token = h->token,
+		.since_ns = h->since_ns,
+		.pid = h->pid,
+		.uid = h->uid,
+		.comm = number_in(h->comm),
+		.job = number_in(h->job),
+	};
+	char job[TLOCK_JOB_SIZE] = { 0 }, comm[TLOCK_COMM_SIZE] = { 0 };
+
+	/* All of their bytes are right, or it is somebody else's */
+	job_of(job, s.job);
+	if (memcmp(job, h->job, sizeof(job)))
+		s.job = NOBODY;
+	name_of(comm, s.comm);
+	if (memcmp(comm, h->comm, sizeof(comm)))
+		s.comm = NOBODY;
+	return s;
+}
+
+/*** Calls ***/
+
+/* A file: its descriptor here, and its number in the history */
+struct file {
+	int fd;
+	__u32 number;
+};
+
+static struct file do_open(int flags)
+{
+	struct file f = {
+		.number = atomic_fetch_add(&history->files, 1),
+	};
+	struct record *r = begin(OPEN, f.number);
+
+	f.fd = open(DEVICE, flags | O_CLOEXEC);
+	if (f.fd < 0)
+		die("cannot open %s", DEVICE);
+	end(r, now());
+	return f;
+}
+
+static void do_close(struct file *f)
+{
+	struct record *r = begin(CLOSE, f->number);
+
+	r->ret = close(f->fd);
+	end(r, now());
+	f->fd = -1;
+}
+
+static int do_take(struct file *f, enum kind kind, __s64 timeout, bool keep)
+{
+	struct record *r = begin(kind, f->number);
+	struct tlock_acquire arg = ask(timeout, "");
+	__s64 at;
+
+	/* Its job is the number of its record, which has to begin before */
+	r->timeout_ns = timeout;
+	r->keeps_job = keep;
+	if (!keep)
+		job_of(arg.job, r - history->record);
+	r->ret = kind == ACQUIRE ? acquire(f->fd, &arg) :
+				   reacquire(f->fd, &arg);
+	at = now();
+	r->left_ns = arg.timeout_ns;
+	if (!r->ret) {
+		r->token = arg.token;
+		r->result = arg.result;
+	}
+	if (r->ret == -ETIMEDOUT)
+		r->holder = sight_of(&arg.holder);
+	end(r, at);
+	return r->ret;
+}
+
+static int do_release(struct file *f)
+{
+	struct record *r = begin(RELEASE, f->number);
+	__s64 at;
+
+	r->ret = release(f->fd);
+	at = now();
+	end(r, at);
+	return r->ret;
+}
+
+static void counts_of(__u64 *count, const struct tlock_status *st)
+{
+	count[ACQUIRED] = st->acquired;
+	count[CONTENDED] = st->contended;
+	count[TIMED_OUT] = st->timed_out;
+	count[INTERRUPTED] = st->interrupted;
+	count[ABANDONED] = st->abandoned;
+	count[YIELDED] = st->yielded;
+}
+
+static void do_status(struct file *f)
+{
+	struct record *r = begin(STATUS, f->number);
+	struct tlock_status st;
+	__s64 at;
+
+	r->ret = status(f->fd, &st);
+	at = now();
+	r->holder = sight_of(&st.holder);
+	r->waiters = st.waiters;
+	counts_of(r->count, &st);
+	end(r, at);
+}
+
+/*** Threads ***/
+
+static void on_restart(int signal)
+{
+	atomic_fetch_add(&me->signals[RESTARTS], 1);
+}
+
+static void on_fail(int signal)
+{
+	atomic_fetch_add(&me->signals[FAILS], 1);
+}
+
+static void handle_signals(void)
+{
+	struct sigaction restarts = {
+		.sa_handler = on_restart,
+		.sa_flags = SA_RESTART,
+	}, fails = {
+		.sa_handler = on_fail,
+	};
+
+	sigaction(SIGUSR1, &restarts, NULL);
+	sigaction(SIGUSR2, &fails, NULL);
+}
+
+/* How a file is used */
+enum use { ALONE, SHARED, FAMILY };
+
+static __s64 some_timeout(enum use use)
+{
+	/* Who may hold the lock by another file must not wait for long */
+	switch (rnd(use == FAMILY ? 5 : 8)) {
+	case 0 ... 1:
+		return 0;
+	case 2 ... 3:
+		return 20 * USEC + rnd(300 * USEC);
+	case 4:
+		return rnd(20 * MSEC) + 1;
+	case 5:
+		/* Of a shared file, see study_grants() of the judge */
+		return use == ALONE ? FOREVER : 3600 * SEC;
+	default:
+		/* For ever too, and tells how long it was */
+		return 3600 * SEC;
+	}
+}
+
+/* One thing to do with a file, and whether it held the lock before */
+static bool act(struct file *f, bool held, enum use use)
+{
+	switch (rnd(20)) {
+	case 0:
+		do_status(f);
+		return held;
+	case 1:
+		/* What one must not do */
+		if (!held)
+			return !do_release(f);
+		do_take(f, ACQUIRE, some_timeout(use), false);
+		return true;
+	case 2:
+		if (!held)
+			return !do_take(f, REACQUIRE, some_timeout(use),
+					rnd(2));
+		break;
+	}
+	if (!held)
+		return !do_take(f, ACQUIRE, some_timeout(use), false);
+	if (!rnd(3))
+		return !do_take(f, REACQUIRE, some_timeout(use), rnd(2));
+	return do_release(f) != 0;
+}
+
+/* A thread with a file of its own */
+static void *lone(void *data)
+{
+	struct file f = { .fd = -1 };
+	bool held = false;
+
+	if (data)
+		new_actor((struct actor *)data - history->actor);
+	while (!atomic_load(&shared->stop)) {
+		if (f.fd < 0) {
+			f = do_open(O_RDWR);
+			held = false;
+		}
+		held = act(&f, held, ALONE);
+		idle(held ? rnd(4) * 30 * USEC : shared->idle);
+		/* Often enough while it holds the lock */
+		if (!rnd(60))
+			do_close(&f);
+	}
+	if (f.fd >= 0)
+		do_close(&f);
+	return NULL;
+}
+
+/* Threads with one file */
+static struct file common;
+
+static void *sharer(void *data)
+{
+	bool held = false;
+
+	new_actor((struct actor *)data - history->actor);
+	while (!atomic_load(&shared->stop)) {
+		held = act(&common, held, SHARED);
+		/* Who is refused at once would only spin */
+		idle(held ? rnd(4) * 30 * USEC : shared->idle + 2 * MSEC);
+	}
+	/* Another may wait for ever, on this file too, until it is released */
+	do_release(&common);
+	return NULL;
+}
+
+struct thread {
+	pthread_t thread;
+	atomic_int tid;
+	struct actor *actor;
+	void *(*fn)(void *data);
+};
+
+static struct thread threads[THREADS];
+static atomic_int running;
+
+static void *thread_main(void *data)
+{
+	struct thread *t = data;
+
+	me = t->actor;
+	atomic_store(&t->tid, syscall(SYS_gettid));
+	t->fn(t->actor);
+	atomic_fetch_sub(&running, 1);
+	/* Nobody shall get a signal that is meant for it */
+	for (;;)
+		pause();
+	return NULL;
+}
+
+/* Runs threads and sends them signals */
+static void run_threads(__u32 first_actor, void *(*fn)(void *data))
+{
+	/* A random sequence of its own */
+	new_actor(first_actor + THREADS);
+	atomic_store(&running, THREADS);
+	for (int i = 0; i < THREADS; i++) {
+		threads[i].actor = &history->actor[first_actor + i];
+		threads[i].fn = fn;
+		errno = pthread_create(&threads[i].thread, NULL, thread_main,
+				       &threads[i]);
+		if (errno)
+			die("cannot start a thread");
+	}
+	while (atomic_load(&running)) {
+		struct thread *t = &threads[rnd(THREADS)];
+		int tid = atomic_load(&t->tid);
+
+		nap(rnd(30 * MSEC) + MSEC);
+		if (tid && !atomic_load(&shared->stop))
+			syscall(SYS_tgkill, getpid(), tid,
+				rnd(4) ? SIGUSR1 : SIGUSR2);
+	}
+}
+
+/*** Processes ***/
+
+static void doom(__u32 process)
+{
+	__s64 never = 0;
+
+	/* The first reason to end is the one */
+	atomic_compare_exchange_strong(&history->process[process].doomed,
+				       &never, now());
+}
+
+__attribute__((noreturn))
+static void leave(void)
+{
+	doom(my_process);
+	_exit(0);
+}
+
+static void run_lone(__u32 actor)
+{
+	run_threads(actor, lone);
+}
+
+static void run_sharers(__u32 actor)
+{
+	/* The first thread's, before there are any */
+	new_actor(actor);
+	common = do_open(O_RDWR);
+	run_threads(actor, sharer);
+	/* Closed by the end, if one of them holds the lock still */
+}
+
+static void run_watcher(__u32 actor)
+{
+	struct file f;
+
+	new_actor(actor);
+	f = do_open(O_RDONLY);
+	while (!atomic_load(&shared->stop)) {
+		do_status(&f);
+		nap(rnd(10 * MSEC));
+	}
+	do_close(&f);
+}
+
+/* In a user namespace: opens as root, and asks as another user */
+static void run_stranger(__u32 actor)
+{
+	struct file f = { .fd = -1 };
+	bool held = false;
+
+	new_actor(actor);
+	while (!atomic_load(&shared->stop)) {
+		if (f.fd < 0) {
+			syscall(SYS_setresuid, -1, 0, -1);
+			f = do_open(O_RDWR);
+			held = false;
+			if (syscall(SYS_setresuid, -1, 1, -1))
+				die("cannot become another user");
+		}
+		held = act(&f, held, ALONE);
+		idle(held ? 100 * USEC : shared->idle);
+		if (!rnd(40))
+			do_close(&f);
+	}
+	if (f.fd >= 0)
+		do_close(&f);
+}
+
+static bool act_in_family(struct file *f, bool held)
+{
+	held = act(f, held, FAMILY);
+	idle(held ? 50 * USEC : shared->idle / 2);
+	return held;
+}
+
+/* A message with a file and its number */
+static void do_send(int sock, struct file *f, __u32 peer)
+{
+	struct iovec iov = { &f->number, sizeof(f->number) };
+	char control[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	struct record *r;
+
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cmsg), &f->fd, sizeof(int));
+	r = begin(SEND, f->number);
+	r->peer = peer;
+	r->ret = sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
+	end(r, now());
+}
+
+static struct file do_receive(int sock)
+{
+	struct file f = { .fd = -1 };
+	struct iovec iov = { &f.number, sizeof(f.number) };
+	char control[CMSG_SPACE(sizeof(int))];
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	struct record *r = begin(RECEIVE, 0);
+	struct cmsghdr *cmsg;
+
+	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) > 0) {
+		cmsg = CMSG_FIRSTHDR(&msg);
+		if (!cmsg)
+			die("a message without a file");
+		memcpy(&f.fd, CMSG_DATA(cmsg), sizeof(int));
+		r->file = f.number;
+	}
+	end(r, now());
+	return f;
+}
+
+static void be_child(struct file *f, int sock, __u32 actor, pid_t parent)
+{
+	struct file sent;
+	bool held = false;
+	char name[TLOCK_COMM_SIZE];
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(0);
+	new_actor(actor);
+	my_process = me->process;
+	name_of(name, my_process);
+	prctl(PR_SET_NAME, name);
+	history->process[my_process].pid = getpid();
+
+	/* What it has inherited: with its parent, at the same time */
+	for (int i = rnd(8); i && !atomic_load(&shared->stop); i--)
+		held = act_in_family(f, held);
+	if (held && rnd(2))
+		do_release(f);
+	if (rnd(4))
+		do_close(f);
+
+	/* What it is sent */
+	sent = do_receive(sock);
+	if (sent.fd < 0)
+		leave();
+	held = false;
+	for (int i = rnd(8); i && !atomic_load(&shared->stop); i--)
+		held = act_in_family(&sent, held);
+	if (held && rnd(2))
+		do_release(&sent);
+	if (rnd(4))
+		do_close(&sent);
+	leave();
+}
+
+/* A process that shares files with its child, in all ways */
+static void run_family(__u32 actor)
+{
+	struct file f, sent;
+	int socks[2];
+	__u32 child_actor, child;
+	struct record *r;
+	pid_t pid;
+	bool held;
+
+	new_actor(actor);
+	while (!atomic_load(&shared->stop) &&
+	       history->processes < MAX_PROCESSES - 100) {
+		f = do_open(O_RDWR);
+		held = rnd(2) && !do_take(&f, ACQUIRE, some_timeout(FAMILY),
+					  false);
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
+			       socks))
+			die("no sockets");
+		child = new_process(1, &child_actor);
+		r = begin(FORK, f.number);
+		r->peer = child;
+		pid = fork();
+		if (!pid) {
+			close(socks[0]);
+			be_child(&f, socks[1], child_actor,
+				 history->process[my_process].pid);
+		}
+		end(r, now());
+		if (pid < 0)
+			die("no child");
+		close(socks[1]);
+
+		for (int i = rnd(8); i && !atomic_load(&shared->stop); i--)
+			held = act_in_family(&f, held);
+		if (rnd(2)) {
+			do_close(&f);
+			f.fd = -1;
+		}
+
+		sent = do_open(O_RDWR);
+		if (rnd(2))
+			do_take(&sent, ACQUIRE, rnd(3 * MSEC), false);
+		do_send(socks[0], &sent, child);
+		held = false;
+		for (int i = rnd(3); i && !atomic_load(&shared->stop); i--)
+			held = act_in_family(&sent, held);
+		do_close(&sent);
+		if (f.fd >= 0)
+			do_close(&f);
+		close(socks[0]);
+
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		atomic_store(&history->process[child].reaped, now());
+	}
+}
+
+/*** The one who sees to it all ***/
+
+/* What there is, each several times */
+static const struct trade {
+	void (*run)(__u32 actor);
+	int flags;	/* of clone */
+	int threads;
+} trades[] = {
+	{ run_lone, 0, THREADS },
+	{ run_sharers, 0, THREADS },
+	{ run_family, 0, 1 },
+	{ run_lone, CLONE_NEWPID, THREADS },
+	{ run_stranger, CLONE_NEWUSER, 1 },
+	{ run_lone, 0, THREADS },
+	{ run_watcher, 0, 1 },
+	{ run_family, 0, 1 },
+	{ run_stranger, CLONE_NEWUSER | CLONE_NEWPID, 1 },
+	{ run_watcher, CLONE_NEWPID, 1 },
+	{ run_lone, 0, THREADS },
+	{ run_sharers, 0, THREADS },
+};
+
+#define TRADES		ARRAY_SIZE(trades)
+#define STRANGERS	20000
+
+static struct worker {
+	pid_t pid;
+	__u32 process;
+} workers[2 * TRADES];
+
+static void write_map(pid_t pid, const char *name, const char *text)
+{
+	char path[40];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		die("cannot write %s", path);
+	close(fd);
+}
+
+static void start(struct worker *w, const struct trade *trade)
+{
+	__u32 actor, process;
+	struct process *p;
+	char name[TLOCK_COMM_SIZE], map[80], ready = 0;
+	int gate[2];
+
+	/* One more for the one that sends signals */
+	process = new_process(trade->threads + 1, &actor);
+	p = &history->process[process];
+	p->own_pids = trade->flags & CLONE_NEWPID;
+	p->own_uids = trade->flags & CLONE_NEWUSER;
+	p->uid = p->own_uids ? STRANGERS + process : 0;
+	if (pipe2(gate, O_CLOEXEC))
+		die("no pipe");
+	w->process = process;
+	w->pid = syscall(SYS_clone, trade->flags | SIGCHLD, 0, 0, 0, 0);
+	if (w->pid < 0)
+		die("no process");
+	if (!w->pid) {
+		close(gate[1]);
+		if (read(gate[0], &ready, 1) != 1)
+			_exit(1);
+		close(gate[0]);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		my_process = process;
+		name_of(name, process);
+		prctl(PR_SET_NAME, name);
+		handle_signals();
+		trade->run(actor);
+		leave();
+	}
+	p->pid = w->pid;
+	if (p->own_uids) {
+		snprintf(map, sizeof(map), "0 0 1\n1 %u 1\n", p->uid);
+		write_map(w->pid, "uid_map", map);
+	}
+	if (write(gate[1], &ready, 1) != 1)
+		die("a process does not start");
+	close(gate[0]);
+	close(gate[1]);
+}
+
+/* Reaps all that have ended; returns how many of our workers are left */
+static int reap(void)
+{
+	int left = 0, wstatus;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &wstatus, WNOHANG)) > 0) {
+		__u32 i;
+
+		for (i = 0; i < ARRAY_SIZE(workers); i++)
+			if (workers[i].pid == pid)
+				break;
+		if (i == ARRAY_SIZE(workers))
+			continue;	/* an orphan */
+		atomic_store(&history->process[workers[i].process].reaped,
+			     now());
+		workers[i].pid = 0;
+		if (!WIFSIGNALED(wstatus) ? WEXITSTATUS(wstatus) :
+		    WTERMSIG(wstatus) != SIGKILL)
+			die("process %u ended with status %#x",
+			    workers[i].process, wstatus);
+	}
+	for (__u32 i = 0; i < ARRAY_SIZE(workers); i++)
+		left += workers[i].pid != 0;
+	return left;
+}
+
+static void slay(struct worker *w)
+{
+	doom(w->process);
+	kill(w->pid, SIGKILL);
+}
+
+/* All files and their numbers are alike in number: none of them is lost */
+static struct counters counters_now(int fd)
+{
+	struct counters c;
+	struct tlock_status st = look(fd);
+	char name[32];
+
+	counts_of(c.count, &st);
+	c.wait_ns_total = st.wait_ns_total;
+	c.wait_ns_max = st.wait_ns_max;
+	c.hold_ns_total = st.hold_ns_total;
+	c.hold_ns_max = st.hold_ns_max;
+	for (int i = 0; i < COUNTS; i++) {
+		snprintf(name, sizeof(name), "stats/%s", count_names[i]);
+		if (sysfs_number(name) != c.count[i])
+			c.count[i] = -1;
+	}
+	return c;
+}
+
+static void take_turn(struct file *f)
+{
+	if (!do_take(f, ACQUIRE, 0, false))
+		do_release(f);
+}
+
+static unsigned long totals[COUNTS], total_records, total_kills, total_lost;
+static unsigned long total_processes;
+
+static void run_epoch(void)
+{
+	size_t size = sizeof(*history) + CAPACITY * sizeof(struct record);
+	unsigned int workers_now, kills = 0;
+	__u32 records, actor;
+	char name[TLOCK_COMM_SIZE];
+	struct file f;
+	__s64 until, since;
+	int fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		die("cannot open %s", DEVICE);
+	/* All 0 again */
+	if (madvise(history, size, MADV_REMOVE))
+		die("cannot empty the history");
+	history->capacity = CAPACITY;
+	history->files = 1;	/* 0 is none */
+	shared->stop = 0;
+	my_process = new_process(1, &actor);
+	new_actor(actor);
+	history->process[my_process].pid = getpid();
+	name_of(name, my_process);
+	prctl(PR_SET_NAME, name);
+
+	/* Epochs differ in how many there are and how busy they are */
+	shared->idle = (const __s64[]){ 0, 300 * USEC, 3 * MSEC,
+					20 * MSEC }[rnd(4)];
+	workers_now = TRADES + rnd(TRADES + 1);
+
+	history->begin = now();
+	history->before = counters_now(fd);
+	history->first = history->before.count[ACQUIRED];
+	/* It is free, and tells nobody of a death before */
+	f = do_open(O_RDWR);
+	take_turn(&f);
+
+	for (__u32 i = 0; i < workers_now; i++)
+		start(&workers[i], &trades[i % TRADES]);
+	until = now() + EPOCH;
+	while (now() < until && !atomic_load(&shared->stop)) {
+		struct worker *w = &workers[rnd(workers_now)];
+
+		nap(rnd(150 * MSEC));
+		reap();
+		if (!w->pid) {
+			if (history->processes < MAX_PROCESSES - 150 &&
+			    history->actors < MAX_ACTORS - 600)
+				start(w, &trades[(w - workers) % TRADES]);
+		} else if (!rnd(2)) {
+			slay(w);
+			kills++;
+		}
+	}
+	atomic_store(&shared->stop, 1);
+
+	/* Nobody is killed now. Those who wait come to their turns. */
+	records = 0;
+	since = now();
+	while (reap() && !history->stuck) {
+		if (history->records != records) {
+			records = history->records;
+			since = now();
+		}
+		if (now() - since > STILL) {
+			history->stuck = true;
+			for (__u32 i = 0; i < workers_now; i++)
+				if (workers[i].pid)
+					slay(&workers[i]);
+		}
+		nap(5 * MSEC);
+	}
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		;
+	memset(workers, 0, sizeof(workers));
+
+	/* The last one is told of a death, if there was one */
+	take_turn(&f);
+	do_close(&f);
+	if (look(fd).holder.token || look(fd).waiters)
+		history->stuck = true;
+	history->after = counters_now(fd);
+	history->end = now();
+	close(fd);
+
+	for (int i = 0; i < COUNTS; i++)
+		totals[i] += history->after.count[i] -
+			     history->before.count[i];
+	total_records += history->records;
+	total_processes += history->processes;
+	total_kills += kills;
+	for (__u32 i = 0; i < history->records; i++)
+		total_lost += history->record[i].begin &&
+			      !history->record[i].end;
+}
+
+/* What was near the fault in time */
+static void print_history(void)
+{
+	const char *path = getenv("TLOCK_CHAOS_LOG");
+	static const char *const kinds[] = {
+		"open", "close", "fork", "send", "receive", "acquire",
+		"reacquire", "release", "status",
+	};
+	FILE *log = path ? fopen(path, "w") : NULL;
+
+	if (!log)
+		return;
+	for (__u32 i = 0; i < history->records; i++) {
+		struct record *r = &history->record[i];
+
+		fprintf(log, "%u p%u a%u f%u %s%s %lld..%lld ret %d timeout %lld left %lld token %llu result %u; saw %llu since %lld job %u; %u wait\n",
+			i, history->actor[r->actor].process, r->actor, r->file,
+			kinds[r->kind], r->keeps_job ? " (keeps)" : "",
+			(__s64)r->begin, (__s64)r->end, r->ret, r->timeout_ns,
+			r->left_ns, r->token, r->result, r->holder.token,
+			(__s64)r->holder.since_ns, r->holder.job, r->waiters);
+	}
+	fclose(log);
+}
+
+static void *share(size_t size)
+{
+	void *m = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (m == MAP_FAILED)
+		die("no shared memory");
+	return m;
+}
+
+static bool test_history(__s64 duration)
+{
+	__s64 until = now() + duration, judged = 0, at;
+	struct verdict v;
+	int fd;
+
+	history = share(sizeof(*history) +
+			CAPACITY * sizeof(struct record));
+	shared = share(sizeof(*shared));
+	/* Children of the killed */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	/* What happened before is told to this one */
+	fd = contender();
+	take(fd, "chaos");
+	release(fd);
+	close(fd);
+
+	do {
+		epoch++;
+		run_epoch();
+		at = now();
+		v = judge(history);
+		judged += now() - at;
+		if (v.rule) {
+			printf("# epoch %u broke the rule \"%s\": %s\n", epoch,
+			       rule_names[v.rule], v.why);
+			print_history();
+			break;
+		}
+	} while (now() < until);
+	printf("# seed %lu: %u epochs, %lu calls (%lu without an end), %lu processes, %lu kills, judged in %lld ms\n",
+	       seed, epoch, total_records, total_lost, total_processes,
+	       total_kills, judged / MSEC);
+	printf("#");
+	for (int i = 0; i < COUNTS; i++)
+		printf(" %s %lu", count_names[i], totals[i]);
+	printf("\n");
+	/* It was a fight: none of these is rare */
+	for (int i = 0; i < COUNTS; i++)
+		if (!totals[i])
+			return false;
+	return !v.rule && total_lost && total_kills;
+}
+
+int main(int argc, char **argv)
+{
+	struct timespec ts;
+	__s64 duration = 30 * SEC;
+	bool ok;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	if (argc > 1)
+		duration = atoll(argv[1]) * SEC;
+	seed = argc > 2 ? strtoul(argv[2], NULL, 0) :
+			  (ts.tv_nsec ^ ts.tv_sec) % 1000000;
+	setlinebuf(stdout);
+	ksft_print_header();
+	ksft_set_plan(doctored_tests + 1);
+	test_judge();
+	ok = test_history(duration);
+	ksft_test_result(ok, "history\n");
+	ksft_finished();
+}
