@@ -1,4 +1,680 @@
 // SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Small histories to test the judge with: it accepts one in which everything
+ * happens that can, and rejects each that differs from it, or from an even
+ * smaller one, by one lie, for the rule that is broken.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "chaos.h"
-const unsigned int doctored_tests = 0;
-void test_judge(void) {}
+#include "helpers.h"
+#include "kselftest.h"
+
+#define CAPACITY	64
+#define PID		100		/* of the process 0 */
+#define FIRST		10		/* newest token before */
+
+static struct history *h;
+
+/* Threads 0 to 4, in a process each, with file 1 to 5 */
+static void begin_history(void)
+{
+	free(h);
+	h = calloc(1, sizeof(*h) + CAPACITY * sizeof(struct record));
+	if (!h)
+		die("no memory");
+	h->capacity = CAPACITY;
+	h->first = FIRST;
+	h->before.count[ACQUIRED] = FIRST;
+	h->after.count[ACQUIRED] = FIRST;
+	h->begin = 1;
+	h->end = 10000;
+	h->processes = h->actors = 5;
+	h->files = 6;
+	for (int i = 0; i < 5; i++) {
+		h->process[i].pid = PID + i;
+		h->actor[i].process = i;
+	}
+}
+
+static struct record *add(enum kind kind, __u16 actor, __s64 begin, __s64 end,
+			  int ret)
+{
+	struct record *r = &h->record[h->records++];
+
+	r->kind = kind;
+	r->actor = actor;
+	r->file = actor + 1;
+	r->begin = begin;
+	r->end = end;
+	r->ret = ret;
+	r->count[ACQUIRED] = FIRST;
+	return r;
+}
+
+static struct record *take_it(enum kind kind, __u16 actor, __s64 begin,
+			      __s64 end, __s64 timeout, __s64 left,
+			      __u64 token)
+{
+	struct record *r = add(kind, actor, begin, end, 0);
+
+	r->timeout_ns = timeout;
+	r->left_ns = left;
+	r->token = token;
+	if (token > h->after.count[ACQUIRED])
+		h->after.count[ACQUIRED] = token;
+	return r;
+}
+
+static void sees(struct record *r, __u64 token, __s64 since,
+		 struct record *holder)
+{
+	r->holder = (struct sight) {
+		.token = token,
+		.since_ns = since,
+		.pid = PID + holder->actor,
+		.comm = holder->actor,
+		.job = holder - h->record,
+	};
+}
+
+static struct record *time_out(enum kind kind, __u16 actor, __s64 begin,
+			       __s64 end, __s64 timeout)
+{
+	struct record *r = add(kind, actor, begin, end, -ETIMEDOUT);
+
+	r->timeout_ns = timeout;
+	return r;
+}
+
+/* Everything that can happen; each of it by its name */
+static struct all {
+	struct record *first, *waits, *timed_out, *forever, *refused, *look,
+		      *interrupted, *yields, *goes_on, *deadlock, *not_held,
+		      *look_free, *killed, *last;
+} all;
+
+static void tell_all(void)
+{
+	struct record *r;
+
+	begin_history();
+	for (int i = 0; i < 5; i++)
+		add(OPEN, i, 10 + i, 20 + i, 0);
+
+	all.first = take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	/* Waits 205 at most: since 125 at the latest */
+	all.waits = take_it(ACQUIRE, 1, 120, 330, 1000, 795, 12);
+	all.timed_out = time_out(ACQUIRE, 2, 130, 240, 100);
+	sees(all.timed_out, 11, 105, all.first);
+	all.forever = take_it(ACQUIRE, 2, 250, 420, -1, -1, 13);
+	/* Another thread on the same file */
+	all.refused = add(ACQUIRE, 4, 260, 262, -EBUSY);
+	all.refused->file = 3;
+	add(RELEASE, 0, 300, 310, 0);
+	all.look = add(STATUS, 3, 340, 350, 0);
+	sees(all.look, 12, 305, all.waits);
+	all.look->waiters = 1;
+	all.look->count[ACQUIRED] = 12;
+	all.look->count[CONTENDED] = 3;
+	all.look->count[TIMED_OUT] = 1;
+	all.interrupted = add(ACQUIRE, 3, 352, 398, -EINTR);
+	all.interrupted->timeout_ns = all.interrupted->left_ns = -1;
+	all.interrupted->after[FAILS] = 1;
+	all.yields = take_it(REACQUIRE, 1, 400, 520, 1000, 885, 14);
+	all.yields->keeps_job = true;
+	all.yields->result = TLOCK_ABANDONED;
+	add(CLOSE, 2, 500, 505, 0);
+	all.goes_on = take_it(REACQUIRE, 1, 530, 540, 0, 0, 14);
+	all.deadlock = add(ACQUIRE, 1, 541, 542, -EDEADLK);
+	all.not_held = add(RELEASE, 3, 545, 546, -EPERM);
+	add(RELEASE, 1, 550, 560, 0);
+	all.look_free = add(STATUS, 3, 570, 580, 0);
+	memcpy(all.look_free->count,
+	       (__u64[COUNTS]){ 14, 4, 1, 1, 1, 1 }, sizeof(r->count));
+	/* Has the lock, and is killed before it can tell */
+	all.killed = add(ACQUIRE, 0, 582, 0, 0);
+	all.killed->timeout_ns = -1;
+	h->process[0].doomed = 600;
+	h->process[0].reaped = 620;
+	all.last = take_it(ACQUIRE, 1, 700, 710, 0, 0, 16);
+	all.last->result = TLOCK_ABANDONED;
+	add(RELEASE, 1, 720, 730, 0);
+
+	memcpy(h->after.count, (__u64[COUNTS]){ 16, 4, 1, 1, 2, 1 },
+	       sizeof(h->after.count));
+	h->after.wait_ns_total = 579;
+	h->after.wait_ns_max = 183;
+	h->after.hold_ns_total = 490;
+	h->after.hold_ns_max = 200;
+}
+
+static void accepts_all(void)
+{
+	tell_all();
+}
+
+static void accepts_nothing(void)
+{
+	begin_history();
+}
+
+/* Calls at the same time may have been in either order. */
+static void accepts_overlapping_calls(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 400, 0, 0, 12);
+	take_it(ACQUIRE, 1, 100, 400, 0, 0, 11);
+	add(RELEASE, 1, 200, 400, 0);
+	add(RELEASE, 0, 401, 402, 0);
+	h->after.hold_ns_max = h->after.hold_ns_total = 50;
+}
+
+/* Who stalled on the way into the kernel came later than it seems. */
+static void accepts_stalled_comer(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	take_it(ACQUIRE, 1, 120, 900, -1, -1, 13);
+	take_it(ACQUIRE, 2, 300, 400, -1, -1, 12);
+	add(RELEASE, 0, 350, 360, 0);
+	add(RELEASE, 2, 500, 510, 0);
+	add(RELEASE, 1, 910, 920, 0);
+	h->after.count[CONTENDED] = 2;
+	h->after.wait_ns_total = h->after.wait_ns_max = 60;
+	h->after.hold_ns_total = 700;
+	h->after.hold_ns_max = 412;
+}
+
+/* A call that was made again has lost its place. */
+static void accepts_lost_place(void)
+{
+	accepts_stalled_comer();
+	h->record[1].timeout_ns = 5000;
+	h->record[1].left_ns = 5000 - 770;
+	h->record[1].after[RESTARTS] = 1;
+	h->after.count[CONTENDED] = 3;
+	h->after.count[INTERRUPTED] = 1;
+}
+
+/*** Lies ***/
+
+static void overlapping_holds(void)
+{
+	tell_all();
+	/* Before its release */
+	all.waits->end = 299;
+	all.waits->left_ns = 1000 - 170;
+	all.look->holder.since_ns = 298;
+}
+
+static void hold_of_the_dead(void)
+{
+	tell_all();
+	/* Certainly before the killed one was gone */
+	all.last->begin = 590;
+	all.last->end = 595;
+}
+
+static void two_with_a_token(void)
+{
+	tell_all();
+	all.forever->token = 12;
+}
+
+static void token_of_nobody(void)
+{
+	tell_all();
+	h->after.count[ACQUIRED] = 17;
+}
+
+static void token_of_the_past(void)
+{
+	tell_all();
+	all.first->token = FIRST;
+}
+
+/* 0 holds, 1 waits, then 2; the lock comes to 2 first */
+static void overtaken(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	/* Since 200 at the latest */
+	take_it(ACQUIRE, 1, 120, 900, 1000, 300, 13);
+	take_it(ACQUIRE, 2, 300, 400, -1, -1, 12);
+	add(RELEASE, 0, 350, 360, 0);
+	add(RELEASE, 2, 500, 510, 0);
+	add(RELEASE, 1, 910, 920, 0);
+}
+
+/* The one who was overtaken gave up, later */
+static void overtaken_and_timed_out(void)
+{
+	struct record *r;
+
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	r = time_out(ACQUIRE, 1, 120, 900, 700);
+	sees(r, 12, 355, take_it(ACQUIRE, 2, 300, 400, -1, -1, 12));
+	add(RELEASE, 0, 350, 360, 0);
+	add(RELEASE, 2, 910, 920, 0);
+}
+
+/* Nobody waited between, says the one who barged in */
+static void barging(void)
+{
+	overtaken();
+	h->record[2].timeout_ns = h->record[2].left_ns = 0;
+}
+
+static void late_hand_over(void)
+{
+	struct record *r;
+
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	take_it(ACQUIRE, 1, 120, 900, 1000, 300, 12);
+	add(RELEASE, 0, 350, 360, 0);
+	r = add(STATUS, 3, 700, 710, 0);
+	sees(r, 12, 650, &h->record[1]);
+	r->count[ACQUIRED] = 12;
+	add(RELEASE, 1, 910, 920, 0);
+}
+
+static void free_with_waiters(void)
+{
+	tell_all();
+	all.look_free->waiters = 1;
+}
+
+static void free_while_one_waits(void)
+{
+	late_hand_over();
+	memset(&h->record[3].holder, 0, sizeof(struct sight));
+	h->record[3].count[ACQUIRED] = 11;
+}
+
+static void yields_to_nobody(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	/* Certainly waits all the time of the reacquire */
+	take_it(ACQUIRE, 1, 120, 900, 1000, 300, 12);
+	take_it(REACQUIRE, 0, 300, 310, 0, 0, 11);
+	add(RELEASE, 0, 850, 860, 0);
+	add(RELEASE, 1, 910, 920, 0);
+}
+
+static void yields_to_itself(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	take_it(REACQUIRE, 0, 300, 310, 1000, 995, 12);
+	add(RELEASE, 0, 850, 860, 0);
+}
+
+static void yields_to_who_came_later(void)
+{
+	struct record *r;
+
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	r = time_out(REACQUIRE, 0, 300, 310, 0);
+	/* It was not there yet */
+	sees(r, 12, 0, take_it(ACQUIRE, 1, 311, 320, -1, -1, 12));
+	add(RELEASE, 1, 910, 920, 0);
+}
+
+static void told_of_the_wrong_one(void)
+{
+	struct record *r;
+
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	r = time_out(REACQUIRE, 0, 300, 400, 0);
+	take_it(ACQUIRE, 1, 120, 320, -1, -1, 12);
+	add(RELEASE, 1, 330, 340, 0);
+	take_it(ACQUIRE, 2, 120, 360, -1, -1, 13);
+	/* Not who had it from this call */
+	sees(r, 13, 340, &h->record[4]);
+	add(RELEASE, 2, 910, 920, 0);
+}
+
+static void early(void)
+{
+	tell_all();
+	all.timed_out->timeout_ns = 111;
+}
+
+static void late(void)
+{
+	begin_history();
+	h->end = 100 * SEC;
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	sees(time_out(ACQUIRE, 1, 120, OVERLONG + 1121, 1000), 11, 105,
+	     &h->record[0]);
+	add(RELEASE, 0, OVERLONG + 1200, OVERLONG + 1210, 0);
+}
+
+static void too_little_left(void)
+{
+	tell_all();
+	/* Waited longer than the call took */
+	all.waits->left_ns = 1000 - 211;
+}
+
+static void left_of_a_timed_out(void)
+{
+	tell_all();
+	all.timed_out->left_ns = 1;
+}
+
+static void left_of_forever(void)
+{
+	tell_all();
+	all.forever->left_ns = 0;
+}
+
+static void seen_before_its_grant(void)
+{
+	tell_all();
+	/* Its token was not there yet */
+	sees(all.timed_out, 12, 305, all.waits);
+	all.timed_out->end = 242;
+}
+
+static void seen_after_its_end(void)
+{
+	tell_all();
+	sees(all.look, 11, 105, all.first);
+	all.look->count[ACQUIRED] = 11;
+}
+
+static void seen_since_another_time(void)
+{
+	tell_all();
+	all.timed_out->holder.since_ns = 99;
+}
+
+static void seen_with_another_job(void)
+{
+	tell_all();
+	all.timed_out->holder.job = all.waits - h->record;
+}
+
+static void seen_with_another_pid(void)
+{
+	tell_all();
+	all.timed_out->holder.pid = PID + 1;
+}
+
+/* No number means that the process has ended */
+static void seen_as_dead(void)
+{
+	tell_all();
+	all.timed_out->holder.pid = 0;
+}
+
+static void seen_with_another_uid(void)
+{
+	tell_all();
+	all.timed_out->holder.uid = 1;
+}
+
+static void status_of_an_older_one(void)
+{
+	tell_all();
+	all.look->holder.token = 11;
+}
+
+static void timed_out_for_nobody(void)
+{
+	tell_all();
+	all.timed_out->holder.token = 0;
+}
+
+static void abandoned_untold(void)
+{
+	tell_all();
+	all.yields->result = 0;
+}
+
+static void abandoned_told_for_nothing(void)
+{
+	tell_all();
+	all.forever->result = TLOCK_ABANDONED;
+}
+
+static void abandoned_told_twice(void)
+{
+	tell_all();
+	all.goes_on->result = TLOCK_ABANDONED;
+}
+
+static void edeadlk_of_nothing(void)
+{
+	tell_all();
+	all.deadlock->actor = 3;
+	all.deadlock->file = 4;
+}
+
+static void no_edeadlk(void)
+{
+	tell_all();
+	all.deadlock->ret = -EBUSY;
+}
+
+static void eperm_of_the_holder(void)
+{
+	tell_all();
+	all.not_held->actor = 1;
+	all.not_held->file = 2;
+}
+
+static void release_of_nothing(void)
+{
+	tell_all();
+	all.not_held->ret = 0;
+}
+
+static void ebusy_of_nothing(void)
+{
+	tell_all();
+	all.refused->begin = 245;
+	all.refused->end = 247;
+}
+
+static void no_ebusy(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	take_it(ACQUIRE, 1, 120, 900, 1000, 300, 12);
+	/* On the file that waits */
+	sees(time_out(ACQUIRE, 4, 300, 310, 0), 11, 105, &h->record[0]);
+	h->record[2].file = 2;
+	add(RELEASE, 0, 850, 860, 0);
+	add(RELEASE, 1, 910, 920, 0);
+}
+
+static void eintr_without_a_signal(void)
+{
+	tell_all();
+	all.interrupted->after[FAILS] = 0;
+}
+
+/* Its handler has it made again */
+static void eintr_of_a_restart(void)
+{
+	eintr_without_a_signal();
+	all.interrupted->after[RESTARTS] = 1;
+}
+
+static void time_out_of_forever(void)
+{
+	tell_all();
+	all.timed_out->timeout_ns = -1;
+}
+
+static void too_few_wait(void)
+{
+	late_hand_over();
+	h->record[3].begin = 300;
+	h->record[3].end = 310;
+	sees(&h->record[3], 11, 105, &h->record[0]);
+	h->record[3].count[ACQUIRED] = 11;
+	h->record[3].count[CONTENDED] = 1;
+	/* All else is right */
+	h->after.count[CONTENDED] = 1;
+	h->after.wait_ns_total = h->after.wait_ns_max = 200;
+	h->after.hold_ns_total = 800;
+	h->after.hold_ns_max = 555;
+}
+
+static void too_many_wait(void)
+{
+	tell_all();
+	all.look->waiters = 2;
+}
+
+static void count_goes_back(void)
+{
+	tell_all();
+	all.look_free->count[TIMED_OUT] = 0;
+}
+
+static void miscounted(enum count count, int by)
+{
+	tell_all();
+	h->after.count[count] += by;
+}
+
+static void time_outs_miscounted(void)
+{
+	miscounted(TIMED_OUT, -1);
+	all.look->count[TIMED_OUT] = all.look_free->count[TIMED_OUT] = 0;
+}
+
+static void contended_miscounted(void)
+{
+	/* By 1 it could be the killed one */
+	miscounted(CONTENDED, 2);
+}
+
+static void interrupted_miscounted(void)
+{
+	miscounted(INTERRUPTED, 2);
+}
+
+static void abandoned_miscounted(void)
+{
+	miscounted(ABANDONED, 1);
+}
+
+static void yielded_miscounted(void)
+{
+	miscounted(YIELDED, 1);
+}
+
+static void waited_less(void)
+{
+	tell_all();
+	h->after.wait_ns_total = 99;
+}
+
+static void held_longer(void)
+{
+	tell_all();
+	h->after.hold_ns_max = 300;
+}
+
+static void starved(void)
+{
+	tell_all();
+	h->stuck = true;
+}
+
+static const struct test {
+	const char *name;
+	void (*tell)(void);
+	enum rule rule;
+} tests[] = {
+#define TEST(tell, rule) { #tell, tell, rule }
+	TEST(accepts_all, ACCEPTED),
+	TEST(accepts_nothing, ACCEPTED),
+	TEST(accepts_overlapping_calls, ACCEPTED),
+	TEST(accepts_stalled_comer, ACCEPTED),
+	TEST(accepts_lost_place, ACCEPTED),
+	TEST(overlapping_holds, EXCLUSION),
+	TEST(hold_of_the_dead, EXCLUSION),
+	TEST(two_with_a_token, TOKENS),
+	TEST(token_of_nobody, TOKENS),
+	TEST(token_of_the_past, TOKENS),
+	TEST(overtaken, FIFO),
+	TEST(overtaken_and_timed_out, FIFO),
+	TEST(barging, FIFO),
+	TEST(late_hand_over, HAND_OVER),
+	TEST(free_with_waiters, HAND_OVER),
+	TEST(free_while_one_waits, HAND_OVER),
+	TEST(yields_to_nobody, YIELD),
+	TEST(yields_to_itself, YIELD),
+	TEST(yields_to_who_came_later, YIELD),
+	TEST(told_of_the_wrong_one, YIELD),
+	TEST(early, EARLY),
+	TEST(late, LATE),
+	TEST(too_little_left, LEFT),
+	TEST(left_of_a_timed_out, LEFT),
+	TEST(left_of_forever, LEFT),
+	TEST(seen_before_its_grant, HOLDER),
+	TEST(seen_after_its_end, HOLDER),
+	TEST(seen_since_another_time, HOLDER),
+	TEST(seen_with_another_job, HOLDER),
+	TEST(seen_with_another_pid, HOLDER),
+	TEST(seen_as_dead, HOLDER),
+	TEST(seen_with_another_uid, HOLDER),
+	TEST(status_of_an_older_one, HOLDER),
+	TEST(timed_out_for_nobody, HOLDER),
+	TEST(abandoned_untold, TOLD_ABANDONED),
+	TEST(abandoned_told_for_nothing, TOLD_ABANDONED),
+	TEST(abandoned_told_twice, TOLD_ABANDONED),
+	TEST(edeadlk_of_nothing, ERRNO),
+	TEST(no_edeadlk, ERRNO),
+	TEST(eperm_of_the_holder, ERRNO),
+	TEST(release_of_nothing, ERRNO),
+	TEST(ebusy_of_nothing, ERRNO),
+	TEST(no_ebusy, ERRNO),
+	TEST(eintr_without_a_signal, ERRNO),
+	TEST(eintr_of_a_restart, ERRNO),
+	TEST(time_out_of_forever, ERRNO),
+	TEST(too_few_wait, WAITERS),
+	TEST(too_many_wait, WAITERS),
+	TEST(count_goes_back, COUNTERS),
+	TEST(time_outs_miscounted, COUNTERS),
+	TEST(contended_miscounted, COUNTERS),
+	TEST(interrupted_miscounted, COUNTERS),
+	TEST(abandoned_miscounted, COUNTERS),
+	TEST(yielded_miscounted, COUNTERS),
+	TEST(waited_less, COUNTERS),
+	TEST(held_longer, COUNTERS),
+	TEST(starved, STARVED),
+};
+
+const unsigned int doctored_tests = ARRAY_SIZE(tests);
+
+void test_judge(void)
+{
+	for (unsigned int i = 0; i < doctored_tests; i++) {
+		const struct test *t = &tests[i];
+		struct verdict v;
+
+		t->tell();
+		v = judge(h);
+		if (v.rule != t->rule)
+			printf("# %s, not %s: %s\n", rule_names[v.rule],
+			       rule_names[t->rule], v.why);
+		ksft_test_result(v.rule == t->rule, "judge_%s%s\n",
+				 t->rule ? "rejects_" : "", t->name);
+	}
+	free(h);
+}

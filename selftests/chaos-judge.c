@@ -350,7 +350,8 @@ static void study_file(struct court *c, struct file *f)
 			drop(c, f, r->peer);
 		else if (r->kind == SEND)
 			drop_message(c, f, r);
-		/* A call keeps its file open */
+		/* It is open for a call, and at least until that ends */
+		f->close_lo = max64(f->close_lo, r->begin);
 		f->close_hi = max64(f->close_hi, end_hi(c, r));
 		if (!takes(r) && r->kind != RELEASE)
 			continue;
@@ -396,7 +397,7 @@ static bool study_grants(struct court *c)
 {
 	__u32 unfinished = 0, lost = 0;
 	bool blurred = false;
-	__s64 lo = NEVER, hi = 0, close_hi = 0;
+	__s64 lo = NEVER, hi = 0, close_lo = NEVER, close_hi = 0;
 
 	for (__u64 i = 0; i <= c->grants; i++) {
 		struct hold *hold = &c->hold[i];
@@ -407,11 +408,8 @@ static bool study_grants(struct court *c)
 	}
 	c->hold[0].end_hi = c->h->begin;
 
-	for (__u32 i = 0; i < c->records; i++) {
+	for (__u32 i = 0; i < c->records; i++)
 		c->wait_of[i] = c->ended[i] = NOBODY;
-		if (c->file[c->record[i].file].blurred)
-			blurred = true;
-	}
 
 	/* By file and begin: who has no timeout was granted first */
 	for (__u32 i = 0; c->op[i] != NOBODY; i++) {
@@ -421,10 +419,14 @@ static bool study_grants(struct court *c)
 		if (!takes(r))
 			continue;
 		if (!r->end) {
+			struct file *f = &c->file[r->file];
+
 			unfinished++;
 			lo = min64(lo, r->begin);
 			hi = max64(hi, end_hi(c, r));
-			close_hi = max64(close_hi, c->file[r->file].close_hi);
+			blurred |= f->blurred;
+			close_lo = min64(close_lo, f->close_lo);
+			close_hi = max64(close_hi, f->close_hi);
 			continue;
 		}
 		if (r->ret)
@@ -459,8 +461,9 @@ static bool study_grants(struct court *c)
 			return reject(c, TOKENS,
 				"token %llu is nobody's: %u grants were not told, but %u calls were killed",
 				token_of(c, hold), lost, unfinished);
-		hold->grant_lo = hold->end_lo = lo;
+		hold->grant_lo = lo;
 		hold->grant_hi = hi;
+		hold->end_lo = blurred ? lo : close_lo;
 		hold->end_hi = max64(close_hi, hi);
 		hold->ending = blurred ? EITHER : CLOSED;
 	}
@@ -1180,9 +1183,10 @@ static bool judge_counters(struct court *c)
 				found = true;
 			lo[CONTENDED] += found;
 			hi[CONTENDED] += signals +
-				(found || (w != NOBODY && c->wait[w].waited &&
-					   r->ret != -EDEADLK &&
-					   r->ret != -EBUSY));
+				(r->ret != -EINTR &&
+				 (found ||
+				  (w != NOBODY && c->wait[w].waited &&
+				   r->ret != -EDEADLK && r->ret != -EBUSY)));
 		}
 		lo[TIMED_OUT] += r->ret == -ETIMEDOUT;
 		hi[TIMED_OUT] += r->ret == -ETIMEDOUT;

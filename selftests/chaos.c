@@ -15,8 +15,8 @@
  * With the same seed, each thread decides the same as long as it is answered
  * the same; who runs when is not repeated.
  *
- * To be run alone: others' use of the lock would be in no record. It is not
- * run as any other test is: one that fails leaves nobody behind to judge.
+ * To be run alone: others' use of the lock would be in no record. If a history
+ * is rejected, and TLOCK_CHAOS_LOG names a file, it is written there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -775,7 +775,7 @@ static void slay(struct worker *w)
 	kill(w->pid, SIGKILL);
 }
 
-/* All files and their numbers are alike in number: none of them is lost */
+/* By the ioctl, and the same in sysfs, or else a number that is rejected */
 static struct counters counters_now(int fd)
 {
 	struct counters c;
@@ -899,7 +899,7 @@ static void run_epoch(void)
 			      !history->record[i].end;
 }
 
-/* What was near the fault in time */
+/* The history that was rejected, a line for each call */
 static void print_history(void)
 {
 	const char *path = getenv("TLOCK_CHAOS_LOG");
