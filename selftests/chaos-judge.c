@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -907,18 +908,19 @@ static void study_wait(struct court *c, __u32 i)
 		/* Refused at once */
 		return;
 	}
+	w.at_least = max64(w.at_least, w.end_lo - w.begin_hi);
 	if (c->ended[i] != NOBODY && r->kind == REACQUIRE) {
+		/*
+		 * It took its place when it let go of the lock, or a little
+		 * later by the clock, but nobody can have come between.
+		 */
 		hold = &c->hold[c->ended[i]];
 		w.begin_lo = max64(w.begin_lo, hold->end_lo);
 		w.begin_hi = min64(w.begin_hi, hold->end_hi);
 	}
-	if (w.waited) {
-		w.at_least = max64(w.at_least, w.end_lo - w.begin_hi);
-		w.at_most = w.end_hi - w.begin_lo;
-		if (once && r->end && !r->ret && r->timeout_ns > 0)
-			w.at_most = min64(w.at_most,
-					  r->timeout_ns - r->left_ns);
-	}
+	w.at_most = w.end_hi - w.begin_lo;
+	if (once && r->end && !r->ret && r->timeout_ns > 0)
+		w.at_most = min64(w.at_most, r->timeout_ns - r->left_ns);
 
 	if (w.waited && w.begin_hi < w.end_lo)
 		c->sure[c->sures++] = c->waits;
