@@ -199,6 +199,23 @@ static void accepts_lost_place(void)
 	h->after.count[INTERRUPTED] = 1;
 }
 
+/* A wait that is counted from a while after the hold before it ended */
+static void accepts_late_clock(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	take_it(ACQUIRE, 1, 120, 310, -1, -1, 12);
+	/* Lets 1 in before 310, and waits since 420 at the latest */
+	take_it(REACQUIRE, 0, 300, 520, 1000, 900, 13);
+	add(RELEASE, 1, 500, 505, 0);
+	add(RELEASE, 0, 600, 610, 0);
+	h->after.count[CONTENDED] = h->after.count[YIELDED] = 1;
+	h->after.wait_ns_total = 250;
+	h->after.wait_ns_max = 150;
+	h->after.hold_ns_total = 500;
+	h->after.hold_ns_max = 200;
+}
+
 /*** Lies ***/
 
 static void overlapping_holds(void)
@@ -606,6 +623,7 @@ static const struct test {
 	TEST(accepts_overlapping_calls, ACCEPTED),
 	TEST(accepts_stalled_comer, ACCEPTED),
 	TEST(accepts_lost_place, ACCEPTED),
+	TEST(accepts_late_clock, ACCEPTED),
 	TEST(overlapping_holds, EXCLUSION),
 	TEST(hold_of_the_dead, EXCLUSION),
 	TEST(two_with_a_token, TOKENS),
