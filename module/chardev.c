@@ -15,6 +15,8 @@
 #include <linux/time_namespace.h>
 #include <linux/uaccess.h>
 
+#include <asm/word-at-a-time.h>
+
 #include "compat.h"
 #include "device.h"
 
@@ -45,28 +47,43 @@ static int tlock_close(struct inode *inode, struct file *file)
 /* With a control character, a job could forge a line in a log. */
 static bool tlock_job_valid(const char *job)
 {
+	const char *last = job + TLOCK_JOB_SIZE - 1;
+
 	for (; *job; job++)
-		if (tlock_cntrl(job))
+		if (job == last || tlock_cntrl(job))
 			return false;
 	return true;
 }
 
-/* Reads what the caller says of an argument, and not the rest of it. */
+/*
+ * Reads what the caller says of an argument, and not the rest of it. That it can
+ * be written, too, must be found before the grant.
+ */
 static int tlock_read_arg(struct tlock_acquire *arg,
 			  struct tlock_acquire __user *uarg)
 {
-	long len;
+	const struct word_at_a_time consts = WORD_AT_A_TIME_CONSTANTS;
+	unsigned long __user *from = (unsigned long __user *)uarg->job;
+	unsigned long *to = (unsigned long *)arg->job;
+	unsigned long *end = to + sizeof(arg->job) / sizeof(*to);
+	unsigned long zeros;
 
-	if (copy_from_user(arg, uarg, offsetof(struct tlock_acquire, result)))
+	/* Once opened, user memory costs no more than our own */
+	if (!user_access_begin(uarg, sizeof(*uarg)))
 		return -EFAULT;
-	len = strncpy_from_user(arg->job, uarg->job, sizeof(arg->job));
-	if (len < 0)
-		return len;
-	if (arg->flags || len == sizeof(arg->job) || !tlock_job_valid(arg->job))
-		return -EINVAL;
+	unsafe_get_user(arg->timeout_ns, &uarg->timeout_ns, fault);
+	unsafe_get_user(arg->flags, &uarg->flags, fault);
+	unsafe_put_user(0, &uarg->result, fault);
+	do
+		unsafe_get_user(*to, from++, fault);
+	while (!has_zero(*to, &zeros, &consts) && ++to < end);
+	user_access_end();
 
-	/* An argument that can't be written must be found before the grant */
-	return put_user(0, &uarg->result);
+	return arg->flags || !tlock_job_valid(arg->job) ? -EINVAL : 0;
+
+fault:
+	user_access_end();
+	return -EFAULT;
 }
 
 /* Times are as the clock says in the caller's time namespace. */
@@ -87,8 +104,12 @@ static int tlock_write_arg(struct tlock_acquire __user *uarg,
 {
 	switch (err) {
 	case 0:
-		if (copy_to_user(uarg, arg, offsetof(struct tlock_acquire, job)))
+		if (!user_write_access_begin(uarg, sizeof(*uarg)))
 			return -EFAULT;
+		unsafe_put_user(arg->timeout_ns, &uarg->timeout_ns, fault);
+		unsafe_put_user(arg->result, &uarg->result, fault);
+		unsafe_put_user(arg->token, &uarg->token, fault);
+		user_write_access_end();
 		break;
 	case -ETIMEDOUT:
 		tlock_to_callers_clock(&arg->holder);
@@ -102,13 +123,17 @@ static int tlock_write_arg(struct tlock_acquire __user *uarg,
 		break;
 	}
 	return err;
+
+fault:
+	user_write_access_end();
+	return -EFAULT;
 }
 
 /* TLOCK_IOC_ACQUIRE, or TLOCK_IOC_REACQUIRE if @again */
 static int tlock_ioctl_take(struct tlock_contender *c,
 			    struct tlock_acquire __user *uarg, bool again)
 {
-	struct tlock_acquire arg;
+	struct tlock_acquire arg = {};
 	int err;
 
 	err = tlock_read_arg(&arg, uarg);
@@ -123,6 +148,34 @@ static int tlock_ioctl_take(struct tlock_contender *c,
 	if (err)
 		tlock_decline(c, &arg);
 	return err;
+}
+
+/*
+ * TLOCK_IOC_REACQUIRE where nobody waits: that is to cost next to nothing, and so
+ * reads and writes no more of the argument than it must. Returns whether that
+ * was all.
+ */
+static bool tlock_ioctl_keep(struct tlock_contender *c,
+			     struct tlock_acquire __user *uarg)
+{
+	u64 token = tlock_keep(c);
+	u32 flags;
+	char job;
+
+	if (!token || !user_access_begin(uarg, sizeof(*uarg)))
+		return false;
+	unsafe_get_user(flags, &uarg->flags, no);
+	unsafe_get_user(job, &uarg->job[0], no);
+	if (flags || job)
+		goto no;
+	unsafe_put_user(0, &uarg->result, no);
+	unsafe_put_user(token, &uarg->token, no);
+	user_access_end();
+	return true;
+
+no:
+	user_access_end();
+	return false;
 }
 
 static int tlock_ioctl_status(struct tlock_contender *c,
@@ -151,6 +204,8 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case TLOCK_IOC_RELEASE:
 		return tlock_release(c);
 	case TLOCK_IOC_REACQUIRE:
+		if (tlock_ioctl_keep(c, uarg))
+			return 0;
 		/* Not made again: who does not hold any more must know it */
 		return tlock_ioctl_take(c, uarg, true);
 	case TLOCK_IOC_STATUS:

@@ -34,6 +34,7 @@
  * struct tlock_wait - one wait of a contender, on the stack of who sleeps
  * @task: who sleeps; NULL: the lock was granted
  * @since_ns: when the wait began
+ * @until_ns: when it ended
  * @token: the grant's token
  * @result: what the grant tells, TLOCK_ABANDONED or 0
  *
@@ -44,6 +45,7 @@
 struct tlock_wait {
 	struct task_struct *task;
 	u64 since_ns;
+	u64 until_ns;
 	u64 token;
 	u32 result;
 };
@@ -58,8 +60,8 @@ static u32 tlock_grant(struct tlock_contender *c, u64 now)
 
 	lockdep_assert_held(&lock->mutex);
 	lock->abandoned = false;
-	lock->holder = c;
-	c->token = ++lock->token;
+	WRITE_ONCE(lock->holder, c);
+	WRITE_ONCE(c->token, ++lock->token);
 	c->since_ns = now;
 	return result;
 }
@@ -70,7 +72,8 @@ static void tlock_end_wait(struct tlock_contender *c, u64 now)
 	struct tlock *lock = c->lock;
 	u64 waited = now - c->wait->since_ns;
 
-	lock->waiters--;
+	c->wait->until_ns = now;
+	WRITE_ONCE(lock->waiters, lock->waiters - 1);
 	lock->wait_ns_total += waited;
 	lock->wait_ns_max = max(lock->wait_ns_max, waited);
 	c->wait = NULL;
@@ -108,15 +111,14 @@ static int tlock_hand_over(wait_queue_entry_t *place, unsigned int mode,
 }
 
 /* Ends the holder's grant; the lock goes to who has waited longest, if any. */
-static void tlock_pass_on(struct tlock *lock)
+static void tlock_pass_on(struct tlock *lock, u64 now)
 {
-	u64 now = ktime_get_ns();
 	u64 held = now - lock->holder->since_ns;
 
 	lockdep_assert_held(&lock->mutex);
 	lock->hold_ns_total += held;
 	lock->hold_ns_max = max(lock->hold_ns_max, held);
-	lock->holder = NULL;
+	WRITE_ONCE(lock->holder, NULL);
 	if (lock->waiters)
 		__wake_up(&lock->queue, TASK_NORMAL, 1, &now);
 }
@@ -156,7 +158,7 @@ static void tlock_describe(struct tlock *lock, struct tlock_holder *holder)
 	strscpy_pad(holder->job, c->job, sizeof(holder->job));
 }
 
-/* Notes who it is that asks for the lock, and what for. */
+/* Notes who it is that asks for the lock, and what for; NULL: as before. */
 static void tlock_introduce(struct tlock_contender *c, const char *job)
 {
 	struct task_struct *leader = current->group_leader;
@@ -164,7 +166,7 @@ static void tlock_introduce(struct tlock_contender *c, const char *job)
 
 	if (c->pid != pid) {
 		put_pid(c->pid);
-		c->pid = get_pid(pid);
+		WRITE_ONCE(c->pid, get_pid(pid));
 	}
 	c->uid = current_euid();
 	BUILD_BUG_ON(sizeof(c->comm) != sizeof(leader->comm));
@@ -173,30 +175,8 @@ static void tlock_introduce(struct tlock_contender *c, const char *job)
 	 * of an old and a new name. Its last byte is always NUL.
 	 */
 	data_race(memcpy(c->comm, leader->comm, sizeof(c->comm)));
-	strscpy(c->job, job, sizeof(c->job));
-}
-
-/*
- * Puts @c at the queue's end. Returns -EINPROGRESS if tlock_wait() has to
- * follow once the mutex is dropped, or -ETIMEDOUT if the caller won't wait.
- */
-static int tlock_queue(struct tlock_contender *c, struct tlock_wait *wait,
-		       struct tlock_acquire *arg)
-{
-	struct tlock *lock = c->lock;
-
-	if (!arg->timeout_ns) {
-		lock->timed_out++;
-		tlock_describe(lock, &arg->holder);
-		return -ETIMEDOUT;
-	}
-
-	wait->task = current;
-	wait->since_ns = ktime_get_ns();
-	c->wait = wait;
-	add_wait_queue_exclusive(&lock->queue, &c->place);
-	lock->waiters++;
-	return -EINPROGRESS;
+	if (job)
+		memcpy(c->job, job, sizeof(c->job));
 }
 
 /*
@@ -222,21 +202,40 @@ static int tlock_sleep(struct tlock_wait *wait, ktime_t *deadline)
 	return err;
 }
 
-/* Waits for the grant. Writes the time that is left to @arg. */
-static int tlock_wait(struct tlock_contender *c, struct tlock_wait *wait,
-		      struct tlock_acquire *arg)
+/*
+ * Waits at the queue's end for the grant, if the caller will wait. Writes the
+ * time that is left to @arg. Is called with the mutex held, and drops it.
+ */
+static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
+		      u64 now)
 {
 	struct tlock *lock = c->lock;
+	struct tlock_wait wait;
 	ktime_t deadline;
 	u64 waited;
 	int err;
 
-	deadline = ktime_add_safe(ns_to_ktime(wait->since_ns),
+	lockdep_assert_held(&lock->mutex);
+	if (!arg->timeout_ns) {
+		lock->timed_out++;
+		tlock_describe(lock, &arg->holder);
+		mutex_unlock(&lock->mutex);
+		return -ETIMEDOUT;
+	}
+
+	wait.task = current;
+	wait.since_ns = now;
+	c->wait = &wait;
+	add_wait_queue_exclusive(&lock->queue, &c->place);
+	WRITE_ONCE(lock->waiters, lock->waiters + 1);
+	mutex_unlock(&lock->mutex);
+
+	deadline = ktime_add_safe(ns_to_ktime(wait.since_ns),
 				  ns_to_ktime(arg->timeout_ns));
-	err = tlock_sleep(wait, arg->timeout_ns < 0 ? NULL : &deadline);
+	err = tlock_sleep(&wait, arg->timeout_ns < 0 ? NULL : &deadline);
 	if (err) {
 		mutex_lock(&lock->mutex);
-		if (!wait->task) {
+		if (!wait.task) {
 			/* Granted in the meantime */
 			err = 0;
 		} else {
@@ -253,12 +252,12 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_wait *wait,
 	}
 
 	if (arg->timeout_ns > 0) {
-		waited = ktime_get_ns() - wait->since_ns;
+		waited = wait.until_ns - wait.since_ns;
 		arg->timeout_ns -= min_t(u64, waited, arg->timeout_ns);
 	}
 	if (!err) {
-		arg->token = wait->token;
-		arg->result = wait->result;
+		arg->token = wait.token;
+		arg->result = wait.result;
 	}
 	return err;
 }
@@ -275,8 +274,8 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_wait *wait,
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
 	struct tlock *lock = c->lock;
-	struct tlock_wait wait;
 	int err = 0;
+	u64 now;
 
 	mutex_lock(&lock->mutex);
 	if (lock->holder == c) {
@@ -285,17 +284,38 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 		err = -EBUSY;
 	} else {
 		tlock_introduce(c, arg->job);
+		now = ktime_get_ns();
 		if (lock->holder) {
 			lock->contended++;
-			err = tlock_queue(c, &wait, arg);
-		} else {
-			arg->result = tlock_grant(c, ktime_get_ns());
-			arg->token = c->token;
+			return tlock_wait(c, arg, now);
 		}
+		arg->result = tlock_grant(c, now);
+		arg->token = c->token;
 	}
 	mutex_unlock(&lock->mutex);
+	return err;
+}
 
-	return err == -EINPROGRESS ? tlock_wait(c, &wait, arg) : err;
+/**
+ * tlock_keep - whether a reacquire without a new job has nothing to do
+ * @c: the contender
+ *
+ * Is for calling often, and so looks without the mutex: who began to wait
+ * before the caller could know of it is seen, who does so in this moment may
+ * as well have come after it. The one that asks is shown to others, so another
+ * process than before does have something to do.
+ *
+ * Return: the grant's token if @c holds the lock and nobody waits, or 0: call
+ * tlock_reacquire().
+ */
+u64 tlock_keep(struct tlock_contender *c)
+{
+	struct tlock *lock = c->lock;
+
+	if (READ_ONCE(lock->holder) != c || READ_ONCE(lock->waiters) ||
+	    READ_ONCE(c->pid) != task_tgid(current))
+		return 0;
+	return READ_ONCE(c->token);
 }
 
 /**
@@ -313,26 +333,25 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
 	struct tlock *lock = c->lock;
-	struct tlock_wait wait;
 	int err = 0;
+	u64 now;
 
 	mutex_lock(&lock->mutex);
 	if (lock->holder != c) {
 		err = -EPERM;
 	} else {
-		tlock_introduce(c, *arg->job ? arg->job : c->job);
+		tlock_introduce(c, *arg->job ? arg->job : NULL);
 		if (lock->waiters) {
+			now = ktime_get_ns();
 			lock->yielded++;
-			tlock_pass_on(lock);
-			err = tlock_queue(c, &wait, arg);
-		} else {
-			arg->result = 0;
-			arg->token = c->token;
+			tlock_pass_on(lock, now);
+			return tlock_wait(c, arg, now);
 		}
+		arg->result = 0;
+		arg->token = c->token;
 	}
 	mutex_unlock(&lock->mutex);
-
-	return err == -EINPROGRESS ? tlock_wait(c, &wait, arg) : err;
+	return err;
 }
 
 /**
@@ -348,7 +367,7 @@ int tlock_release(struct tlock_contender *c)
 
 	mutex_lock(&lock->mutex);
 	if (lock->holder == c)
-		tlock_pass_on(lock);
+		tlock_pass_on(lock, ktime_get_ns());
 	else
 		err = -EPERM;
 	mutex_unlock(&lock->mutex);
@@ -370,7 +389,7 @@ void tlock_decline(struct tlock_contender *c, const struct tlock_acquire *arg)
 	/* Unless another thread has ended that grant in the meantime */
 	if (lock->holder == c && c->token == arg->token) {
 		lock->abandoned = arg->result & TLOCK_ABANDONED;
-		tlock_pass_on(lock);
+		tlock_pass_on(lock, ktime_get_ns());
 	}
 	mutex_unlock(&lock->mutex);
 }
@@ -435,7 +454,7 @@ void tlock_leave(struct tlock_contender *c)
 	if (lock->holder == c) {
 		lock->abandoned = true;
 		lock->abandonments++;
-		tlock_pass_on(lock);
+		tlock_pass_on(lock, ktime_get_ns());
 	}
 	mutex_unlock(&lock->mutex);
 	put_pid(c->pid);

@@ -82,6 +82,7 @@ void tlock_look(struct tlock *lock, struct tlock_status *status);
 void tlock_enter(struct tlock_contender *c, struct tlock *lock);
 void tlock_leave(struct tlock_contender *c);
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg);
+u64 tlock_keep(struct tlock_contender *c);
 int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg);
 int tlock_release(struct tlock_contender *c);
 void tlock_decline(struct tlock_contender *c, const struct tlock_acquire *arg);
