@@ -226,7 +226,8 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	wait.task = current;
 	wait.since_ns = now;
 	c->wait = &wait;
-	add_wait_queue_exclusive(&lock->queue, &c->place);
+	/* Without the queue's own lock: the mutex guards it */
+	__add_wait_queue_entry_tail_exclusive(&lock->queue, &c->place);
 	WRITE_ONCE(lock->waiters, lock->waiters + 1);
 	mutex_unlock(&lock->mutex);
 
@@ -239,7 +240,7 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 			/* Granted in the meantime */
 			err = 0;
 		} else {
-			remove_wait_queue(&lock->queue, &c->place);
+			__remove_wait_queue(&lock->queue, &c->place);
 			tlock_end_wait(c, ktime_get_ns());
 			if (err == -ETIMEDOUT) {
 				lock->timed_out++;
