@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * fairness LOCK CONTENDERS SECONDS: contenders that want a lock all the time,
+ * and what each of them gets.
+ */
+#include <err.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "locks.h"
+
+struct agent {
+	struct contender c;
+	long grants;
+	uint64_t longest;
+};
+
+static const struct lock *lock;
+static uint64_t end;
+
+static void *hammer(void *arg)
+{
+	struct agent *agent = arg;
+	uint64_t asked = now();
+	uint64_t got;
+
+	while (asked < end) {
+		lock->acquire(&agent->c);
+		got = now();
+		if (got < end)
+			agent->grants++;
+		if (got - asked > agent->longest)
+			agent->longest = got - asked;
+		lock->release(&agent->c);
+		asked = now();
+	}
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	double sum = 0, squares = 0, min = 1e18, max = 0, longest = 0;
+	pthread_t *threads;
+	struct agent *agents;
+	int count;
+
+	if (argc != 4)
+		errx(2, "usage: fairness LOCK CONTENDERS SECONDS");
+	lock = lock_named(argv[1]);
+	if (lock->make())
+		return 0;
+	count = atoi(argv[2]);
+	agents = calloc(count, sizeof(*agents));
+	threads = calloc(count, sizeof(*threads));
+	/* All of them are made before one begins */
+	lock->enter(&agents->c);
+	lock->acquire(&agents->c);
+	end = now() + atof(argv[3]) * 1e9;
+	for (int i = 1; i < count; i++) {
+		lock->enter(&agents[i].c);
+		check(-pthread_create(threads + i, NULL, hammer, agents + i),
+		      "pthread_create");
+	}
+	lock->release(&agents->c);
+	hammer(agents);
+	for (int i = 1; i < count; i++)
+		pthread_join(threads[i], NULL);
+
+	for (int i = 0; i < count; i++) {
+		double n = agents[i].grants;
+
+		sum += n;
+		squares += n * n;
+		min = n < min ? n : min;
+		max = n > max ? n : max;
+		if (agents[i].longest > longest)
+			longest = agents[i].longest;
+	}
+	/* Jain's index: 1 if all got the same, 1 / count if one got all */
+	figure(sum * sum / (count * squares), "fairness/%s/jain", argv[1]);
+	figure(min, "fairness/%s/fewest", argv[1]);
+	figure(max, "fairness/%s/most", argv[1]);
+	figure(longest / 1e6, "fairness/%s/longest-ms", argv[1]);
+	return 0;
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * How much kernel memory an open contender takes beyond what any open file
+ * does, and a waiter beyond what any sleeping thread does: all slab caches
+ * together, with many of them and with as many of the other.
+ */
+#include <err.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "locks.h"
+
+enum { FILES = 10000, WAITERS = 1000, STACK = 32768 };
+
+static double slab_bytes(void)
+{
+	FILE *file = fopen("/proc/slabinfo", "r");
+	double sum = 0;
+	double objects, size;
+	char line[512];
+
+	if (!file)
+		err(1, "/proc/slabinfo");
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "%*s %*u %lf %lf", &objects, &size) == 2)
+			sum += objects * size;
+	fclose(file);
+	return sum;
+}
+
+static double open_many(const char *path)
+{
+	static int fds[FILES];
+	double before = slab_bytes();
+	double after;
+
+	for (int i = 0; i < FILES; i++)
+		fds[i] = check(open(path, O_RDWR), path);
+	after = slab_bytes();
+	for (int i = 0; i < FILES; i++)
+		close(fds[i]);
+	return (after - before) / FILES;
+}
+
+static int event;
+static struct contender contenders[WAITERS];
+static atomic_int waiting;
+
+static void *wait_for_lock(void *c)
+{
+	waiting++;
+	locks->acquire(c);
+	return NULL;
+}
+
+static void *wait_for_event(void *c)
+{
+	uint64_t word;
+
+	waiting++;
+	check(read(event, &word, sizeof(word)), "read");
+	return NULL;
+}
+
+static double wait_many(void *(*wait)(void *))
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	double before = slab_bytes();
+
+	waiting = 0;
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK);
+	for (int i = 0; i < WAITERS; i++)
+		check(-pthread_create(&thread, &attr, wait, contenders + i),
+		      "pthread_create");
+	while (waiting < WAITERS)
+		usleep(1000);
+	usleep(100000);
+	return (slab_bytes() - before) / WAITERS;
+}
+
+int main(void)
+{
+	struct rlimit files = { 2 * FILES, 2 * FILES };
+	struct contender holder;
+	double event_bytes;
+
+	check(setrlimit(RLIMIT_NOFILE, &files), "RLIMIT_NOFILE");
+	/* The table of files grows, and what is cached is */
+	open_many("/dev/null");
+	usleep(500000);
+	figure(open_many(DEVICE) - open_many("/dev/null"),
+	       "memory/contender-bytes");
+
+	event = check(eventfd(0, 0), "eventfd");
+	locks->enter(&holder);
+	locks->acquire(&holder);
+	for (int i = 0; i < WAITERS; i++)
+		locks->enter(contenders + i);
+	/* The first ones find what was freed */
+	wait_many(wait_for_event);
+	event_bytes = wait_many(wait_for_event);
+	figure(wait_many(wait_for_lock) - event_bytes, "memory/waiter-bytes");
+	_exit(0);
+}

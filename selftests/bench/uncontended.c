@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * uncontended [LOCK...]: what a lock costs that nobody else wants: a pair of acquire and release, a
+ * reacquire, a try to acquire what another one holds. Of these locks only, or all.
+ *
+ * The least of many batches counts: that is one which no interrupt fell into.
+ * The cost of the loop and of the call by a pointer, measured with a function
+ * that does nothing, is taken off; that of the C library's wrapper of the
+ * system call is not, since programs pay it too.
+ */
+#include <err.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "locks.h"
+
+enum { BATCHES = 30, OPS = 200 };
+
+static void nothing(struct contender *c)
+{
+}
+
+/* Not made for one pair of functions, so that the loop is always the same */
+__attribute__((noipa))
+static double cost_with_loop(void (*first)(struct contender *c),
+			     void (*second)(struct contender *c),
+			     struct contender *c)
+{
+	uint64_t least = UINT64_MAX;
+	uint64_t start, took;
+
+	for (int batch = 0; batch < BATCHES; batch++) {
+		start = now();
+		for (int op = 0; op < OPS; op++) {
+			first(c);
+			second(c);
+		}
+		took = now() - start;
+		if (took < least)
+			least = took;
+	}
+	return (double)least / OPS;
+}
+
+static double cost(void (*first)(struct contender *c),
+		   void (*second)(struct contender *c), struct contender *c)
+{
+	return cost_with_loop(first, second, c) -
+	       cost_with_loop(nothing, nothing, c);
+}
+
+static void try(struct contender *c)
+{
+	c->arg.timeout_ns = 0;
+	if (!ioctl(c->fd, TLOCK_IOC_ACQUIRE, &c->arg) || errno != ETIMEDOUT)
+		errx(1, "a lock that is held was not refused");
+}
+
+int main(int argc, char **argv)
+{
+	struct contender holder, c;
+	const struct lock *lock;
+
+	locks->enter(&holder);
+	figure(cost(null_ioctl, nothing, &holder), "null-ioctl");
+	figure(cost(null_ioctl, null_ioctl, &holder), "null-ioctl/two");
+
+	for (lock = locks; lock->name; lock++) {
+		bool wanted = argc == 1;
+
+		for (int i = 1; i < argc; i++)
+			wanted |= !strcmp(lock->name, argv[i]);
+		if (!wanted || lock->make())
+			continue;
+		lock->enter(&c);
+		figure(cost(lock->acquire, lock->release, &c), "pair/%s",
+		       lock->name);
+		if (lock->again) {
+			lock->acquire(&c);
+			figure(cost(lock->again, nothing, &c), "reacquire/%s",
+			       lock->name);
+			lock->release(&c);
+		}
+	}
+
+	locks->acquire(&holder);
+	locks->enter(&c);
+	figure(cost(try, nothing, &c), "try-held/tlock");
+	return 0;
+}
