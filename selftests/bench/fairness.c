@@ -5,6 +5,7 @@
  */
 #include <err.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -17,14 +18,19 @@ struct agent {
 };
 
 static const struct lock *lock;
+static atomic_int waiting;
 static uint64_t end;
 
 static void *hammer(void *arg)
 {
 	struct agent *agent = arg;
-	uint64_t asked = now();
-	uint64_t got;
+	uint64_t asked, got;
 
+	/* They all begin when the first one lets go */
+	waiting++;
+	lock->acquire(&agent->c);
+	lock->release(&agent->c);
+	asked = now();
 	while (asked < end) {
 		lock->acquire(&agent->c);
 		got = now();
@@ -42,6 +48,7 @@ int main(int argc, char **argv)
 {
 	double sum = 0, squares = 0, min = 1e18, max = 0, longest = 0;
 	pthread_t *threads;
+	struct contender first;
 	struct agent *agents;
 	int count;
 
@@ -53,18 +60,19 @@ int main(int argc, char **argv)
 	count = atoi(argv[2]);
 	agents = calloc(count, sizeof(*agents));
 	threads = calloc(count, sizeof(*threads));
-	/* All of them are made before one begins */
-	lock->enter(&agents->c);
-	lock->acquire(&agents->c);
-	end = now() + atof(argv[3]) * 1e9;
-	for (int i = 1; i < count; i++) {
+	lock->enter(&first);
+	lock->acquire(&first);
+	for (int i = 0; i < count; i++) {
 		lock->enter(&agents[i].c);
 		check(-pthread_create(threads + i, NULL, hammer, agents + i),
 		      "pthread_create");
 	}
-	lock->release(&agents->c);
-	hammer(agents);
-	for (int i = 1; i < count; i++)
+	while (waiting < count)
+		usleep(1000);
+	usleep(10000);
+	end = now() + atof(argv[3]) * 1e9;
+	lock->release(&first);
+	for (int i = 0; i < count; i++)
 		pthread_join(threads[i], NULL);
 
 	for (int i = 0; i < count; i++) {
