@@ -187,6 +187,57 @@ TEST_F(memory, g10_stalled_when_granted)
 }
 
 /*
+ * A thread is stalled between the grant and its return, and meanwhile another
+ * one ends that grant by the same file. Who is granted the lock after that, be
+ * it the same file again, keeps it when the stalled thread finds that its own
+ * grant cannot be told.
+ */
+#define STALL_UNTIL_GRANTED_TO(next_fd) do {				\
+	struct tlock_acquire __arg = ask(LONG, "stalled");		\
+	struct uffdio_range __range = {					\
+		.start = (uintptr_t)self->trap.second,			\
+		.len = self->trap.page,					\
+	};								\
+	__u64 __token;							\
+									\
+	ASSERT_EQ(0, serve(&self->trap, &__arg, sizeof(__arg)));	\
+	take(self->fd, "holder");					\
+	stalled = call_with(fd, acquire, (void *)self->trap.second);	\
+	ASSERT_TRUE(await_waiters(self->fd, 1));			\
+	ASSERT_EQ(0, spring(&self->trap));				\
+	ASSERT_EQ(0, release(self->fd));				\
+	ASSERT_TRUE(trapped(&self->trap));				\
+									\
+	ASSERT_EQ(0, release(fd));					\
+	__token = take(next_fd, "next");				\
+	ASSERT_EQ(0, munmap(self->trap.second, self->trap.page));	\
+	ASSERT_EQ(0, ioctl(self->trap.uffd, UFFDIO_WAKE, &__range));	\
+	ASSERT_EQ(-EFAULT, result(stalled));				\
+	EXPECT_EQ(__token, look(self->fd).holder.token);		\
+	EXPECT_EQ(0, release(next_fd));					\
+} while (0)
+
+TEST_F(memory, g7_declines_no_later_grant_of_its_file)
+{
+	struct call *stalled;
+	int fd = contender();
+
+	NEED_TRAP();
+	STALL_UNTIL_GRANTED_TO(fd);
+	close(fd);
+}
+
+TEST_F(memory, g7_declines_no_grant_of_another)
+{
+	struct call *stalled;
+	int fd = contender();
+
+	NEED_TRAP();
+	STALL_UNTIL_GRANTED_TO(self->fd);
+	close(fd);
+}
+
+/*
  * Between the failure and its return, the lock goes on to others; the caller
  * is told who was in the way when it gave up, all the same.
  */

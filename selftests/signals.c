@@ -4,7 +4,9 @@
  * rules, with the time it had left; a reacquire never does.
  */
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "tlock_test.h"
 
@@ -284,6 +286,30 @@ TEST_F(tlock, g9_ignored_signal)
 	close(waiter->fd);
 }
 
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+/* An acquire that a signal ends after a millisecond, as precisely as a timer */
+static int acquire_interrupted(int fd, struct tlock_acquire *arg)
+{
+	struct itimerspec in = { .it_value.tv_nsec = MSEC };
+	struct sigevent event = {
+		.sigev_notify = SIGEV_THREAD_ID,
+		.sigev_signo = SIGUSR1,
+		.sigev_notify_thread_id = syscall(SYS_gettid),
+	};
+	timer_t timer;
+	int ret;
+
+	if (timer_create(CLOCK_MONOTONIC, &event, &timer) ||
+	    timer_settime(timer, 0, &in, NULL))
+		die("no timer");
+	ret = acquire(fd, arg);
+	timer_delete(timer);
+	return ret;
+}
+
 /*
  * A signal that meets the grant: either the waiter has the lock and says so,
  * or it fails and the lock is free. The release comes later after each grant,
@@ -291,19 +317,18 @@ TEST_F(tlock, g9_ignored_signal)
  */
 TEST_F(tlock, g9_signal_meets_hand_over)
 {
+	__s64 delay = MSEC, end = now() + 4 * SEC;
+	__u64 token, contended = self->before.contended;
 	int fd = contender(), rounds = 0, granted = 0;
-	__s64 delay = 0, end = now() + 3 * SEC;
 	struct call *waiter;
-	__u64 token;
 
 	handle(0);
-	while (rounds++ < 500 && now() < end) {
+	while (rounds++ < 1000 && now() < end) {
 		take(self->fd, "holder");
-		waiter = call(fd, acquire, FOREVER, "waiter");
-		ASSERT_TRUE(await_waiters(self->fd, 1));
-		ASSERT_TRUE(await_asleep(waiter->tid));
-		send_signal(waiter, SIGUSR1);
-		for (__s64 until = now() + delay; now() < until;)
+		waiter = call(fd, acquire_interrupted, FOREVER, "waiter");
+		/* It is there, or has been */
+		ASSERT_TRUE(await_contended(fd, ++contended));
+		while (now() < waiter->begun + delay)
 			;
 		ASSERT_EQ(0, release(self->fd));
 		token = look(fd).holder.token;
@@ -315,7 +340,7 @@ TEST_F(tlock, g9_signal_meets_hand_over)
 			ASSERT_EQ(0, release(fd));
 			break;
 		case -EINTR:
-			delay -= delay ? 3 * USEC : 0;
+			delay -= 3 * USEC;
 			ASSERT_EQ(0, token);
 			ASSERT_EQ(-EPERM, release(fd));
 			break;

@@ -2,6 +2,8 @@
 /*
  * Guarantee 8: every grant has a token, a number per lock that only grows.
  */
+#include <sched.h>
+
 #include "tlock_test.h"
 
 TEST_F(tlock, g8_each_grant_has_the_next_token)
@@ -76,6 +78,73 @@ TEST_F(tlock, g8_token_outlives_its_file)
 	EXPECT_EQ(token + 1, next);
 	EXPECT_EQ(0, release(fd));
 	self->fd = fd;
+}
+
+static void run_on(pid_t tid, int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	if (sched_setaffinity(tid, sizeof(cpus), &cpus))
+		die("no CPU %d", cpu);
+}
+
+/* Keeps CPU 1 from everybody else. */
+static atomic_int hogging;
+
+static int hog(int fd, struct tlock_acquire *arg)
+{
+	struct sched_param priority = { .sched_priority = 1 };
+
+	run_on(0, 1);
+	if (sched_setscheduler(0, SCHED_FIFO, &priority))
+		die("no real-time priority");
+	atomic_store(&hogging, 1);
+	while (atomic_load(&hogging))
+		;
+	return 0;
+}
+
+/*
+ * A waiter is told of its own grant, even if another thread has released the
+ * lock and taken it again by the same file before the waiter has run.
+ */
+TEST_F(tlock, g8_late_waiter_is_told_its_own_token)
+{
+	struct tlock_acquire arg = ask(0, "again");
+	struct agent *mortal = agent();
+	struct call *waiter, *hogger;
+	int fd = contender();
+	__u64 token;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		SKIP(return, "this takes two CPUs");
+	token = agent_take(mortal, "mortal");
+	waiter = call(fd, acquire, LONG, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_TRUE(await_asleep(waiter->tid));
+	run_on(waiter->tid, 1);
+	run_on(mortal->pid, 0);
+	hogger = call(-1, hog, 0, "");
+	run_on(0, 0);
+	ASSERT_TRUE(await_value(&hogging, 1));
+
+	agent_kill(mortal);
+	ASSERT_EQ(token + 1, look(fd).holder.token);
+	ASSERT_EQ(0, release(fd));
+	ASSERT_EQ(0, acquire(fd, &arg));
+	EXPECT_EQ(token + 2, arg.token);
+	EXPECT_EQ(0, arg.result);
+
+	atomic_store(&hogging, 0);
+	ASSERT_EQ(0, result(hogger));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(token + 1, waiter->arg->token);
+	EXPECT_EQ(TLOCK_ABANDONED, waiter->arg->result);
+	EXPECT_EQ(token + 2, look(fd).holder.token);
+	EXPECT_EQ(0, release(fd));
+	close(fd);
 }
 
 TEST_HARNESS_MAIN
