@@ -135,6 +135,20 @@ TEST_F(misuse, unmapped_page)
 	EXPECT_UNCHANGED();
 }
 
+/* Of these, all is there but the start. */
+TEST_F(misuse, unmapped_start)
+{
+	struct tlock_acquire arg = ask(0, "job");
+	size_t missing = offsetof(struct tlock_acquire, result);
+	char *start = self->pages + self->page;
+
+	memcpy(start - missing, &arg, sizeof(arg));
+	ASSERT_EQ(0, munmap(self->pages, self->page));
+	EXPECT_REFUSED(-EFAULT, at(start - missing));
+	EXPECT_EQ(-EFAULT, status(self->fd, (void *)(start - missing)));
+	EXPECT_UNCHANGED();
+}
+
 TEST_F(misuse, inaccessible_page)
 {
 	ASSERT_EQ(0, mprotect(self->pages, self->page, PROT_NONE));

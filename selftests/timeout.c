@@ -194,7 +194,10 @@ TEST_F(tlock, g3_time_left_is_written_back)
 	EXPECT_EQ(0, arg.result);
 	EXPECT_EQ(look(self->fd).holder.token, arg.token);
 	EXPECT_TRUE(poisoned(&arg.holder, sizeof(arg.holder)));
+	/* What is only read is left alone, to its last byte */
 	EXPECT_STREQ("alone", arg.job);
+	EXPECT_TRUE(poisoned(arg.job + sizeof("alone"),
+			     sizeof(arg.job) - sizeof("alone")));
 	EXPECT_EQ(0, release(self->fd));
 }
 
