@@ -6,6 +6,7 @@
  * under its mutex: a page fault that is served in user space stalls its caller
  * and nobody else.
  */
+#include <linux/cdev.h>
 #include <linux/compat.h>
 #include <linux/fs.h>
 #include <linux/module.h>
@@ -20,16 +21,36 @@
 #include "compat.h"
 #include "device.h"
 
+/* Everybody may look; who may take the lock is for the host to say. */
+static char *tlock_devnode(TLOCK_DEVNODE_CONST struct device *dev,
+			   umode_t *mode)
+{
+	if (mode)
+		*mode = 0644;
+	return NULL;
+}
+
+static struct class tlock_class = {
+	.name = "tlock",
+	.dev_groups = tlock_groups,
+	.devnode = tlock_devnode,
+};
+
 static int tlock_open(struct inode *inode, struct file *file)
 {
-	struct tlock_device *tdev =
-		container_of(inode->i_cdev, struct tlock_device, cdev);
 	struct tlock_contender *c;
+	struct device *dev;
 
+	/* The file's reference to the lock */
+	dev = class_find_device_by_devt(&tlock_class, inode->i_rdev);
+	if (!dev)
+		return -ENXIO;
 	c = kzalloc(sizeof(*c), GFP_KERNEL_ACCOUNT);
-	if (!c)
+	if (!c) {
+		put_device(dev);
 		return -ENOMEM;
-	tlock_enter(c, &tdev->lock);
+	}
+	tlock_enter(c, &container_of(dev, struct tlock_device, dev)->lock);
 	file->private_data = c;
 	return nonseekable_open(inode, file);
 }
@@ -38,9 +59,12 @@ static int tlock_open(struct inode *inode, struct file *file)
 static int tlock_close(struct inode *inode, struct file *file)
 {
 	struct tlock_contender *c = file->private_data;
+	struct tlock_device *tdev =
+		container_of(c->lock, struct tlock_device, lock);
 
 	tlock_leave(c);
 	kfree(c);
+	put_device(&tdev->dev);
 	return 0;
 }
 
@@ -223,22 +247,9 @@ static const struct file_operations tlock_fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 };
 
-/* Everybody may look; who may take the lock is for the host to say. */
-static char *tlock_devnode(TLOCK_DEVNODE_CONST struct device *dev,
-			   umode_t *mode)
-{
-	if (mode)
-		*mode = 0644;
-	return NULL;
-}
-
-static struct class tlock_class = {
-	.name = "tlock",
-	.dev_groups = tlock_groups,
-	.devnode = tlock_devnode,
-};
-
 static dev_t tlock_devt;
+/* All locks' */
+static struct cdev tlock_cdev;
 static struct tlock_device *tlock_first;
 
 static void tlock_device_release(struct device *dev)
@@ -261,12 +272,10 @@ static struct tlock_device *tlock_device_create(dev_t devt, const char *name)
 	tdev->dev.release = tlock_device_release;
 	/* No hardware: no power/ folder among the lock's values */
 	device_set_pm_not_required(&tdev->dev);
-	cdev_init(&tdev->cdev, &tlock_fops);
-	tdev->cdev.owner = THIS_MODULE;
 
 	err = dev_set_name(&tdev->dev, "%s", name);
 	if (!err)
-		err = cdev_device_add(&tdev->cdev, &tdev->dev);
+		err = device_add(&tdev->dev);
 	if (err) {
 		put_device(&tdev->dev);
 		return ERR_PTR(err);
@@ -276,8 +285,7 @@ static struct tlock_device *tlock_device_create(dev_t devt, const char *name)
 
 static void tlock_device_destroy(struct tlock_device *tdev)
 {
-	cdev_device_del(&tdev->cdev, &tdev->dev);
-	put_device(&tdev->dev);
+	device_unregister(&tdev->dev);
 }
 
 static int __init tlock_module_init(void)
@@ -290,13 +298,20 @@ static int __init tlock_module_init(void)
 	err = alloc_chrdev_region(&tlock_devt, 0, 1, "tlock");
 	if (err)
 		goto unregister_class;
+	cdev_init(&tlock_cdev, &tlock_fops);
+	tlock_cdev.owner = THIS_MODULE;
+	err = cdev_add(&tlock_cdev, tlock_devt, 1);
+	if (err)
+		goto unregister_region;
 	tlock_first = tlock_device_create(tlock_devt, "tlock");
 	if (IS_ERR(tlock_first)) {
 		err = PTR_ERR(tlock_first);
-		goto unregister_region;
+		goto del_cdev;
 	}
 	return 0;
 
+del_cdev:
+	cdev_del(&tlock_cdev);
 unregister_region:
 	unregister_chrdev_region(tlock_devt, 1);
 unregister_class:
@@ -307,6 +322,7 @@ unregister_class:
 static void __exit tlock_module_exit(void)
 {
 	tlock_device_destroy(tlock_first);
+	cdev_del(&tlock_cdev);
 	unregister_chrdev_region(tlock_devt, 1);
 	class_unregister(&tlock_class);
 }

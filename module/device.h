@@ -2,20 +2,18 @@
 #ifndef TLOCK_DEVICE_H
 #define TLOCK_DEVICE_H
 
-#include <linux/cdev.h>
 #include <linux/device.h>
 
 #include "lock.h"
 
 /**
- * struct tlock_device - a lock with its character device and sysfs folder
- * @dev: the device; its last reference frees all of this
- * @cdev: the character device; each open file holds a reference to @dev by it
+ * struct tlock_device - a lock with its device and sysfs folder
+ * @dev: the device; each open file has a reference, and the last frees all of
+ *	this
  * @lock: the lock
  */
 struct tlock_device {
 	struct device dev;
-	struct cdev cdev;
 	struct tlock lock;
 };
 
