@@ -60,9 +60,10 @@ static u32 tlock_grant(struct tlock_contender *c, u64 now)
 
 	lockdep_assert_held(&lock->mutex);
 	lock->abandoned = false;
-	WRITE_ONCE(lock->holder, c);
-	WRITE_ONCE(c->token, ++lock->token);
 	c->since_ns = now;
+	WRITE_ONCE(c->token, ++lock->token);
+	/* Pairs with the load in tlock_keep(): no holder with an older token */
+	smp_store_release(&lock->holder, c);
 	return result;
 }
 
@@ -313,7 +314,8 @@ u64 tlock_keep(struct tlock_contender *c)
 {
 	struct tlock *lock = c->lock;
 
-	if (READ_ONCE(lock->holder) != c || READ_ONCE(lock->waiters) ||
+	/* Pairs with the store in tlock_grant() */
+	if (smp_load_acquire(&lock->holder) != c || READ_ONCE(lock->waiters) ||
 	    READ_ONCE(c->pid) != task_tgid(current))
 		return 0;
 	return READ_ONCE(c->token);
