@@ -8,6 +8,9 @@ all: modules
 
 # The module for the running kernel, or the one whose headers are in KDIR
 modules modules_install:
+	@[ -e $(KDIR) ] || { echo "$(KDIR) is missing: install the" \
+		"kernel's headers (Debian: linux-headers-$$(uname -r))" >&2; \
+		exit 1; }
 	$(MAKE) -C $(KDIR) M=$(CURDIR) $@
 
 check:
