@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What is wrong, and what to do: module, device or permission."""
 import os
+import stat
 import subprocess
+import tempfile
 import unittest
 
 import ktap  # first: finds this tree's package
 import tlock
 from tlock import TimeoutLock
-from helper import TestCase
+from helper import Call, TestCase
 
 
 class Errors(TestCase):
@@ -20,13 +22,61 @@ class Errors(TestCase):
             self.assertIn(text, str(caught.exception))
             self.assertEqual(caught.exception.filename, path)
 
+    def in_child(self, function):
+        """Runs function() in a forked child, where it must not raise"""
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                function()
+                status = 0
+            finally:
+                os._exit(status)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+
     def test_no_such_lock(self):
         self.assert_explains(FileNotFoundError, "it has tlock",
                              "/dev/tlock-nowhere")
+        # Nor is there one behind a device file that was left
+        device = os.stat("/dev/tlock").st_rdev
+        stale = os.makedev(os.major(device), os.minor(device) + 1000)
+        os.mknod("/dev/tlock-stale", stat.S_IFCHR | 0o600, stale)
+        self.addCleanup(os.unlink, "/dev/tlock-stale")
+        self.assert_explains(FileNotFoundError, "it has tlock",
+                             "/dev/tlock-stale")
 
     def test_not_a_lock(self):
         self.assert_explains(OSError, "not a tlock device", "/dev/null")
         self.assert_explains(OSError, "not a tlock device", "/dev")
+        self.assert_explains(OSError, "not a tlock device", __file__)
+
+    def test_fifo_is_not_opened(self):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(os.rmdir, folder)
+        path = folder + "/fifo"
+        os.mkfifo(path)
+        self.addCleanup(os.unlink, path)
+        # That would let this one go on
+        other = Call(os.open, path, os.O_WRONLY)
+        self.assert_explains(OSError, "not a tlock device", path)
+        self.assertTrue(other.is_alive())
+        os.close(os.open(path, os.O_RDONLY))
+        os.close(other.result())
+
+    def test_terminal_does_not_become_ours(self):
+        main, side = os.openpty()
+        self.addCleanup(os.close, main)
+        self.addCleanup(os.close, side)
+
+        def child():
+            os.setsid()
+            self.assert_explains(OSError, "not a tlock device",
+                                 os.ttyname(side))
+            # There is none
+            with self.assertRaises(OSError):
+                os.open("/dev/tty", os.O_RDWR)
+
+        self.in_child(child)
 
     def test_device_missing(self):
         os.rename("/dev/tlock", "/dev/tlock.away")
@@ -36,21 +86,16 @@ class Errors(TestCase):
             os.rename("/dev/tlock.away", "/dev/tlock")
 
     def test_permission_lacking(self):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-                self.assert_explains(PermissionError, "permission is lacking",
-                                     calls=[TimeoutLock])
-                # Looking needs none
-                tlock.status()
-                status = 0
-            finally:
-                os._exit(status)
-        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        def child():
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            self.assert_explains(PermissionError, "permission is lacking",
+                                 calls=[TimeoutLock])
+            # Looking needs none
+            tlock.status()
+
+        self.in_child(child)
 
     @unittest.skipUnless(os.environ.get("TLOCK_KO"), "needs TLOCK_KO")
     def test_module_not_loaded(self):

@@ -181,6 +181,15 @@ def device_path(lock: PathLike) -> str:
     return "/dev/tlock-" + name
 
 
+def _open(path: str, flags: int) -> int:
+    """Opens a device; what turns out to be no lock is not disturbed."""
+    # To open a FIFO may block, and would let its other end go on
+    if not stat.S_ISCHR(os.stat(path).st_mode):
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY), path)
+    # A terminal can block here, and become ours
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
 class Contender(io.FileIO):
     """An open file of a lock's device, which can hold the lock once.
 
@@ -195,8 +204,9 @@ class Contender(io.FileIO):
 
     def __init__(self, path: str, mode: str) -> None:
         try:
-            super().__init__(path, mode)
+            super().__init__(path, mode, opener=_open)
             self.look()
+            os.set_blocking(self.fileno(), True)
         except OSError as error:
             raise _explain(error, path) from None
 
@@ -275,10 +285,13 @@ def _explain(error: OSError, path: str) -> OSError:
     number = error.errno or 0
     locks = _locks()
     name = os.path.basename(path)
-    if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV) and locks is None:
+    # A device file may be there without the device, as in a container
+    if number in (errno.ENXIO, errno.ENODEV):
+        number = errno.ENOENT
+    if number == errno.ENOENT and locks is None:
         text = ("the kernel module tlock is not loaded; load it with "
                 "\"modprobe tlock\"")
-    elif number in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+    elif number == errno.ENOENT:
         assert locks is not None
         if name in locks:
             text = ("the device is missing here, though the module is loaded "
