@@ -797,6 +797,10 @@ test_completion() {
 	completes 'tlock status -o J' JOB
 	completes 'tlock status -o LOCK,wai' 'LOCK,WAITERS LOCK,WAIT-TOTAL LOCK,WAIT-MAX'
 	completes 'tlock list --output +hel' +HELD
+	completes 'tlock list --output = +hel' +HELD
+	completes 'tlock run --device =' tlock
+	completes 'tlock run --device = tl' tlock
+	PATH=/usr/bin completes 'tlock run --device = tlock printen' printenv
 	# COMMAND's own words
 	: >some-file
 	completes 'tlock run -w 3 -- cat some-' some-file
