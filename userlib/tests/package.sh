@@ -44,8 +44,11 @@ installs() {
 	for file in "$include"/{tlock.h,tlock.hpp,linux/tlock.h} \
 		"$lib"/{libtlock.a,libtlock.so,libtlock.so.1} \
 		"$lib/pkgconfig/libtlock.pc" \
-		"$root"/usr/share/man/man3/{libtlock,tlock_open}.3; do
-		[[ -s $file ]] || { echo "$file: missing"; return 1; }
+		"$root"/usr/share/man/man3/{libtlock,tlock_open}.3 \
+		"$root"/usr/bin/tlock "$root"/usr/share/man/man{1/tlock.1,4/tlock.4} \
+		"$root/usr/share/bash-completion/completions/tlock" \
+		"$root"/usr/lib/python3/dist-packages/tlock/{__init__.py,py.typed}; do
+		[[ -e $file ]] || { echo "$file: missing"; return 1; }
 	done
 }
 
