@@ -205,7 +205,9 @@ class Contender(io.FileIO):
     def __init__(self, path: str, mode: str) -> None:
         try:
             super().__init__(path, mode, opener=_open)
-            self.look()
+            # Other drivers have all sorts of errors for what they don't know
+            if self.ioctl(STATUS, StatusStruct()):
+                raise self.error(errno.ENOTTY)
             os.set_blocking(self.fileno(), True)
         except OSError as error:
             raise _explain(error, path) from None
@@ -309,7 +311,7 @@ def _explain(error: OSError, path: str) -> OSError:
         text = ("permission is lacking: the container or service may not use "
                 "this device; allow it (docker run --device, or systemd's "
                 "DeviceAllow=)")
-    elif number in (errno.ENOTTY, errno.EINVAL, errno.EISDIR):
+    elif number == errno.ENOTTY:
         text = "this is not a tlock device"
     else:
         return error
