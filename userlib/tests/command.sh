@@ -277,6 +277,44 @@ test_what_flock_has_and_tlock_has_not() {
 	in_file "'9' is no COMMAND, .* -c STRING or a script" err
 }
 
+# same WORDS...: with the lock file file for each @, flock(1) exits with the same
+# status and prints the same
+same() {
+	local status=0
+
+	flock "${@//@/file}" >out2 2>/dev/null || status=$?
+	run $status "$tlock" run "${@//@//dev/tlock}"
+	cmp out out2
+}
+
+test_same_as_flock() {
+	exec 6>file
+	for state in free held; do
+		for words in "-n @" "-w 0 @" "-w .1 @" "--wait=0.1 @" "-n -w 9 @" \
+			"-w 9 -n @" "-n -E 7 @" "-w 0.1 -E0 @" "-xn @" "-en @" \
+			"-on @" "-Fn @" "--nb --conflict-exit-code 255 -- @"; do
+			same $words echo hello
+		done
+		[[ $state == held ]] || {
+			hold
+			flock 6
+		}
+	done
+	let_go
+	exec 6>&-
+	for words in "" -n @ "-w x @ echo" "-E 256 @ echo" "-E x @ echo" \
+		"-Fo @ echo" "--nosuch @ echo" "@ ./nosuch" "@ /etc/passwd" \
+		"-F @ ./nosuch" "@ -c" "@ -c echo more"; do
+		same $words
+	done
+	for option in "" -o -F; do
+		same $option @ sh -c 'echo hello; exit 5'
+		same $option @ sh -c 'kill $$'
+	done
+	same @ -c 'echo hello; exit 6'
+	same @ --command 'kill -9 $$'
+}
+
 test_string_through_the_shell() {
 	run 7 "$tlock" run -c 'echo "$0"; exit 7'
 	[[ $(<out) == /bin/sh ]]
