@@ -139,7 +139,8 @@ static void parse_command(struct run *run, char **words, char *string)
 		warnx("no COMMAND given");
 		try_help("run");
 	}
-	if (!words[1] && strspn(*words, "0123456789") == strlen(*words))
+	if (!words[1] && **words &&
+	    strspn(*words, "0123456789") == strlen(*words))
 		errx(EX_USAGE,
 		     "'%s' is no COMMAND, and the lock of a shell's descriptor cannot be taken: put what needs the lock into -c STRING or a script",
 		     *words);

@@ -307,6 +307,7 @@ test_same_as_flock() {
 		"-F @ ./nosuch" "@ -c" "@ -c echo more"; do
 		same $words
 	done
+	same @ ''
 	for option in "" -o -F; do
 		same $option @ sh -c 'echo hello; exit 5'
 		same $option @ sh -c 'kill $$'
