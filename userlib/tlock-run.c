@@ -100,7 +100,7 @@ static int parse_status(const char *text)
 		warnx("invalid exit code: '%s' (expected 0 to 255)", text);
 		try_help("run");
 	}
-	return status;
+	return (int)status;
 }
 
 static void run_string(struct run *run, char *string)

@@ -307,7 +307,7 @@ static struct libscols_table *new_table(const struct view *view)
 		char *dash;
 
 		/* Programs want names that need no quotes */
-		strcpy(name, columns[col].name);
+		snprintf(name, sizeof(name), "%s", columns[col].name);
 		dash = strchr(name, '-');
 		if (view->json && dash)
 			*dash = '_';
@@ -341,21 +341,20 @@ static void add_row(const struct view *view, struct libscols_table *table,
 	}
 }
 
-/* Looks at a lock. Returns the exit status; says why it isn't EX_OK. */
-static int look(const char *lock, struct row *row)
+/* Looks at a lock. If that fails, says why and sets the exit status. */
+static bool look(const char *lock, struct row *row, int *status)
 {
 	struct tlock *t;
-	int status = EX_OK;
 
 	/* A lock that stays open keeps the module from being unloaded */
-	t = open_lock(lock, O_RDONLY, &status);
+	t = open_lock(lock, O_RDONLY, status);
 	if (!t)
-		return status;
+		return false;
 	row->path = lock_path(lock);
 	if (tlock_status(t, &row->status))
 		err(EX_OSERR, "%s", row->path);
 	tlock_close(t);
-	return EX_OK;
+	return true;
 }
 
 static int is_lock(const struct dirent *entry)
@@ -382,7 +381,6 @@ static int show(const struct view *view, char **locks, bool redraw,
 	for (i = 0; ; i++) {
 		struct row row;
 		const char *lock;
-		int ret;
 
 		if (*locks)
 			lock = locks[i];
@@ -393,11 +391,8 @@ static int show(const struct view *view, char **locks, bool redraw,
 			lock = i ? NULL : "tlock";
 		if (!lock)
 			break;
-		ret = look(lock, &row);
-		if (ret) {
-			status = ret;
+		if (!look(lock, &row, &status))
 			continue;
-		}
 		add_row(view, table, &row, redraw, key);
 		free(row.path);
 	}
