@@ -1,0 +1,1505 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A fuzzer: threads of two processes do with the lock what makes no sense, and
+ * all at the same time. First come the cases of fuzz-corpus, with what is known
+ * of their results; then random ones, and random changes to those, until the
+ * time is over.
+ *
+ * usage: fuzz [SECONDS [SEED [CASES]]]
+ *
+ * It runs for 10 seconds after the corpus unless told otherwise, here or in
+ * TLOCK_FUZZ_SECONDS. With a seed, the random cases are those that it stands
+ * for; who runs when is not repeated. With CASES, a file like the corpus, the
+ * cases in it are run instead, again and again, and not expected to answer as
+ * they say. A case that breaks a rule is printed in the form that such a file
+ * has: see fuzz.h.
+ *
+ *	scripts/vm --kernel debug --timeout 900 -- build/selftests/fuzz 600
+ *
+ * What must hold for each call: its errno is one that the ABI has for it, as
+ * far as the thread can know; it does not time out early; what it writes is
+ * consistent. Of a file that only one thread uses, this knows more: whether it
+ * holds the lock, and then nobody else thinks so. After each case the lock is
+ * free, and its counters have grown by what the calls were told. And nothing
+ * hangs: after some milliseconds, the holders are made to release, so that all
+ * waits end without a signal.
+ *
+ * To be run alone: others' use of the lock would count.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fuzz.h"
+#include "helpers.h"
+#include "kselftest.h"
+
+/* When a case's holders are made to release: nothing has happened for... */
+#define QUIET		(4 * MSEC)
+/* Or it takes too long */
+#define CASE_TIME	(100 * MSEC)
+/* Nothing happens for so long: it hangs */
+#define STILL		(30 * SEC)
+/* Descriptors that a case's processes use */
+#define MAX_FDS		128
+/* How many of a case's grants can be remembered */
+#define MAX_GRANTS	16384
+
+/* The cases that are always run */
+__asm__(".pushsection .rodata\n"
+	"fuzz_corpus: .incbin \"fuzz-corpus\"\n"
+	".byte 0\n"
+	".popsection");
+extern const char fuzz_corpus[];
+
+/* In memory that all processes share */
+static struct shared {
+	/* Results are as expected, and nothing needs to be made to end */
+	bool strict;
+	atomic_int stop;
+	/* Calls that ended: something happens */
+	atomic_int progress;
+	atomic_int met;
+	/* The process will be killed, or ends with threads that hold the lock */
+	atomic_int dying[PROCESSES];
+	atomic_int pid[PROCESSES];
+	struct seat {
+		atomic_int tid, at, times;
+	} seat[MAX_THREADS];
+	/* Who is sure to hold the lock: see claim() */
+	atomic_int claim;
+
+	/* What calls were told: to be compared with the lock's counters */
+	__u64 first_token;
+	atomic_uchar told_token[MAX_GRANTS];
+	atomic_int begun, ended;	/* acquires and reacquires */
+	atomic_int grants;		/* tokens that were told */
+	atomic_int untold;		/* perhaps grants, but nobody knows */
+	atomic_int faults;		/* ditto */
+	atomic_int ended_by_others;	/* those of them that others may have ended */
+	atomic_int timed_out, interrupted, abandoned;
+	atomic_int acquires_timed_out, yields, reacquires;
+	atomic_int signals;		/* sent; also kills */
+
+	atomic_int broken;
+	char why[400];
+
+	/* Of the whole run */
+	atomic_ulong results[VERBS][OUTCOMES];
+} *shared;
+
+static const struct fuzz_case *running;
+
+/* Of this process, but for the first: opened before there are processes */
+static int common[SLOTS];
+static atomic_int slot[SLOTS];
+static int eye = -1;		/* a file to look with */
+static int comm_fd;
+static int process = -1;
+static atomic_int threads_left;
+
+/* Does a thread know whether its own file holds the lock? */
+enum held { NO, YES, UNKNOWN };
+
+static struct thread {
+	int number;
+	int own;		/* its own file's descriptor */
+	int own_flags;
+	enum held held;
+	volatile bool leaving;
+	struct tlock_status before;
+} threads[MAX_THREADS];
+static _Thread_local struct thread *me;
+
+/* Below 4 GiB, so that 32-bit calls reach it */
+static char *arena;
+static long page;
+#define READONLY_PAGE	(arena)
+#define NONE_PAGE	(arena + page)
+#define RACING_PAGE	(arena + 2 * page)
+#define OWN_PAGE(t)	(arena + (4 + 2 * (t)) * page)
+#define ARENA_PAGES	(4 + 2 * MAX_THREADS)
+/* What the racing page can be filled with */
+static int contents_fd;
+
+static const char *const attributes[] = {
+	"job", "comm", "pid", "uid", "token", "held_ns", "waiters",
+	"stats/acquired", "stats/contended", "stats/timed_out",
+	"stats/interrupted", "stats/abandoned", "stats/yielded",
+	"stats/wait_ns_total", "stats/wait_ns_max",
+	"stats/hold_ns_total", "stats/hold_ns_max",
+};
+static int attribute_fd[ARRAY_SIZE(attributes)];
+
+__attribute__((format(printf, 1, 2)))
+static void broken(const char *format, ...)
+{
+	va_list args;
+
+	/* The first says it */
+	if (atomic_fetch_add(&shared->broken, 1))
+		return;
+	va_start(args, format);
+	vsnprintf(shared->why, sizeof(shared->why), format, args);
+	va_end(args);
+	atomic_store(&shared->stop, 1);
+}
+
+static void nap(__s64 ns)
+{
+	struct timespec ts = { .tv_sec = ns / SEC, .tv_nsec = ns % SEC };
+
+	if (ns)
+		nanosleep(&ts, NULL);
+	else
+		sched_yield();
+}
+
+/*** Who holds the lock, to its own knowledge ***/
+
+/*
+ * A thread that was granted the lock by its own file claims it, until just
+ * before it may lose it. What the dying had claimed passes on.
+ */
+static void claim(void)
+{
+	int mine = me->number + 1, who = 0;
+
+	if (atomic_compare_exchange_strong(&shared->claim, &who, mine))
+		return;
+	if (atomic_load(&shared->dying[running->thread[who - 1].process])) {
+		atomic_store(&shared->claim, mine);
+		return;
+	}
+	/* Holders were made to release before they were asked to stop */
+	if (!atomic_load(&shared->stop))
+		broken("threads %d and %d both hold the lock", who - 1,
+		       me->number);
+}
+
+static void unclaim(void)
+{
+	int mine = me->number + 1;
+
+	atomic_compare_exchange_strong(&shared->claim, &mine, 0);
+}
+
+/*** Results ***/
+
+static __u32 can(int err)
+{
+	return 1U << outcome_of(-err);
+}
+
+/* All that a call on a file that is not open can say */
+static bool cannot_use(int file, __u32 *allowed)
+{
+	if (file != OWN) {
+		/* Anybody may close it, or have opened it in any way */
+		*allowed |= can(EBADF);
+		return false;
+	}
+	if (me->own >= 0 && !(me->own_flags & O_PATH))
+		return false;
+	*allowed = can(EBADF);
+	return true;
+}
+
+static int fd_of(int file)
+{
+	return file == OWN ? me->own : atomic_load(&slot[file]);
+}
+
+static int result_of(long ret)
+{
+	return ret < 0 ? -errno : 0;
+}
+
+/*** Arguments ***/
+
+/* Bytes at this place until the page ends; 0: it cannot be used at all */
+static size_t room(enum at at)
+{
+	switch (at) {
+	case GOOD ... UNALIGNED:
+	case RACING:
+		return sizeof(struct tlock_acquire);
+	case SHORT:
+		return offsetof(struct tlock_acquire, job) + 8;
+	case CUT:
+		return 8;
+	default:
+		return 0;
+	}
+}
+
+static void *place(enum at at)
+{
+	char *own = OWN_PAGE(me->number);
+
+	switch (at) {
+	case GOOD:
+		return own;
+	case UNALIGNED:
+		return own + 1021;
+	case SHORT:
+	case CUT:
+		return own + page - room(at);
+	case RACING:
+		return RACING_PAGE + 64;
+	case READONLY:
+		return READONLY_PAGE;
+	case NONE:
+		return NONE_PAGE;
+	case NOWHERE:
+		return NULL;
+	case KERNEL:
+		return (void *)0xffffffff81000000UL;
+	case NONCANONICAL:
+		return (void *)0x0000800000000000UL;
+	case TOP:
+		break;
+	}
+	return (void *)-1UL;
+}
+
+static void fill(struct tlock_acquire *arg, __s64 timeout, enum ask what)
+{
+	*arg = ask(timeout, "fuzz");
+	switch (what) {
+	case PLAIN:
+		break;
+	case EMPTY:
+		*arg->job = 0;
+		break;
+	case LONGEST:
+		memset(arg->job, 'x', sizeof(arg->job) - 1);
+		arg->job[sizeof(arg->job) - 1] = 0;
+		break;
+	case NOT_UTF8:
+		strcpy(arg->job, "\xff\x9b\xc3\xc2\xa0\xc2");
+		break;
+	case UNTERMINATED:
+		memset(arg->job, 'x', sizeof(arg->job));
+		break;
+	case NEWLINE:
+		arg->job[3] = '\n';
+		break;
+	case DEL:
+		arg->job[0] = 0x7f;
+		break;
+	case C1:
+		strcpy(arg->job + 2, "\xc2\x9b");
+		break;
+	case FLAG:
+		arg->flags = 1;
+		break;
+	case FLAGS:
+		arg->flags = ~0U;
+		break;
+	}
+}
+
+/* No control character, and filled up with NULs */
+static bool text_is_sane(const char *text, size_t size, bool any_byte)
+{
+	size_t len = strnlen(text, size);
+
+	if (len == size)
+		return false;
+	for (size_t i = 0; i < size; i++) {
+		unsigned char c = text[i], next = i < len ? text[i + 1] : 0;
+
+		if (i >= len && c)
+			return false;
+		if (i < len && !any_byte &&
+		    (c < 0x20 || c == 0x7f ||
+		     (c == 0xc2 && next >= 0x80 && next <= 0x9f)))
+			return false;
+	}
+	return true;
+}
+
+static void judge_holder(const struct tlock_holder *h)
+{
+	if (!text_is_sane(h->job, sizeof(h->job), false) ||
+	    !text_is_sane(h->comm, sizeof(h->comm), true))
+		broken("a holder's job or comm is malformed");
+	if (h->pid < 0 || h->uid)
+		broken("the holder is pid %d, uid %u", h->pid, h->uid);
+	if ((__s64)h->since_ns > now())
+		broken("the holder will have it from %llu on", h->since_ns);
+	if (!h->token && (h->since_ns || h->pid || *h->job || *h->comm))
+		broken("there is no holder, and something of one");
+}
+
+/*** Operations: each returns its result, and what that may be ***/
+
+static long ioctl_32(int fd, unsigned int cmd, unsigned long arg)
+{
+#ifdef __x86_64__
+	long ret;
+
+	/* Registers that older kernels clear */
+	__asm__ volatile("int $0x80" : "=a" (ret)
+			 : "a" (54), "b" ((long)fd), "c" ((long)cmd), "d" (arg)
+			 : "memory", "r8", "r9", "r10", "r11");
+	if (ret < 0)
+		errno = -ret;
+	return ret < 0 ? -1 : ret;
+#else
+	return ioctl(fd, cmd, arg);
+#endif
+}
+
+static int call_ioctl(int file, unsigned int cmd, void *arg, bool compat)
+{
+	int fd = fd_of(file);
+
+	return result_of(compat ? ioctl_32(fd, cmd, (unsigned long)arg) :
+				  ioctl(fd, cmd, arg));
+}
+
+/* A grant was told */
+static void note_grant(const struct tlock_acquire *arg, bool again)
+{
+	__u64 index = arg->token - shared->first_token;
+	unsigned char how = again ? 2 : 1, before;
+
+	if (arg->token < shared->first_token) {
+		broken("token %llu is old", arg->token);
+	} else if (index >= MAX_GRANTS) {
+		atomic_fetch_add(&shared->untold, 1);
+	} else {
+		before = atomic_fetch_or(&shared->told_token[index], how);
+		/* Another thread may have reacquired it before we knew */
+		if (before & 1 && !again)
+			broken("token %llu was told twice", arg->token);
+		if (!before)
+			atomic_fetch_add(&shared->grants, 1);
+	}
+	if (arg->result & ~TLOCK_ABANDONED)
+		broken("the result is %#x", arg->result);
+	if (arg->result)
+		atomic_fetch_add(&shared->abandoned, 1);
+}
+
+/* The time that is left, and when it should be */
+static void judge_take(const struct tlock_acquire *arg, int ret,
+		       __s64 timeout, __s64 took)
+{
+	__s64 left = arg->timeout_ns;
+
+	if (timeout <= 0 ? left != timeout : left < 0 || left > timeout)
+		broken("%lld of %lld ns are left", left, timeout);
+	if (ret == -ETIMEDOUT) {
+		if (left > 0)
+			broken("it timed out with %lld ns left", left);
+		if (took < timeout)
+			broken("it timed out %lld ns early", timeout - took);
+		if (!arg->holder.token)
+			broken("it timed out, and nobody had the lock");
+		judge_holder(&arg->holder);
+	} else if (!poisoned(&arg->holder, sizeof(arg->holder))) {
+		broken("it wrote a holder, and did not time out");
+	}
+}
+
+static void note_take(int ret, bool again, bool mine, enum at at,
+		      const struct tlock_acquire *arg)
+{
+	switch (ret) {
+	case 0:
+		if (at == RACING)
+			atomic_fetch_add(&shared->untold, 1);
+		else
+			note_grant(arg, again);
+		break;
+	case -ETIMEDOUT:
+		atomic_fetch_add(&shared->timed_out, 1);
+		atomic_fetch_add(again ? &shared->yields :
+					 &shared->acquires_timed_out, 1);
+		break;
+	case -EINTR:
+		atomic_fetch_add(&shared->interrupted, 1);
+		if (again)
+			atomic_fetch_add(&shared->yields, 1);
+		break;
+	case -EFAULT:
+		/* Where nothing can be read nothing is granted */
+		if (at >= CUT)
+			break;
+		atomic_fetch_add(&shared->faults, 1);
+		/* Else the abandonment that it would tell is told later */
+		if (!mine || atomic_load(&shared->stop))
+			atomic_fetch_add(&shared->ended_by_others, 1);
+		break;
+	}
+	atomic_fetch_add(&shared->ended, 1);
+}
+
+static int do_take(const struct op *op, bool again, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	__s64 timeout = operand(op, 1), took;
+	enum ask what = operand(op, 2);
+	enum at at = operand(op, 3);
+	struct tlock_acquire arg, *uarg = place(at);
+	bool mine = file == OWN;
+	enum held held = me->held;
+	__u32 outcomes;
+	int ret;
+
+	fill(&arg, timeout, what);
+	if (at != RACING)
+		memcpy(uarg, &arg, room(at));
+
+	if (mine)
+		unclaim();
+	atomic_fetch_add(&shared->begun, 1);
+	if (again)
+		atomic_fetch_add(&shared->reacquires, 1);
+	took = now();
+	ret = call_ioctl(file, again ? TLOCK_IOC_REACQUIRE : TLOCK_IOC_ACQUIRE,
+			 uarg, operand(op, 4));
+	took = now() - took;
+	if (at != RACING)
+		memcpy(&arg, uarg, room(at));
+	if (at == GOOD || at == UNALIGNED)
+		judge_take(&arg, ret, timeout, took);
+	note_take(ret, again, mine, at, &arg);
+
+	/* What it does with a file that can be used */
+	outcomes = can(0) | can(ETIMEDOUT) | can(EINTR);
+	if (at != RACING && timeout < 0)
+		outcomes &= ~can(ETIMEDOUT);
+	if (at != RACING && !timeout)
+		outcomes &= ~can(EINTR);
+	if (!mine || held == UNKNOWN || atomic_load(&shared->stop))
+		outcomes |= again ? can(EPERM) :
+				    can(EDEADLK) | (mine ? 0 : can(EBUSY));
+	else if (again && held == NO)
+		outcomes = can(EPERM);
+	else if (!again && held == YES)
+		outcomes = can(EDEADLK);
+	/* What may be wrong with the argument comes first */
+	if (at >= CUT)
+		outcomes = can(EFAULT);
+	else if (at == RACING)
+		outcomes |= can(EFAULT) | can(EINVAL);
+	else if (at == SHORT)
+		outcomes |= can(EFAULT) | (what > LAST_VALID ? can(EINVAL) : 0);
+	else if (what > LAST_VALID)
+		outcomes = can(EINVAL);
+	/* And what is wrong with the file before that */
+	if (!cannot_use(file, &outcomes) && mine && !again &&
+	    (me->own_flags & O_ACCMODE) != O_RDWR &&
+	    (me->own_flags & O_ACCMODE) != O_WRONLY)
+		outcomes = can(EBADF);
+	*allowed = outcomes;
+
+	if (!mine)
+		return ret;
+	switch (ret) {
+	case 0:
+		me->held = YES;
+		claim();
+		break;
+	case -ETIMEDOUT:
+	case -EINTR:
+	case -EPERM:
+		me->held = NO;
+		break;
+	case -EDEADLK:
+		me->held = YES;
+		break;
+	case -EFAULT:
+		/*
+		 * A grant that cannot be told is none. A reacquire may have
+		 * failed before it began, or after.
+		 */
+		if (again && at < CUT && held == YES)
+			me->held = UNKNOWN;
+		break;
+	}
+	return ret;
+}
+
+static int do_release(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	int ret;
+
+	if (file == OWN)
+		unclaim();
+	ret = call_ioctl(file, TLOCK_IOC_RELEASE, NULL, operand(op, 1));
+	*allowed = can(0) | can(EPERM);
+	if (file == OWN && !atomic_load(&shared->stop)) {
+		if (me->held == YES)
+			*allowed = can(0);
+		if (me->held == NO)
+			*allowed = can(EPERM);
+	}
+	if (file == OWN && (!ret || ret == -EPERM))
+		me->held = NO;
+	cannot_use(file, allowed);
+	return ret;
+}
+
+static void judge_status(const struct tlock_status *st)
+{
+	const struct tlock_status *before = &me->before;
+
+	judge_holder(&st->holder);
+	if (st->waiters && !st->holder.token)
+		broken("%u wait for a free lock", st->waiters);
+	if (st->reserved)
+		broken("reserved is %#x", st->reserved);
+	if (st->holder.token > st->acquired)
+		broken("token %llu after %llu grants", st->holder.token,
+		       st->acquired);
+	if (st->wait_ns_max > st->wait_ns_total ||
+	    st->hold_ns_max > st->hold_ns_total)
+		broken("the longest is longer than all together");
+	if (before->acquired > st->acquired ||
+	    before->contended > st->contended ||
+	    before->timed_out > st->timed_out ||
+	    before->interrupted > st->interrupted ||
+	    before->abandoned > st->abandoned ||
+	    before->yielded > st->yielded ||
+	    before->wait_ns_total > st->wait_ns_total ||
+	    before->wait_ns_max > st->wait_ns_max ||
+	    before->hold_ns_total > st->hold_ns_total ||
+	    before->hold_ns_max > st->hold_ns_max)
+		broken("a counter counts down");
+	me->before = *st;
+}
+
+static int do_status(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	enum at at = operand(op, 1);
+	struct tlock_status *ust = place(at), st;
+	int ret;
+
+	if (at == GOOD || at == UNALIGNED)
+		memset(ust, POISON, sizeof(*ust));
+	ret = call_ioctl(file, TLOCK_IOC_STATUS, ust, operand(op, 2));
+	if (!ret && (at == GOOD || at == UNALIGNED)) {
+		memcpy(&st, ust, sizeof(st));
+		judge_status(&st);
+	}
+	*allowed = at == SHORT || at >= CUT ? can(EFAULT) : can(0);
+	if (at == RACING)
+		*allowed |= can(EFAULT);
+	cannot_use(file, allowed);
+	return ret;
+}
+
+static int do_ioctl(const struct op *op, __u32 *allowed)
+{
+	/* FIONBIO, FIOASYNC, FIONCLEX, FIOCLEX, FIOQSIZE, FIGETBSZ, FIBMAP */
+	static const unsigned int vfs[] = {
+		0x5421, 0x5452, 0x5450, 0x5451, 0x5460, 2, 1, 0, 0xffffffff,
+	};
+	enum file file = operand(op, 0);
+	enum verb base = operand(op, 1);
+	unsigned int n = operand(op, 3), cmd;
+
+	cmd = base == ACQUIRE ? TLOCK_IOC_ACQUIRE :
+	      base == RELEASE ? TLOCK_IOC_RELEASE :
+	      base == REACQUIRE ? TLOCK_IOC_REACQUIRE : TLOCK_IOC_STATUS;
+	*allowed = can(ENOTTY);
+	switch ((enum mangle)operand(op, 2)) {
+	case TYPE:
+		cmd ^= n << _IOC_TYPESHIFT;
+		break;
+	case NR:
+		cmd ^= n << _IOC_NRSHIFT;
+		break;
+	case SIZE:
+		cmd ^= n << _IOC_SIZESHIFT;
+		break;
+	case DIR:
+		cmd ^= n % 4 << _IOC_DIRSHIFT;
+		break;
+	case VFS:
+		cmd = vfs[n % ARRAY_SIZE(vfs)];
+		/* Which is not ours to say */
+		*allowed |= can(0) | can(EINVAL) | can(EFAULT);
+		break;
+	}
+	cannot_use(file, allowed);
+	if (cmd == TLOCK_IOC_ACQUIRE || cmd == TLOCK_IOC_RELEASE ||
+	    cmd == TLOCK_IOC_REACQUIRE || cmd == TLOCK_IOC_STATUS)
+		return -ENOTTY;
+	return call_ioctl(file, cmd, place(GOOD), operand(op, 4));
+}
+
+static int do_call(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	struct flock lock = { .l_type = F_WRLCK };
+	struct pollfd pfd = { .events = POLLIN | POLLOUT };
+	int fd = fd_of(file), ret = -1;
+	struct stat st;
+	char byte = 0;
+	void *m;
+
+	*allowed = can(0) | can(EBADF);
+	switch ((enum other)operand(op, 1)) {
+	case READ:
+		*allowed = can(EINVAL) | can(EBADF);
+		ret = read(fd, &byte, 1);
+		break;
+	case PREAD:
+		*allowed = can(ESPIPE) | can(EBADF);
+		ret = pread(fd, &byte, 1, 0);
+		break;
+	case WRITE:
+		*allowed = can(EINVAL) | can(EBADF);
+		ret = write(fd, &byte, 1);
+		break;
+	case LSEEK:
+		*allowed = can(ESPIPE) | can(EBADF);
+		ret = lseek(fd, 1, SEEK_SET);
+		break;
+	case MMAP:
+		*allowed = can(ENODEV) | can(EACCES) | can(EBADF);
+		m = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, 0);
+		ret = m == MAP_FAILED ? -1 : 0;
+		break;
+	case POLL:
+		*allowed = can(0) | can(EINTR);
+		pfd.fd = fd;
+		ret = poll(&pfd, 1, 0);
+		break;
+	case FLOCK:
+		*allowed |= can(EAGAIN);
+		ret = flock(fd, LOCK_EX | LOCK_NB);
+		break;
+	case SETLK:
+		*allowed |= can(EAGAIN);
+		ret = fcntl(fd, F_SETLK, &lock);
+		break;
+	case NONBLOCK:
+		ret = fcntl(fd, F_SETFL, O_NONBLOCK);
+		break;
+	case ASYNC:
+		ret = fcntl(fd, F_SETFL, O_ASYNC | O_APPEND);
+		break;
+	case DUPFD:
+		ret = fcntl(fd, F_DUPFD, 100);
+		if (ret >= 0)
+			close(ret);
+		break;
+	case FSYNC:
+		*allowed = can(EINVAL) | can(EBADF);
+		ret = fsync(fd);
+		break;
+	case FTRUNCATE:
+		*allowed = can(EINVAL) | can(EBADF);
+		ret = ftruncate(fd, 1);
+		break;
+	case FSTAT:
+		ret = fstat(fd, &st);
+		break;
+	}
+	return result_of(ret);
+}
+
+static int do_open(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	int flags = operand(op, 1), fd;
+
+	*allowed = can(0);
+	if (flags & O_EXCL)
+		*allowed = can(EEXIST);
+	else if ((flags & O_DIRECTORY) == O_DIRECTORY)
+		*allowed = can(ENOTDIR);
+	else if (flags & O_DIRECT)
+		*allowed = can(EINVAL);
+	if (file == OWN && me->own >= 0) {
+		unclaim();
+		close(me->own);
+		me->own = -1;
+	}
+	fd = open(DEVICE, flags, 0600);
+	if (file == OWN) {
+		me->own = fd;
+		me->own_flags = flags;
+		me->held = NO;
+	} else if (fd >= 0) {
+		int old = atomic_exchange(&slot[file], fd);
+
+		if (old >= 0)
+			close(old);
+	}
+	return result_of(fd);
+}
+
+static int do_close(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	int fd;
+
+	*allowed = can(0);
+	if (file == OWN) {
+		unclaim();
+		fd = me->own;
+		me->own = -1;
+		me->held = NO;
+	} else {
+		fd = atomic_exchange(&slot[file], -1);
+	}
+	if (fd < 0)
+		*allowed = can(EBADF);
+	return result_of(close(fd));
+}
+
+static int do_dup(const struct op *op, __u32 *allowed)
+{
+	int fd = dup(fd_of(operand(op, 0)));
+
+	*allowed = can(0) | can(EBADF);
+	if (fd >= 0) {
+		int old = atomic_exchange(&slot[operand(op, 1)], fd);
+
+		if (old >= 0)
+			close(old);
+	}
+	return result_of(fd);
+}
+
+static void look_at_attribute(int i)
+{
+	char text[4096];
+	ssize_t len;
+
+	/* At its start, each time: what is there is made anew */
+	len = pread(attribute_fd[i], text, sizeof(text) - 1, 0);
+	if (len < 1 || text[len - 1] != '\n') {
+		broken("%s reads as %zd bytes", attributes[i], len);
+		return;
+	}
+	text[len - 1] = 0;
+	if (strlen(text) != len - 1 || !text_is_sane(text, len, false))
+		broken("%s is malformed", attributes[i]);
+	if (i >= 2 && strspn(text, "0123456789") != len - 1)
+		broken("%s is %s", attributes[i], text);
+}
+
+static void change_memory(enum memory how)
+{
+	switch (how) {
+	case MAKE_NONE:
+		mprotect(RACING_PAGE, page, PROT_NONE);
+		break;
+	case MAKE_READABLE:
+		mprotect(RACING_PAGE, page, PROT_READ);
+		break;
+	case MAKE_WRITABLE:
+		mprotect(RACING_PAGE, page, PROT_READ | PROT_WRITE);
+		break;
+	case MAKE_GONE:
+		munmap(RACING_PAGE, page);
+		break;
+	case MAKE_FRESH:
+		/* Full of zeros: an acquire that only tries */
+		mmap(RACING_PAGE, page, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		break;
+	default:
+		/* By the kernel, which does not mind if that does not work */
+		if (pread(contents_fd, RACING_PAGE + 64,
+			  sizeof(struct tlock_acquire),
+			  (how - MAKE_TRY) * sizeof(struct tlock_acquire)) < 0)
+			errno = 0;
+	}
+}
+
+static void send_to(int target, enum signals how)
+{
+	static const int signals[] = {
+		[FAIL] = SIGUSR1, [RESTART] = SIGUSR2, [QUIT] = SIGHUP,
+	};
+	int tid, pid;
+
+	if (target >= running->threads)
+		return;
+	tid = atomic_load(&shared->seat[target].tid);
+	pid = atomic_load(&shared->pid[running->thread[target].process]);
+	if (!tid || !pid)
+		return;
+	atomic_fetch_add(&shared->signals, 1);
+	syscall(SYS_tgkill, pid, tid, signals[how]);
+}
+
+static void freeze_other(void)
+{
+	int pid = atomic_load(&shared->pid[!process]);
+
+	if (!pid)
+		return;
+	atomic_fetch_add(&shared->signals, 1);
+	kill(pid, SIGSTOP);
+	nap(300 * USEC);
+	kill(pid, SIGCONT);
+}
+
+static int take_once(enum file file, __s64 timeout)
+{
+	struct tlock_acquire arg = ask(timeout, "child");
+	int ret;
+
+	atomic_fetch_add(&shared->begun, 1);
+	ret = acquire(fd_of(file), &arg);
+	note_take(ret, false, false, GOOD, &arg);
+	return ret;
+}
+
+/* Not by the C library's fork(), whose locks a thread that quits could hold */
+static pid_t fork_child(void)
+{
+	return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+}
+
+static void have_child(enum file file, enum child what)
+{
+	pid_t pid = fork_child();
+
+	if (pid < 0)
+		die("no child");
+	if (pid) {
+		if (what == KILLED) {
+			nap(300 * USEC);
+			atomic_fetch_add(&shared->signals, 1);
+			kill(pid, SIGKILL);
+		}
+		return;
+	}
+	switch (what) {
+	case LEAVE:
+		break;
+	case LINGER:
+		nap(MSEC);
+		break;
+	case TAKE:
+		take_once(file, 50 * USEC);
+		break;
+	case RELEASES:
+		release(fd_of(file));
+		break;
+	case CLOSES:
+		close(fd_of(file));
+		nap(MSEC);
+		break;
+	case KILLED:
+		take_once(file, 3 * MSEC);
+		nap(3 * MSEC);
+		break;
+	}
+	_exit(0);
+}
+
+static void end(enum end how)
+{
+	int other = atomic_load(&shared->pid[!process]);
+
+	/* Calls that wait are ended by a signal */
+	atomic_fetch_add(&shared->signals, 1);
+	if (how == KILL_OTHER) {
+		atomic_store(&shared->dying[!process], 1);
+		if (other)
+			kill(other, SIGKILL);
+		return;
+	}
+	atomic_store(&shared->dying[process], 1);
+	if (how == EXEC) {
+		/* Which a timer may still send */
+		signal(SIGALRM, SIG_IGN);
+		execl("/proc/self/exe", "fuzz", "--gone", NULL);
+	} else if (how == KILL) {
+		kill(getpid(), SIGKILL);
+	}
+	_exit(0);
+}
+
+/* Waits for what others do, in strict cases as long as it takes */
+static int await(bool (*fn)(__s64), __s64 value)
+{
+	__s64 until = now() + (shared->strict ? STILL : MSEC);
+
+	while (!fn(value)) {
+		if (atomic_load(&shared->stop) || now() > until)
+			return shared->strict ? -ETIMEDOUT : 0;
+		nap(50 * USEC);
+	}
+	return 0;
+}
+
+static bool in_state(__s64 state)
+{
+	struct tlock_status st = look(eye);
+
+	judge_status(&st);
+	if (state == AWAIT_FREE)
+		return !st.holder.token;
+	if (state == AWAIT_HELD)
+		return st.holder.token;
+	return st.waiters == state;
+}
+
+static bool all_met(__s64 arrived)
+{
+	return atomic_load(&shared->met) >= arrived;
+}
+
+static int run_op(const struct op *op, __u32 *allowed)
+{
+	static const char *const names[] = {
+		"fuzz", "\n\x1b[2J", "\xc2\x9b\x7f", "\xff\xfe\xc2",
+	};
+	struct itimerval timer = { 0 };
+	int n;
+
+	*allowed = can(0);
+	switch ((enum verb)op->verb) {
+	case OPEN:
+		return do_open(op, allowed);
+	case CLOSE:
+		return do_close(op, allowed);
+	case DUP:
+		return do_dup(op, allowed);
+	case ACQUIRE:
+		return do_take(op, false, allowed);
+	case REACQUIRE:
+		return do_take(op, true, allowed);
+	case RELEASE:
+		return do_release(op, allowed);
+	case STATUS:
+		return do_status(op, allowed);
+	case IOCTL:
+		return do_ioctl(op, allowed);
+	case CALL:
+		return do_call(op, allowed);
+	case LOOK:
+		look_at_attribute(operand(op, 0));
+		break;
+	case COMM:
+		if (write(comm_fd, names[op->arg[0]],
+			  strlen(names[op->arg[0]])) < 0)
+			die("cannot write comm");
+		break;
+	case MEMORY:
+		change_memory(operand(op, 0));
+		break;
+	case SIGNAL:
+		send_to(operand(op, 0), operand(op, 1));
+		break;
+	case ALARM:
+		atomic_fetch_add(&shared->signals, 1);
+		timer.it_value.tv_usec = operand(op, 0) / USEC + 1;
+		setitimer(ITIMER_REAL, &timer, NULL);
+		break;
+	case FREEZE:
+		freeze_other();
+		break;
+	case FORK:
+		have_child(operand(op, 0), operand(op, 1));
+		break;
+	case END:
+		end(operand(op, 0));
+		break;
+	case NAP:
+		nap(operand(op, 0));
+		break;
+	case AWAIT:
+		return await(in_state, operand(op, 0));
+	case MEET:
+		n = operand(op, 0);
+		return await(all_met,
+			     (atomic_fetch_add(&shared->met, 1) / n + 1) * n);
+	case VERBS:
+		break;
+	}
+	return 0;
+}
+
+/*** Threads and processes ***/
+
+static void finish(void)
+{
+	me->leaving = true;
+	if (me->own >= 0) {
+		unclaim();
+		close(me->own);
+	}
+	atomic_store(&shared->seat[me->number].tid, 0);
+	atomic_fetch_add(&shared->progress, 1);
+	atomic_fetch_sub(&threads_left, 1);
+}
+
+static void *run_program(void *data)
+{
+	const struct program *p;
+	struct seat *seat;
+	int ret;
+
+	me = data;
+	atomic_fetch_add(&shared->progress, 1);
+	p = &running->thread[me->number];
+	seat = &shared->seat[me->number];
+	atomic_store(&seat->tid, syscall(SYS_gettid));
+	for (int times = 0; times < p->times; times++) {
+		for (int i = 0; i < p->ops; i++) {
+			__u32 allowed;
+
+			if (atomic_load(&shared->stop))
+				goto stop;
+			atomic_store(&seat->times, times);
+			atomic_store(&seat->at, i);
+			ret = run_op(&p->op[i], &allowed);
+			atomic_fetch_add(&shared->progress, 1);
+			atomic_fetch_add(&shared->results[p->op[i].verb]
+							 [outcome_of(ret)], 1);
+			if (!(allowed & can(-ret)) ||
+			    (shared->strict && p->op[i].expect != ANY &&
+			     p->op[i].expect != ret) ||
+			    (shared->strict && p->op[i].verb >= AWAIT && ret))
+				broken("thread %d, operation %d (%s), time %d: %s is wrong",
+				       me->number, i,
+				       verb_names[p->op[i].verb], times,
+				       outcome_name(outcome_of(ret)));
+		}
+	}
+stop:
+	finish();
+	return NULL;
+}
+
+static void on_signal(int signal)
+{
+}
+
+/* Ends a thread in the middle of whatever it does; its file stays open */
+static void on_quit(int signal)
+{
+	if (!me || me->leaving)
+		return;
+	me->leaving = true;
+	atomic_store(&shared->seat[me->number].tid, 0);
+	atomic_fetch_add(&shared->progress, 1);
+	atomic_fetch_sub(&threads_left, 1);
+	syscall(SYS_exit, 0);
+}
+
+static void handle(int signal, void (*fn)(int), int flags)
+{
+	struct sigaction action = { .sa_handler = fn, .sa_flags = flags };
+
+	sigaction(signal, &action, NULL);
+}
+
+/* Also those that a thread had just taken out of its slot when it quit */
+static void release_all(void)
+{
+	for (int fd = 0; fd < MAX_FDS; fd++)
+		release(fd);
+}
+
+static void run_process(int number)
+{
+	pthread_t thread;
+
+	process = number;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	handle(SIGUSR1, on_signal, 0);
+	handle(SIGUSR2, on_signal, SA_RESTART);
+	handle(SIGALRM, on_signal, 0);
+	handle(SIGHUP, on_quit, 0);
+	comm_fd = open("/proc/self/comm", O_WRONLY | O_CLOEXEC);
+	if (comm_fd < 0)
+		die("no /proc/self/comm");
+	for (int i = 0; i < SLOTS; i++)
+		atomic_store(&slot[i], i < X ? common[i] : i < Z ? contender() :
+			     -1);
+	for (int t = 0; t < running->threads; t++) {
+		if (running->thread[t].process != process)
+			continue;
+		threads[t] = (struct thread){
+			.number = t,
+			.own = open(DEVICE, O_RDWR),
+			.own_flags = O_RDWR,
+		};
+		atomic_fetch_add(&threads_left, 1);
+	}
+	for (int t = 0; t < running->threads; t++) {
+		if (running->thread[t].process != process)
+			continue;
+		errno = pthread_create(&thread, NULL, run_program, &threads[t]);
+		if (errno)
+			die("cannot start a thread");
+	}
+	while (atomic_load(&threads_left)) {
+		nap(300 * USEC);
+		/* What waits will have the lock, and end by that */
+		if (atomic_load(&shared->stop))
+			release_all();
+	}
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		;
+	_exit(0);
+}
+
+/*** Cases ***/
+
+static void start(int number)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		die("no process");
+	if (!pid)
+		run_process(number);
+	atomic_store(&shared->pid[number], pid);
+}
+
+/* Reaps; returns whether processes are left */
+static bool reap(void)
+{
+	int wstatus;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &wstatus, WNOHANG)) > 0) {
+		for (int i = 0; i < PROCESSES; i++) {
+			if (atomic_load(&shared->pid[i]) != pid)
+				continue;
+			atomic_store(&shared->pid[i], 0);
+			if (wstatus && !(WIFSIGNALED(wstatus) &&
+					 WTERMSIG(wstatus) == SIGKILL &&
+					 atomic_load(&shared->dying[i])))
+				broken("process %d ended with status %#x", i,
+				       wstatus);
+		}
+	}
+	return !pid;
+}
+
+static void signal_all(int signal)
+{
+	for (int i = 0; i < PROCESSES; i++) {
+		pid_t pid = atomic_load(&shared->pid[i]);
+
+		if (pid)
+			kill(pid, signal);
+	}
+}
+
+static void say_where(void)
+{
+	for (int t = 0; t < running->threads; t++)
+		printf("# thread %d: tid %d, operation %d, time %d\n", t,
+		       atomic_load(&shared->seat[t].tid),
+		       atomic_load(&shared->seat[t].at),
+		       atomic_load(&shared->seat[t].times));
+}
+
+static void wait_for_end(void)
+{
+	__s64 begun = now(), moved = begun;
+	int progress = 0;
+
+	while (reap()) {
+		nap(200 * USEC);
+		if (atomic_load(&shared->progress) != progress) {
+			progress = atomic_load(&shared->progress);
+			moved = now();
+		}
+		if (!shared->strict && (now() - begun > CASE_TIME ||
+					(progress && now() - moved > QUIET)))
+			atomic_store(&shared->stop, 1);
+		/* Two that freeze each other */
+		if (atomic_load(&shared->stop))
+			signal_all(SIGCONT);
+		if (now() - moved < STILL)
+			continue;
+		broken("nothing happens any more: %u wait for token %llu",
+		       look(eye).waiters, look(eye).holder.token);
+		say_where();
+		for (int i = 0; i < PROCESSES; i++)
+			atomic_store(&shared->dying[i], 1);
+		signal_all(SIGKILL);
+		moved = now();
+	}
+}
+
+/* What a counter has grown by, and what it may have grown by */
+static void judge_growth(const char *name, __u64 grown, __s64 least,
+			 __s64 most)
+{
+	if ((__s64)grown < least || (__s64)grown > most)
+		broken("%s grew by %llu, not by %lld to %lld", name, grown,
+		       least, most);
+}
+
+static void judge_end(const struct tlock_status *before, __s64 took)
+{
+	struct tlock_acquire arg = ask(0, "end");
+	struct tlock_status st = look(eye);
+	/* Calls of which it is not known what they were told */
+	int lost = shared->begun - shared->ended;
+	int maybe = lost + shared->faults + shared->untold;
+	const int many = 1 << 30;
+	int fd = contender();
+
+	if (st.holder.token || st.waiters)
+		broken("all is closed, but token %llu holds the lock and %u wait",
+		       st.holder.token, st.waiters);
+#define GREW(_field, _least, _most) \
+	judge_growth(#_field, st._field - before->_field, _least, _most)
+	GREW(acquired, shared->grants, shared->grants + maybe);
+	GREW(timed_out, shared->timed_out,
+	     shared->timed_out + shared->faults + lost);
+	GREW(contended, shared->acquires_timed_out, many);
+	GREW(interrupted, shared->interrupted,
+	     shared->signals || lost ? many : 0);
+	GREW(yielded, shared->yields, shared->reacquires);
+	/* Nobody held it at the same time as another */
+	GREW(hold_ns_total, 0, took);
+	GREW(hold_ns_max, 0, took);
+	GREW(wait_ns_max, 0, took);
+
+	if (acquire(fd, &arg)) {
+		broken("all is closed, but the lock is not free");
+	} else {
+		if (arg.token <= st.acquired ||
+		    arg.token < shared->first_token + shared->grants)
+			broken("token %llu after %llu grants", arg.token,
+			       st.acquired);
+		/* Each death is told once */
+		shared->abandoned += arg.result & TLOCK_ABANDONED;
+		GREW(abandoned, shared->abandoned, shared->abandoned + lost +
+		     shared->untold + shared->ended_by_others);
+	}
+	if (release(fd))
+		broken("a release fails");
+	close(fd);
+}
+
+/* Returns whether all rules were kept */
+static bool run_case(const struct fuzz_case *c, bool strict)
+{
+	struct tlock_status before;
+	__s64 begun;
+
+	memset(shared, 0, offsetof(struct shared, results));
+	shared->strict = strict;
+	running = c;
+	before = look(eye);
+	shared->first_token = before.acquired + 1;
+	for (int i = 0; i < X; i++) {
+		common[i] = open(DEVICE, i == READER ? O_RDONLY : O_RDWR);
+		if (common[i] < 0)
+			die("cannot open " DEVICE);
+	}
+	begun = now();
+	for (int i = 0; i < PROCESSES; i++)
+		for (int t = 0; t < c->threads; t++)
+			if (c->thread[t].process == i) {
+				start(i);
+				break;
+			}
+	for (int i = 0; i < X; i++)
+		close(common[i]);
+	wait_for_end();
+	judge_end(&before, now() - begun);
+	if (shared->broken) {
+		printf("# %s\n", shared->why);
+		print_case(stdout, "# ", c);
+	}
+	return !shared->broken;
+}
+
+/*** All of it ***/
+
+static void prepare(void)
+{
+	struct tlock_acquire contents[CONTENTS];
+	int fd;
+
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	page = sysconf(_SC_PAGESIZE);
+#ifndef MAP_32BIT
+#define MAP_32BIT 0
+#endif
+	arena = mmap(NULL, ARENA_PAGES * page, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	contents_fd = memfd_create("fuzz", MFD_CLOEXEC);
+	if (shared == MAP_FAILED || arena == MAP_FAILED || contents_fd < 0)
+		die("no memory");
+
+	fill(&contents[0], 0, PLAIN);
+	fill(&contents[1], MSEC, NOT_UTF8);
+	fill(&contents[2], FOREVER, EMPTY);
+	fill(&contents[3], FOREVER, FLAG);
+	fill(&contents[4], MSEC, UNTERMINATED);
+	if (write(contents_fd, contents, sizeof(contents)) != sizeof(contents))
+		die("no memory");
+	mprotect(READONLY_PAGE, page, PROT_READ | PROT_WRITE);
+	fill((struct tlock_acquire *)READONLY_PAGE, FOREVER, PLAIN);
+	mprotect(READONLY_PAGE, page, PROT_READ);
+	mprotect(RACING_PAGE, page, PROT_READ | PROT_WRITE);
+	change_memory(MAKE_TRY);
+	for (int t = 0; t < MAX_THREADS; t++)
+		mprotect(OWN_PAGE(t), page, PROT_READ | PROT_WRITE);
+
+	for (size_t i = 0; i < ARRAY_SIZE(attributes); i++) {
+		char path[80];
+
+		snprintf(path, sizeof(path), SYSFS "/%s", attributes[i]);
+		attribute_fd[i] = open(path, O_RDONLY | O_CLOEXEC);
+		if (attribute_fd[i] < 0)
+			die("cannot open %s", path);
+	}
+	eye = open(DEVICE, O_RDONLY | O_CLOEXEC);
+	if (eye < 0)
+		die("cannot open %s", DEVICE);
+	/* The children of the killed */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	/* What happened before is told to this one */
+	fd = contender();
+	take(fd, "fuzz");
+	release(fd);
+	close(fd);
+}
+
+static unsigned int read_cases(const char *text, struct fuzz_case **cases)
+{
+	unsigned int n = 0;
+
+	*cases = NULL;
+	do {
+		*cases = realloc(*cases, (n + 1) * sizeof(**cases));
+		if (!*cases)
+			die("no memory");
+	} while (read_case(&text, &(*cases)[n++]));
+	return n - 1;
+}
+
+static char *read_all(const char *path)
+{
+	static char text[1 << 20];
+	FILE *file = fopen(path, "r");
+
+	if (!file)
+		die("cannot open %s", path);
+	text[fread(text, 1, sizeof(text) - 1, file)] = 0;
+	fclose(file);
+	return text;
+}
+
+static void next_case(__u64 *random, struct fuzz_case *c,
+		      const struct fuzz_case *cases, unsigned int n,
+		      unsigned long seed, unsigned int number)
+{
+	/* Each by itself is random: what was run before does not matter */
+	*random = (seed * 1000003 + number + 1) * 6364136223846793005ULL | 1;
+	rnd(random, 2);
+	if (rnd(random, 2)) {
+		make_case(random, c);
+	} else {
+		*c = cases[rnd(random, n)];
+		change_case(random, c);
+	}
+	snprintf(c->name, sizeof(c->name), "seed_%lu_number_%u", seed, number);
+}
+
+static bool run_random(const struct fuzz_case *cases, unsigned int n,
+		       __s64 duration, unsigned long seed, bool as_it_is)
+{
+	__s64 until = now() + duration;
+	unsigned int number = 0;
+	struct fuzz_case c;
+	__u64 random;
+	bool ok;
+
+	do {
+		if (as_it_is)
+			c = cases[number % n];
+		else
+			next_case(&random, &c, cases, n, seed, number);
+		number++;
+		ok = run_case(&c, false);
+	} while (ok && now() < until);
+	printf("# seed %lu: %u cases\n", seed, number);
+	return ok;
+}
+
+static void print_counts(void)
+{
+	unsigned long total = 0;
+
+	for (int verb = 0; verb < VERBS; verb++) {
+		printf("# %s:", verb_names[verb]);
+		for (int i = 0; i < OUTCOMES; i++) {
+			unsigned long n = shared->results[verb][i];
+
+			total += n;
+			if (n)
+				printf(" %s %lu", outcome_name(i), n);
+		}
+		printf("\n");
+	}
+	printf("# %lu operations\n", total);
+}
+
+int main(int argc, char **argv)
+{
+	const char *seconds = getenv("TLOCK_FUZZ_SECONDS");
+	struct fuzz_case *cases;
+	unsigned long seed;
+	struct timespec ts;
+	unsigned int n;
+	bool given = argc > 3;
+
+	/* What END executes */
+	if (argc == 2 && !strcmp(argv[1], "--gone"))
+		return 0;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	if (argc > 1)
+		seconds = argv[1];
+	seed = argc > 2 ? strtoul(argv[2], NULL, 0) :
+			  (ts.tv_nsec ^ ts.tv_sec) % 1000000;
+	setlinebuf(stdout);
+	n = read_cases(given ? read_all(argv[3]) : fuzz_corpus, &cases);
+	if (!n)
+		die("no cases");
+	prepare();
+	ksft_print_header();
+	ksft_set_plan(given ? 1 : n + 1);
+	for (unsigned int i = 0; !given && i < n; i++)
+		ksft_test_result(run_case(&cases[i], true), "%s\n",
+				 cases[i].name);
+	ksft_test_result(run_random(cases, n, atoll(seconds ?: "10") * SEC,
+				    seed, given), "%s\n",
+			 given ? "cases" : "random");
+	print_counts();
+	ksft_finished();
+}
