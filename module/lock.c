@@ -204,11 +204,12 @@ static int tlock_sleep(struct tlock_wait *wait, ktime_t *deadline)
 }
 
 /*
- * Waits at the queue's end for the grant, if the caller will wait. Writes the
- * time that is left to @arg. Is called with the mutex held, and drops it.
+ * Waits at the queue's end for the grant, if the caller will wait; if @again,
+ * ends its own grant first. Writes the time that is left to @arg. Is called
+ * with the mutex held, and drops it.
  */
 static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
-		      u64 now)
+		      bool again)
 {
 	struct tlock *lock = c->lock;
 	struct tlock_wait wait;
@@ -217,19 +218,26 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	int err;
 
 	lockdep_assert_held(&lock->mutex);
+	/*
+	 * tlock_keep() looks at @waiters without the mutex: we are counted before
+	 * the next holder can look, and before the wait begins by the clock.
+	 */
+	if (arg->timeout_ns) {
+		wait.task = current;
+		c->wait = &wait;
+		/* Without the queue's own lock: the mutex guards it */
+		__add_wait_queue_entry_tail_exclusive(&lock->queue, &c->place);
+		WRITE_ONCE(lock->waiters, lock->waiters + 1);
+	}
+	wait.since_ns = ktime_get_ns();
+	if (again)
+		tlock_pass_on(lock, wait.since_ns);
 	if (!arg->timeout_ns) {
 		lock->timed_out++;
 		tlock_describe(lock, &arg->holder);
 		mutex_unlock(&lock->mutex);
 		return -ETIMEDOUT;
 	}
-
-	wait.task = current;
-	wait.since_ns = now;
-	c->wait = &wait;
-	/* Without the queue's own lock: the mutex guards it */
-	__add_wait_queue_entry_tail_exclusive(&lock->queue, &c->place);
-	WRITE_ONCE(lock->waiters, lock->waiters + 1);
 	mutex_unlock(&lock->mutex);
 
 	deadline = ktime_add_safe(ns_to_ktime(wait.since_ns),
@@ -277,7 +285,6 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
 	struct tlock *lock = c->lock;
 	int err = 0;
-	u64 now;
 
 	mutex_lock(&lock->mutex);
 	if (lock->holder == c) {
@@ -286,12 +293,11 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 		err = -EBUSY;
 	} else {
 		tlock_introduce(c, arg->job);
-		now = ktime_get_ns();
 		if (lock->holder) {
 			lock->contended++;
-			return tlock_wait(c, arg, now);
+			return tlock_wait(c, arg, false);
 		}
-		arg->result = tlock_grant(c, now);
+		arg->result = tlock_grant(c, ktime_get_ns());
 		arg->token = c->token;
 	}
 	mutex_unlock(&lock->mutex);
@@ -337,7 +343,6 @@ int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
 	struct tlock *lock = c->lock;
 	int err = 0;
-	u64 now;
 
 	mutex_lock(&lock->mutex);
 	if (lock->holder != c) {
@@ -345,10 +350,8 @@ int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg)
 	} else {
 		tlock_introduce(c, *arg->job ? arg->job : NULL);
 		if (lock->waiters) {
-			now = ktime_get_ns();
 			lock->yielded++;
-			tlock_pass_on(lock, now);
-			return tlock_wait(c, arg, now);
+			return tlock_wait(c, arg, true);
 		}
 		arg->result = 0;
 		arg->token = c->token;

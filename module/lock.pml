@@ -188,6 +188,7 @@ granted:
 		if
 		:: len(queue) ->
 			arrived!me;
+			tlock_queue(me);
 			tlock_pass_on()
 		:: else ->
 			mutex_unlock();
@@ -196,9 +197,15 @@ granted:
 	   };
 	   tlock_wake();
 	   atomic {
-		tlock_queue(me);
 		mutex_unlock();
 		goto sleep
+	   }
+	:: atomic {			/* tlock_keep(), without the mutex */
+		holder == me && len(queue) == 0 ->
+		inside--;
+		/* Nobody who waits is kept waiting */
+		assert(len(arrived) == 0);
+		goto granted
 	   }
 	fi;
 	goto wake;

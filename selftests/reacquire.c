@@ -137,7 +137,7 @@ TEST_F(order, g4_behind_those_present_ahead_of_those_to_come)
 }
 
 /* Two that share an instrument by nothing but reacquire take turns. */
-#define SAMPLES	50
+#define SAMPLES	500
 
 static int sample(int fd, struct tlock_acquire *arg)
 {
