@@ -80,8 +80,9 @@ static bool tlock_job_valid(const char *job)
 }
 
 /*
- * Reads what the caller says of an argument, and not the rest of it. That it can
- * be written, too, must be found before the grant.
+ * Reads what the caller says of an argument, and not the rest of it. That the
+ * answer can be written, too, must be found before the lock changes hands: each
+ * field of it may lie on a page of its own.
  */
 static int tlock_read_arg(struct tlock_acquire *arg,
 			  struct tlock_acquire __user *uarg)
@@ -96,8 +97,11 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 	if (!user_access_begin(uarg, sizeof(*uarg)))
 		return -EFAULT;
 	unsafe_get_user(arg->timeout_ns, &uarg->timeout_ns, fault);
+	unsafe_put_user(arg->timeout_ns, &uarg->timeout_ns, fault);
 	unsafe_get_user(arg->flags, &uarg->flags, fault);
 	unsafe_put_user(0, &uarg->result, fault);
+	unsafe_get_user(arg->token, &uarg->token, fault);
+	unsafe_put_user(arg->token, &uarg->token, fault);
 	do
 		unsafe_get_user(*to, from++, fault);
 	while (!has_zero(*to, &zeros, &consts) && ++to < end);

@@ -149,8 +149,9 @@ struct tlock_status {
  * EPERM: this file does not hold the lock. EINVAL: @flags or @job; the caller
  * goes on holding. ETIMEDOUT and EINTR as for TLOCK_IOC_ACQUIRE, except that
  * it never restarts; the caller does not hold the lock. EFAULT: an argument
- * that cannot be read or written from the start changes nothing; if it becomes
- * so during the wait, the caller does not hold the lock.
+ * that cannot be read or written from the start, but for @holder, changes
+ * nothing; if it becomes so during the wait, or @holder cannot be written when
+ * the time is over, the caller does not hold the lock.
  */
 #define TLOCK_IOC_REACQUIRE	_IOWR(TLOCK_IOC_MAGIC, 0x02, struct tlock_acquire)
 

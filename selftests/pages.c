@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * An argument that lies on two pages, one of which cannot be read or written:
+ * a call fails if it needs a byte of that page, and only then. After EFAULT
+ * nobody holds a lock without knowing it, and the holder of before still does
+ * where nobody was let in.
+ *
+ * The kernel's fault injection reaches copies of whole structures only, see
+ * faults.c; this reaches each access to a field.
+ */
+#include <signal.h>
+
+#include "tlock_test.h"
+
+FIXTURE(pages)
+{
+	int fd;
+	int other;
+	char *pages;		/* two of them */
+	long page;
+	struct tlock_status before;
+};
+
+FIXTURE_VARIANT(pages)
+{
+	bool first;		/* which of them is the bad one */
+	int prot;
+};
+
+FIXTURE_VARIANT_ADD(pages, first_inaccessible)
+{
+	.first = true,
+	.prot = PROT_NONE,
+};
+
+FIXTURE_VARIANT_ADD(pages, first_read_only)
+{
+	.first = true,
+	.prot = PROT_READ,
+};
+
+FIXTURE_VARIANT_ADD(pages, second_inaccessible)
+{
+	.prot = PROT_NONE,
+};
+
+FIXTURE_VARIANT_ADD(pages, second_read_only)
+{
+	.prot = PROT_READ,
+};
+
+FIXTURE_SETUP(pages)
+{
+	self->fd = contender();
+	self->other = contender();
+	ASSERT_FREE(self->fd);
+	self->before = look(self->fd);
+	self->page = sysconf(_SC_PAGESIZE);
+	self->pages = mmap(NULL, 2 * self->page, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->pages);
+}
+
+FIXTURE_TEARDOWN(pages)
+{
+	close(self->fd);
+	close(self->other);
+	EXPECT_LEFT_FREE();
+}
+
+/* An argument of which so many bytes lie on the first page */
+static struct tlock_acquire *place(FIXTURE_DATA(pages) *self, size_t there,
+				   __s64 timeout_ns, const char *job)
+{
+	struct tlock_acquire *arg = (void *)(self->pages + self->page - there);
+	struct tlock_acquire asked = ask(timeout_ns, job);
+
+	memcpy(arg, &asked, sizeof(asked));
+	return arg;
+}
+
+static void protect(FIXTURE_DATA(pages) *self,
+		    const FIXTURE_VARIANT(pages) *variant, int prot)
+{
+	if (mprotect(self->pages + (variant->first ? 0 : self->page),
+		     self->page, prot))
+		die("mprotect");
+}
+
+#define SPOIL()	protect(self, variant, variant->prot)
+#define MEND()	protect(self, variant, PROT_READ | PROT_WRITE)
+
+/* Whether a call finds that it cannot access some of these bytes of it */
+static bool faults(const FIXTURE_VARIANT(pages) *variant, size_t there,
+		   size_t from, size_t to, bool write)
+{
+	if (!write && variant->prot == PROT_READ)
+		return false;
+	return variant->first ? from < there : to > there;
+}
+
+#define FIELD(field) offsetof(struct tlock_acquire, field),		\
+		     offsetof(struct tlock_acquire, field) +		\
+		     sizeof(((struct tlock_acquire *)0)->field)
+#define READ_FAULTS(field)	faults(variant, there, FIELD(field), false)
+#define WRITE_FAULTS(field)	faults(variant, there, FIELD(field), true)
+
+/* A short job: the first word of it is all that is read. */
+#define JOB_FAULTS()							\
+	faults(variant, there, offsetof(struct tlock_acquire, job),	\
+	       offsetof(struct tlock_acquire, job) + sizeof(long), false)
+
+/* What a call needs from the start, whatever becomes of it */
+#define FAULTS_AT_THE_START()						\
+	(WRITE_FAULTS(timeout_ns) || READ_FAULTS(flags) ||		\
+	 WRITE_FAULTS(result) || WRITE_FAULTS(token) || JOB_FAULTS())
+
+#define EACH_PLACE(there)						\
+	size_t there = 1; there < sizeof(struct tlock_acquire); there++
+
+/* Where the page ends between two fields, or amid one: for slow tests */
+static const size_t places[] = { 4, 8, 12, 16, 20, 24, 28, 32, 88, 96, 184 };
+
+#define EACH_OF_THE_PLACES(there)					\
+	size_t i = 0, there = places[0];				\
+	i < ARRAY_SIZE(places) && (there = places[i]); i++
+
+#define EXPECT_RET(expected, ret) EXPECT_EQ(expected, ret) {		\
+	TH_LOG("with %zu bytes on the first page", there);		\
+}
+
+/* A grant is told, or there is none, and the next hears what it had to say. */
+TEST_F(pages, g6_acquire_of_an_abandoned_lock)
+{
+	struct tlock_acquire *arg, next;
+	int expected, ret, dying;
+
+	for (EACH_PLACE(there)) {
+		dying = contender();
+		take(dying, "dying");
+		close(dying);
+		arg = place(self, there, LONG, "victim");
+		expected = FAULTS_AT_THE_START() ? -EFAULT : 0;
+		SPOIL();
+		ret = acquire(self->fd, arg);
+		MEND();
+		EXPECT_RET(expected, ret);
+		if (ret) {
+			ASSERT_EQ(-EPERM, release(self->fd));
+			ASSERT_EQ(0, look(self->fd).holder.token);
+			next = ask(0, "next");
+			ASSERT_EQ(0, acquire(self->other, &next));
+			ASSERT_EQ(TLOCK_ABANDONED, next.result);
+			ASSERT_EQ(0, release(self->other));
+		} else {
+			EXPECT_EQ(look(self->fd).holder.token, arg->token);
+			EXPECT_EQ(TLOCK_ABANDONED, arg->result);
+			ASSERT_EQ(0, release(self->fd));
+		}
+	}
+}
+
+TEST_F(pages, acquire_of_a_held_lock)
+{
+	static const __s64 timeouts[] = { 0, 1 };
+	struct tlock_acquire *arg;
+	struct tlock_holder holder;
+	struct tlock_status st;
+	int expected, ret;
+
+	take(self->other, "holder");
+	holder = look(self->fd).holder;
+	for (EACH_PLACE(there)) {
+		arg = place(self, there, timeouts[there % 2], "victim");
+		expected = FAULTS_AT_THE_START() || WRITE_FAULTS(holder) ?
+			   -EFAULT : -ETIMEDOUT;
+		SPOIL();
+		ret = acquire(self->fd, arg);
+		MEND();
+		EXPECT_RET(expected, ret);
+		if (ret == -ETIMEDOUT) {
+			EXPECT_EQ(0, memcmp(&holder, &arg->holder,
+					    sizeof(holder)));
+		}
+		st = look(self->fd);
+		EXPECT_EQ(holder.token, st.holder.token);
+		EXPECT_EQ(0, st.waiters);
+	}
+	EXPECT_EQ(0, release(self->other));
+}
+
+/* Nobody is let in: the caller goes on holding, with the job that it had. */
+TEST_F(pages, g4_reacquire_where_nobody_waits)
+{
+	static const char *const jobs[] = { "", "new" };
+	struct tlock_acquire *arg;
+	bool kept = true;
+	int expected, ret;
+	__u64 token;
+
+	token = take(self->fd, "old");
+	for (int job = 0; job < 2; job++) {
+		for (EACH_PLACE(there)) {
+			arg = place(self, there, LONG, jobs[job]);
+			if (job) {
+				expected = FAULTS_AT_THE_START() ? -EFAULT : 0;
+			} else {
+				/* Reads and writes less */
+				expected = READ_FAULTS(flags) ||
+					   READ_FAULTS(job[0]) ||
+					   WRITE_FAULTS(result) ||
+					   WRITE_FAULTS(token) ? -EFAULT : 0;
+			}
+			SPOIL();
+			ret = reacquire(self->fd, arg);
+			MEND();
+			EXPECT_RET(expected, ret);
+			if (!ret) {
+				EXPECT_EQ(token, arg->token);
+				EXPECT_EQ(0, arg->result);
+				kept = kept && !job;
+			}
+			ASSERT_EQ(token, look(self->fd).holder.token);
+			ASSERT_STREQ(kept ? "old" : "new",
+				     look(self->fd).holder.job);
+		}
+	}
+	EXPECT_EQ(self->before.acquired + 1, look(self->fd).acquired);
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/* Nobody is let in by a call that fails at once. */
+TEST_F(pages, g4_reacquire_that_times_out)
+{
+	struct tlock_acquire *arg;
+	struct call *waiter;
+	int ret, fd;
+
+	for (EACH_OF_THE_PLACES(there)) {
+		take(self->fd, "victim");
+		fd = contender();
+		waiter = call(fd, acquire, FOREVER, "waiter");
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		arg = place(self, there, MSEC, "");
+		SPOIL();
+		ret = reacquire(self->fd, arg);
+		MEND();
+		if (FAULTS_AT_THE_START()) {
+			EXPECT_RET(-EFAULT, ret);
+			EXPECT_EQ(1, look(self->fd).waiters);
+			EXPECT_EQ(0, release(self->fd));
+		} else {
+			EXPECT_RET(WRITE_FAULTS(holder) ? -EFAULT : -ETIMEDOUT,
+				   ret);
+			EXPECT_EQ(-EPERM, release(self->fd));
+		}
+		ASSERT_EQ(0, result(waiter));
+		EXPECT_EQ(waiter->arg->token, look(self->fd).holder.token);
+		EXPECT_EQ(0, release(fd));
+		close(fd);
+	}
+}
+
+/* Has the first contender wait for the lock that the other then holds. */
+static struct call *begin_wait(FIXTURE_DATA(pages) *self,
+			       int (*fn)(int fd, struct tlock_acquire *arg),
+			       struct tlock_acquire *arg)
+{
+	struct tlock_acquire let_in = ask(FOREVER, "holder");
+	struct call *holder = NULL, *victim;
+
+	if (fn == reacquire) {
+		take(self->fd, "victim");
+		holder = call_with(self->other, acquire, &let_in);
+		if (!await_waiters(self->fd, 1))
+			die("nobody waits");
+	} else {
+		take(self->other, "holder");
+	}
+	victim = call_with(self->fd, fn, arg);
+	if ((holder && result(holder)) || !await_waiters(self->fd, 1))
+		die("the other does not hold the lock");
+	return victim;
+}
+
+static int (*const fns[])(int fd, struct tlock_acquire *arg) = {
+	acquire, reacquire
+};
+
+/* Pages that turn bad during a wait, of a call that is then granted the lock */
+TEST_F(pages, g6_granted_after_a_wait)
+{
+	struct tlock_acquire *arg;
+	struct call *victim;
+	int expected, ret;
+
+	for (int fn = 0; fn < 2; fn++) {
+		for (EACH_OF_THE_PLACES(there)) {
+			arg = place(self, there, LONG, "victim");
+			victim = begin_wait(self, fns[fn], arg);
+			expected = WRITE_FAULTS(timeout_ns) ||
+				   WRITE_FAULTS(result) ||
+				   WRITE_FAULTS(token) ? -EFAULT : 0;
+			SPOIL();
+			ASSERT_EQ(0, release(self->other));
+			ret = result(victim);
+			MEND();
+			EXPECT_RET(expected, ret);
+			if (ret) {
+				EXPECT_EQ(0, look(self->fd).holder.token);
+				ASSERT_EQ(-EPERM, release(self->fd));
+			} else {
+				EXPECT_EQ(look(self->fd).holder.token,
+					  arg->token);
+				ASSERT_EQ(0, release(self->fd));
+			}
+		}
+	}
+}
+
+static void on_signal(int signal)
+{
+}
+
+/* And of one that a signal ends */
+TEST_F(pages, g9_interrupted)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct tlock_acquire *arg;
+	struct call *victim;
+	int expected, ret;
+
+	sigaction(SIGUSR1, &action, NULL);
+	for (int fn = 0; fn < 2; fn++) {
+		for (EACH_OF_THE_PLACES(there)) {
+			arg = place(self, there, LONG, "victim");
+			victim = begin_wait(self, fns[fn], arg);
+			expected = WRITE_FAULTS(timeout_ns) ? -EFAULT : -EINTR;
+			SPOIL();
+			send_signal(victim, SIGUSR1);
+			ret = result(victim);
+			MEND();
+			EXPECT_RET(expected, ret);
+			EXPECT_EQ(0, look(self->fd).waiters);
+			ASSERT_EQ(-EPERM, release(self->fd));
+			ASSERT_EQ(0, release(self->other));
+		}
+	}
+}
+
+TEST_F(pages, g10_status)
+{
+	struct tlock_status *st;
+	int ret;
+
+	for (size_t there = 1; there < sizeof(*st); there++) {
+		st = (void *)(self->pages + self->page - there);
+		SPOIL();
+		ret = status(self->fd, st);
+		MEND();
+		EXPECT_RET(-EFAULT, ret);
+	}
+	EXPECT_EQ(self->before.acquired, look(self->fd).acquired);
+}
+
+TEST_HARNESS_MAIN
