@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -309,4 +310,42 @@ __u64 sysfs_number(const char *name)
 
 	snprintf(path, sizeof(path), SYSFS "/%s", name);
 	return read_number(path);
+}
+
+int module_load(void)
+{
+	int fd = open(getenv("TLOCK_KO"), O_RDONLY | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = syscall(SYS_finit_module, fd, "", 0) ? -errno : 0;
+	close(fd);
+	return ret;
+}
+
+int module_unload(void)
+{
+	return syscall(SYS_delete_module, "tlock", O_NONBLOCK) ? -errno : 0;
+}
+
+bool exists(const char *path)
+{
+	struct stat st;
+
+	return !lstat(path, &st);
+}
+
+bool module_registered(void)
+{
+	char line[80], name[80] = "";
+	FILE *file = fopen("/proc/devices", "re");
+	bool found = false;
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "%*u %79s", name) == 1 &&
+		    !strcmp(name, "tlock"))
+			found = true;
+	if (file)
+		fclose(file);
+	return found;
 }

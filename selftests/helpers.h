@@ -111,4 +111,14 @@ __u64 read_number(const char *path);
 const char *sysfs_text(const char *name);
 __u64 sysfs_number(const char *name);
 
+bool exists(const char *path);
+
+/*
+ * Loads $TLOCK_KO, unloads it, and whether there is a driver of that name.
+ * Unloading fails where rmmod fails: it does not wait for the last user.
+ */
+int module_load(void);
+int module_unload(void);
+bool module_registered(void);
+
 #endif /* TLOCK_SELFTESTS_HELPERS_H */

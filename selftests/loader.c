@@ -2,51 +2,9 @@
 /*
  * Loading and unloading the module, $TLOCK_KO. It begins and ends loaded.
  */
-#include <stdio.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include "tlock_test.h"
-
-static int load(void)
-{
-	int fd = open(getenv("TLOCK_KO"), O_RDONLY | O_CLOEXEC), ret;
-
-	if (fd < 0)
-		return -errno;
-	ret = syscall(SYS_finit_module, fd, "", 0) ? -errno : 0;
-	close(fd);
-	return ret;
-}
-
-/* Fails where rmmod fails: it does not wait for the last user. */
-static int unload(void)
-{
-	return syscall(SYS_delete_module, "tlock", O_NONBLOCK) ? -errno : 0;
-}
-
-static bool exists(const char *path)
-{
-	struct stat st;
-
-	return !lstat(path, &st);
-}
-
-/* Whether there is a driver of that name */
-static bool registered(void)
-{
-	char line[80], name[80] = "";
-	FILE *file = fopen("/proc/devices", "re");
-	bool found = false;
-
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "%*u %79s", name) == 1 &&
-		    !strcmp(name, "tlock"))
-			found = true;
-	if (file)
-		fclose(file);
-	return found;
-}
 
 FIXTURE(module)
 {
@@ -64,7 +22,7 @@ FIXTURE_SETUP(module)
 
 FIXTURE_TEARDOWN(module)
 {
-	int ret = load();
+	int ret = module_load();
 
 	/* The tests after this one find it loaded */
 	EXPECT_TRUE(ret == 0 || ret == -EEXIST);
@@ -80,19 +38,19 @@ TEST_F(module, is_not_unloaded_while_a_file_is_open)
 		fd = open(DEVICE, flags[i] | O_CLOEXEC);
 		ASSERT_LE(0, fd);
 		EXPECT_LT(0, read_number("/sys/module/tlock/refcnt"));
-		EXPECT_EQ(-EWOULDBLOCK, unload());
+		EXPECT_EQ(-EWOULDBLOCK, module_unload());
 		EXPECT_TRUE(exists(DEVICE));
 		/* And it works as before */
 		if (flags[i] != O_RDONLY) {
 			take(fd, "holder");
-			EXPECT_EQ(-EWOULDBLOCK, unload());
+			EXPECT_EQ(-EWOULDBLOCK, module_unload());
 			EXPECT_STREQ("holder", sysfs_text("job"));
 			EXPECT_EQ(0, release(fd));
 		}
 		close(fd);
 		EXPECT_EQ(0, read_number("/sys/module/tlock/refcnt"));
 	}
-	EXPECT_EQ(0, unload());
+	EXPECT_EQ(0, module_unload());
 }
 
 /* A descriptor may be closed while its call goes on: that ends with the call. */
@@ -110,19 +68,19 @@ TEST_F(module, is_unloaded_after_the_last_call)
 	EXPECT_EQ(0, result(waiter));
 	EXPECT_EQ(TLOCK_ABANDONED, waiter->arg->result);
 	EXPECT_EQ(0, read_number("/sys/module/tlock/refcnt"));
-	EXPECT_EQ(0, unload());
+	EXPECT_EQ(0, module_unload());
 }
 
 TEST_F(module, leaves_nothing_behind)
 {
-	EXPECT_TRUE(registered());
+	EXPECT_TRUE(module_registered());
 	EXPECT_TRUE(exists("/sys/class/tlock"));
-	ASSERT_EQ(0, unload());
+	ASSERT_EQ(0, module_unload());
 	EXPECT_FALSE(exists(DEVICE));
 	EXPECT_FALSE(exists("/sys/class/tlock"));
 	EXPECT_FALSE(exists("/sys/module/tlock"));
-	EXPECT_FALSE(registered());
-	EXPECT_EQ(-ENOENT, unload());
+	EXPECT_FALSE(module_registered());
+	EXPECT_EQ(-ENOENT, module_unload());
 }
 
 TEST_F(module, begins_anew)
@@ -137,9 +95,9 @@ TEST_F(module, begins_anew)
 	take(fd, "forgotten");
 	close(fd);
 
-	ASSERT_EQ(0, unload());
-	ASSERT_EQ(0, load());
-	EXPECT_EQ(-EEXIST, load());
+	ASSERT_EQ(0, module_unload());
+	ASSERT_EQ(0, module_load());
+	EXPECT_EQ(-EEXIST, module_load());
 	ASSERT_EQ(0, stat(DEVICE, &node));
 	EXPECT_EQ(S_IFCHR, node.st_mode & S_IFMT);
 	/* The group may be another one by the host's own rules */
@@ -164,10 +122,10 @@ TEST_F(module, sysfs_file_that_is_still_open)
 	char text[80];
 
 	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, unload());
+	ASSERT_EQ(0, module_unload());
 	EXPECT_EQ(-1, read(fd, text, sizeof(text)));
 	EXPECT_EQ(ENODEV, errno);
-	ASSERT_EQ(0, load());
+	ASSERT_EQ(0, module_load());
 	EXPECT_EQ(-1, read(fd, text, sizeof(text)));
 	EXPECT_EQ(ENODEV, errno);
 	EXPECT_STREQ("", sysfs_text("job"));
@@ -203,13 +161,13 @@ TEST_F(module, unload_meets_open)
 
 	for (__s64 end = now() + PATIENCE; unloaded < 5;) {
 		ASSERT_GT(end, now());
-		ret = unload();
+		ret = module_unload();
 		if (ret == -EWOULDBLOCK)
 			continue;
 		ASSERT_EQ(0, ret);
 		unloaded++;
 		before = atomic_load(&opened);
-		ASSERT_EQ(0, load());
+		ASSERT_EQ(0, module_load());
 		ASSERT_TRUE(await_value(&opened, before + 1));
 	}
 	atomic_store(&stop, 1);

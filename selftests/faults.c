@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memory that the kernel does not get, and copies to and from user memory that
+ * fail, at every point of a call in turn: each fails cleanly or works, and the
+ * lock is as usable afterwards. What leaked shows when the module is unloaded,
+ * on a kernel with kmemleak.
+ *
+ * For a kernel with fault injection. That fails allocations and copies of whole
+ * structures and strings. The accesses to single fields, by unsafe_get_user()
+ * and its like, it does not reach: see pages.c for these.
+ */
+#include <stdio.h>
+#include <sys/sendfile.h>
+#include <sys/syscall.h>
+
+#include "tlock_test.h"
+
+#define FAIL_NTH "/proc/thread-self/fail-nth"
+#define DEBUGFS	 "/sys/kernel/debug"
+
+static void put_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		die("cannot write %s", path);
+	close(fd);
+}
+
+/* The file to arm with, or -1 */
+static int get_ready(void)
+{
+	int fail_nth = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
+
+	if (fail_nth < 0) {
+		if (errno != ENOENT)
+			die("cannot open " FAIL_NTH);
+		return -1;
+	}
+	/* Allocations that could wait for memory fail, too; it is not logged */
+	put_text(DEBUGFS "/failslab/ignore-gfp-wait", "N");
+	put_text(DEBUGFS "/failslab/verbose", "0");
+	put_text(DEBUGFS "/fail_usercopy/verbose", "0");
+	return fail_nth;
+}
+
+/* From now on the nth point of this thread that can fail does. */
+static void arm(int fail_nth, unsigned int nth)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%u", nth);
+
+	if (pwrite(fail_nth, text, len, 0) != len)
+		die("cannot write " FAIL_NTH);
+}
+
+/* And from now on none. Whether one did; to ask is a point that can fail. */
+static bool disarm(int fail_nth)
+{
+	char left = 0;
+	bool fired;
+
+	fired = pread(fail_nth, &left, 1, 0) == 1 && left == '0';
+	/* If this fails, that was the one */
+	if (pwrite(fail_nth, "0", 1, 0) != 1 && errno != EFAULT)
+		die("cannot write " FAIL_NTH);
+	return fired;
+}
+
+static bool clean(int ret)
+{
+	return ret == -ENOMEM || ret == -EFAULT;
+}
+
+FIXTURE(faults)
+{
+	int fail_nth;
+	int fd;
+	int other;
+	bool fired;		/* the last fault */
+	int failures;		/* calls that a fault made fail */
+	struct tlock_status before;
+};
+
+FIXTURE_SETUP(faults)
+{
+	self->fail_nth = get_ready();
+	if (self->fail_nth < 0)
+		SKIP(return, "this kernel injects no faults");
+	self->fd = contender();
+	self->other = contender();
+	ASSERT_FREE(self->fd);
+	self->before = look(self->fd);
+}
+
+FIXTURE_TEARDOWN(faults)
+{
+	close(self->fail_nth);
+	close(self->fd);
+	close(self->other);
+	EXPECT_LEFT_FREE();
+}
+
+/* With a fault at the first point, the second, ... until there are no more */
+#define EACH_FAULT							\
+	unsigned int nth = (self->fired = true, self->failures = 0, 1);	\
+	self->fired; nth++
+
+#define WITH_FAULT(call) ({						\
+	int __ret;							\
+									\
+	arm(self->fail_nth, nth);					\
+	__ret = (call);							\
+	self->fired = disarm(self->fail_nth);				\
+	if (__ret < 0 && self->fired)					\
+		self->failures++;					\
+	__ret;								\
+})
+
+static int open_device(void)
+{
+	int fd = open(DEVICE, O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+TEST_F(faults, open)
+{
+	__u64 users = read_number("/sys/module/tlock/refcnt");
+	int fd;
+
+	for (EACH_FAULT) {
+		fd = WITH_FAULT(open_device());
+		if (fd < 0) {
+			ASSERT_TRUE(self->fired && clean(fd));
+		} else {
+			take(fd, "holder");
+			EXPECT_EQ(0, release(fd));
+			close(fd);
+		}
+		ASSERT_EQ(users, read_number("/sys/module/tlock/refcnt"));
+	}
+	EXPECT_LE(3, self->failures);
+}
+
+TEST_F(faults, status)
+{
+	struct tlock_status st;
+	int ret;
+
+	for (EACH_FAULT) {
+		ret = WITH_FAULT(status(self->fd, &st));
+		ASSERT_EQ(self->fired ? -EFAULT : 0, ret);
+	}
+	EXPECT_EQ(1, self->failures);
+}
+
+TEST_F(faults, acquire_that_times_out)
+{
+	static const __s64 timeouts[] = { 0, MSEC };
+	struct tlock_acquire arg;
+	int ret;
+
+	take(self->other, "holder");
+	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
+		for (EACH_FAULT) {
+			arg = ask(timeouts[i], "victim");
+			ret = WITH_FAULT(acquire(self->fd, &arg));
+			/* Its timer does without memory that it does not get */
+			if (ret != -ETIMEDOUT) {
+				ASSERT_EQ(-EFAULT, ret);
+				ASSERT_TRUE(self->fired);
+			}
+			ASSERT_EQ(-EPERM, release(self->fd));
+			ASSERT_EQ(0, look(self->fd).waiters);
+			ASSERT_STREQ("holder", look(self->fd).holder.job);
+		}
+		EXPECT_EQ(1, self->failures);
+	}
+	EXPECT_EQ(0, release(self->other));
+}
+
+TEST_F(faults, reacquire_that_times_out)
+{
+	struct tlock_acquire arg;
+	struct call *waiter;
+	int ret;
+
+	for (EACH_FAULT) {
+		take(self->fd, "victim");
+		waiter = call(self->other, acquire, FOREVER, "waiter");
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		arg = ask(MSEC, "");
+		ret = WITH_FAULT(reacquire(self->fd, &arg));
+		if (ret != -ETIMEDOUT) {
+			ASSERT_EQ(-EFAULT, ret);
+			ASSERT_TRUE(self->fired);
+		}
+		ASSERT_EQ(-EPERM, release(self->fd));
+		ASSERT_EQ(0, result(waiter));
+		ASSERT_EQ(waiter->arg->token, look(self->fd).holder.token);
+		ASSERT_EQ(0, release(self->other));
+	}
+	EXPECT_EQ(1, self->failures);
+}
+
+/* Nothing that takes, keeps or gives up a lock needs memory for it. */
+TEST_F(faults, what_needs_no_memory)
+{
+	struct tlock_acquire arg, again;
+	int ret;
+
+	for (EACH_FAULT) {
+		arg = ask(LONG, "holder");
+		ret = WITH_FAULT(acquire(self->fd, &arg));
+		ASSERT_EQ(0, ret);
+		ASSERT_EQ(0, release(self->fd));
+	}
+	take(self->fd, "holder");
+	for (EACH_FAULT) {
+		again = ask(LONG, nth % 2 ? "" : "again");
+		ret = WITH_FAULT(reacquire(self->fd, &again));
+		ASSERT_EQ(0, ret);
+	}
+	EXPECT_EQ(0, release(self->fd));
+	for (EACH_FAULT) {
+		take(self->fd, "holder");
+		ret = WITH_FAULT(release(self->fd));
+		ASSERT_EQ(0, ret);
+	}
+}
+
+static int release_soon(int fd, struct tlock_acquire *arg)
+{
+	return await_waiters(fd, 1) ? release(fd) : STUCK;
+}
+
+TEST_F(faults, waiting_needs_no_memory)
+{
+	struct tlock_acquire arg;
+	struct call *holder;
+	int ret;
+
+	for (EACH_FAULT) {
+		take(self->other, "holder");
+		holder = call_with(self->other, release_soon, NULL);
+		arg = ask(LONG, "waiter");
+		ret = WITH_FAULT(acquire(self->fd, &arg));
+		ASSERT_EQ(0, ret);
+		ASSERT_EQ(0, result(holder));
+		ASSERT_EQ(arg.token, look(self->fd).holder.token);
+		ASSERT_EQ(0, release(self->fd));
+	}
+}
+
+static int read_file(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = read(fd, text, size - 1);
+	if (ret < 0)
+		ret = -errno;
+	else
+		text[ret] = 0;
+	close(fd);
+	return ret;
+}
+
+TEST_F(faults, sysfs)
+{
+	static const char *const names[] = {
+		"job", "pid", "uid", "comm", "token", "held_ns", "waiters",
+		"stats/acquired", "stats/contended", "stats/timed_out",
+		"stats/interrupted", "stats/abandoned", "stats/yielded",
+		"stats/wait_ns_total", "stats/wait_ns_max",
+		"stats/hold_ns_total", "stats/hold_ns_max",
+	};
+	char path[80], text[80], expected[80];
+	int ret;
+
+	take(self->fd, "holder");
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path), SYSFS "/%s", names[i]);
+		ASSERT_LT(1, read_file(path, expected, sizeof(expected)));
+		for (EACH_FAULT) {
+			ret = WITH_FAULT(read_file(path, text, sizeof(text)));
+			if (ret < 0) {
+				ASSERT_TRUE(self->fired && clean(ret));
+			} else if (strcmp(names[i], "held_ns")) {
+				ASSERT_STREQ(expected, text);
+			}
+		}
+		EXPECT_LE(3, self->failures) {
+			TH_LOG("%s", path);
+		}
+	}
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/* Loading and unloading. The module begins and ends loaded. */
+FIXTURE(loading)
+{
+	int fail_nth;
+	int ko;
+	bool fired;
+	int failures;
+};
+
+/* The module in memory: file systems have faults of their own. */
+static int open_copy(void)
+{
+	char path[] = "/tmp/tlock-XXXXXX";
+	int from = open(getenv("TLOCK_KO"), O_RDONLY | O_CLOEXEC);
+	int to = mkstemp(path), copy = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (from < 0 || to < 0 || copy < 0)
+		die("cannot copy the module");
+	while (sendfile(to, from, NULL, 1 << 20) > 0)
+		;
+	unlink(path);
+	close(from);
+	/* Nobody may write to what is loaded */
+	close(to);
+	return copy;
+}
+
+static int load(int ko)
+{
+	return syscall(SYS_finit_module, ko, "", 0) ? -errno : 0;
+}
+
+/* What there is of the module */
+static int traces(void)
+{
+	return exists(DEVICE) + exists("/sys/class/tlock") +
+	       exists("/sys/devices/virtual/tlock") +
+	       exists("/sys/module/tlock") + module_registered();
+}
+
+#define ALL_TRACES	5
+
+FIXTURE_SETUP(loading)
+{
+	self->fail_nth = get_ready();
+	if (self->fail_nth < 0)
+		SKIP(return, "this kernel injects no faults");
+	ASSERT_NE(NULL, getenv("TLOCK_KO")) {
+		TH_LOG("TLOCK_KO is not set: where is tlock.ko?");
+	}
+	self->ko = open_copy();
+	ASSERT_EQ(ALL_TRACES, traces());
+}
+
+FIXTURE_TEARDOWN(loading)
+{
+	int ret = load(self->ko);
+
+	/* The tests after this one find it loaded */
+	EXPECT_TRUE(ret == 0 || ret == -EEXIST);
+	EXPECT_EQ(ALL_TRACES, traces());
+	EXPECT_LEFT_FREE();
+}
+
+/* What is loaded works. */
+#define EXPECT_WORKS() do {						\
+	int __fd = contender();						\
+									\
+	ASSERT_EQ(ALL_TRACES, traces());				\
+	take(__fd, "holder");						\
+	EXPECT_STREQ("holder", sysfs_text("job"));			\
+	EXPECT_EQ(1, sysfs_number("stats/acquired"));			\
+	EXPECT_EQ(0, release(__fd));					\
+	close(__fd);							\
+} while (0)
+
+TEST_F_TIMEOUT(loading, load, 900)
+{
+	int ret;
+
+	ASSERT_EQ(0, module_unload());
+	for (EACH_FAULT) {
+		ASSERT_EQ(0, traces());
+		ret = WITH_FAULT(load(self->ko));
+		if (ret) {
+			ASSERT_TRUE(self->fired && clean(ret)) {
+				TH_LOG("fault %u: %s", nth, strerror(-ret));
+			}
+		} else {
+			EXPECT_WORKS();
+			ASSERT_EQ(0, module_unload());
+		}
+	}
+	/* There are more than 20 in the module's own part of it */
+	EXPECT_LE(40, self->failures);
+	TH_LOG("%d failures", self->failures);
+}
+
+TEST_F_TIMEOUT(loading, unload, 300)
+{
+	int ret;
+
+	for (EACH_FAULT) {
+		ret = WITH_FAULT(module_unload());
+		if (ret) {
+			ASSERT_TRUE(self->fired && clean(ret));
+			ASSERT_EQ(ALL_TRACES, traces());
+		} else {
+			ASSERT_EQ(0, traces());
+			ASSERT_EQ(0, load(self->ko));
+		}
+		EXPECT_WORKS();
+		/* Begins anew, for EXPECT_WORKS() */
+		ASSERT_EQ(0, module_unload());
+		ASSERT_EQ(0, load(self->ko));
+	}
+	EXPECT_LE(1, self->failures);
+}
+
+TEST_HARNESS_MAIN

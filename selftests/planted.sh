@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Do the checkers of the debug kernels work, and does scripts/vm notice what
+# they say? Plants a bug for each in a guest, and prints KTAP. Run on the host.
+#
+# shellcheck disable=SC2317 # ok calls them
+
+set -u
+
+here=$(dirname "$(readlink -f "$0")")
+top=$(dirname "$here")
+cd "$top" || exit 1
+
+# For the kernels' logs, which are kept where a run failed
+dir=$(mktemp -d "${TMPDIR:-/tmp}/tlock-test.XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+
+# Build the module of bugs for a kernel; print what fails
+build() {
+	local image release log
+
+	image=$(scripts/kernel "$1") || return
+	release=${image##*/vmlinuz-}
+	log=build/planted/$release/make.log
+	mkdir -p "build/planted/$release"
+	cp -u "$here"/planted/* "build/planted/$release"
+	make -C "${image%/boot/*}/lib/modules/$release/build" \
+		M="$top/build/planted/$release" modules >"$log" 2>&1 ||
+		cat "$log"
+}
+
+# plant KERNEL BUG: run it
+plant() {
+	local image options=()
+
+	image=$(scripts/kernel "$1")
+	# Only a leak needs it, and it makes the kernel slow
+	[[ $2 == leak ]] || options=(--append kmemleak=off)
+	TMPDIR=$dir scripts/vm --kernel "$image" "${options[@]}" --no-load -- \
+		/sbin/insmod "build/planted/${image##*/vmlinuz-}/planted.ko" \
+		bug="$2" 2>&1
+}
+
+# The run fails, and says that the kernel found this in our module
+found() {
+	local status
+
+	plant "$1" "$2" >"$dir/said"
+	status=$?
+	cat "$dir/said"
+	echo "exit status $status"
+	((status == 125)) && grep -q "^vm: the kernel reported a problem" \
+		"$dir/said" && grep -q "$3" "$dir/said" &&
+		grep -qE 'planted(\.c|\]|\(O)' "$dir/said"
+}
+
+number=0
+failed=0
+ok() {
+	number=$((number + 1))
+	if "${@:2}" >"$dir/judged" 2>&1; then
+		echo "ok $number $1"
+	else
+		echo "not ok $number $1"
+		sed 's/^/# /' "$dir/judged"
+		failed=1
+	fi
+}
+
+# finds KERNEL BUG REPORT
+finds() {
+	ok "$1_$2" found "$@"
+}
+
+echo "TAP version 13"
+echo "1..11"
+{ build debug && build kcsan; } | sed 's/^/# /'
+ok debug_nothing plant debug nothing
+ok kcsan_nothing plant kcsan nothing
+finds debug use_after_free "BUG: KASAN: .*use-after-free"
+finds debug leak "unreferenced object"
+finds debug lock_inversion "WARNING: possible circular locking dependency"
+finds debug sleep_in_atomic "BUG: sleeping function called from invalid"
+finds debug copied_mutex "DEBUG_LOCKS_WARN_ON(lock->magic != lock)"
+finds debug freed_timer "ODEBUG: free active"
+finds debug bad_shift "UBSAN: shift-out-of-bounds"
+finds debug bad_index "UBSAN: array-index-out-of-bounds"
+finds kcsan race "BUG: KCSAN: data-race"
+exit $failed
