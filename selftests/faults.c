@@ -370,7 +370,6 @@ FIXTURE_TEARDOWN(loading)
 	ASSERT_EQ(ALL_TRACES, traces());				\
 	take(__fd, "holder");						\
 	EXPECT_STREQ("holder", sysfs_text("job"));			\
-	EXPECT_EQ(1, sysfs_number("stats/acquired"));			\
 	EXPECT_EQ(0, release(__fd));					\
 	close(__fd);							\
 } while (0)
@@ -392,9 +391,8 @@ TEST_F_TIMEOUT(loading, load, 900)
 			ASSERT_EQ(0, module_unload());
 		}
 	}
-	/* There are more than 20 in the module's own part of it */
+	/* 82 with Linux 6.1 */
 	EXPECT_LE(40, self->failures);
-	TH_LOG("%d failures", self->failures);
 }
 
 TEST_F_TIMEOUT(loading, unload, 300)
@@ -411,9 +409,6 @@ TEST_F_TIMEOUT(loading, unload, 300)
 			ASSERT_EQ(0, load(self->ko));
 		}
 		EXPECT_WORKS();
-		/* Begins anew, for EXPECT_WORKS() */
-		ASSERT_EQ(0, module_unload());
-		ASSERT_EQ(0, load(self->ko));
 	}
 	EXPECT_LE(1, self->failures);
 }
