@@ -26,7 +26,8 @@ build() {
 	mkdir -p "build/planted/$release"
 	cp -u "$here"/planted/* "build/planted/$release"
 	make -C "${image%/boot/*}/lib/modules/$release/build" \
-		M="$top/build/planted/$release" modules >"$log" 2>&1 ||
+		M="$top/build/planted/$release" UBSAN_SANITIZE=y modules \
+		>"$log" 2>&1 ||
 		cat "$log"
 }
 
