@@ -10,6 +10,7 @@
 #include <linux/compat.h>
 #include <linux/fs.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/stddef.h>
@@ -36,13 +37,18 @@ static struct class tlock_class = {
 	.devnode = tlock_devnode,
 };
 
+/* A device is there to be opened a moment before its class finds it. */
+static DEFINE_MUTEX(tlock_adding);
+
 static int tlock_open(struct inode *inode, struct file *file)
 {
 	struct tlock_contender *c;
 	struct device *dev;
 
 	/* The file's reference to the lock */
+	mutex_lock(&tlock_adding);
 	dev = class_find_device_by_devt(&tlock_class, inode->i_rdev);
+	mutex_unlock(&tlock_adding);
 	if (!dev)
 		return -ENXIO;
 	c = kzalloc(sizeof(*c), GFP_KERNEL_ACCOUNT);
@@ -278,8 +284,11 @@ static struct tlock_device *tlock_device_create(dev_t devt, const char *name)
 	device_set_pm_not_required(&tdev->dev);
 
 	err = dev_set_name(&tdev->dev, "%s", name);
-	if (!err)
+	if (!err) {
+		mutex_lock(&tlock_adding);
 		err = device_add(&tdev->dev);
+		mutex_unlock(&tlock_adding);
+	}
 	if (err) {
 		put_device(&tdev->dev);
 		return ERR_PTR(err);

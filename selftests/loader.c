@@ -132,6 +132,32 @@ TEST_F(module, sysfs_file_that_is_still_open)
 	close(fd);
 }
 
+/* Opens the device as soon as it can be seen. */
+static int open_at_once(int none, struct tlock_acquire *arg)
+{
+	__s64 end = now() + PATIENCE;
+	int fd;
+
+	do
+		fd = open(DEVICE, O_RDWR | O_CLOEXEC);
+	while (fd < 0 && errno == ENOENT && now() < end);
+	return fd < 0 ? -errno : close(fd);
+}
+
+TEST_F(module, works_as_soon_as_it_can_be_seen)
+{
+	struct call *c;
+
+	for (int i = 0; i < 20; i++) {
+		ASSERT_EQ(0, unload());
+		c = call(-1, open_at_once, 0, "");
+		ASSERT_EQ(0, load());
+		ASSERT_EQ(0, result(c)) {
+			TH_LOG("load %d: %s", i, strerror(-c->ret));
+		}
+	}
+}
+
 static atomic_int stop;
 static atomic_int opened;
 
