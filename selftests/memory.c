@@ -6,6 +6,7 @@
  */
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
@@ -408,6 +409,35 @@ TEST_F(tlock, g6_unmapped_when_it_times_out)
 	EXPECT_EQ(-EPERM, release(fd));
 	EXPECT_EQ(0, release(self->fd));
 	close(fd);
+}
+
+static void on_signal(int signal)
+{
+}
+
+TEST_F(tlock, g9_unmapped_when_interrupted)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	long page = sysconf(_SC_PAGESIZE);
+	struct tlock_acquire *arg;
+	struct call *victim;
+
+	sigaction(SIGUSR1, &action, NULL);
+	arg = mmap(NULL, page, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, arg);
+	*arg = ask(LONG, "victim");
+	take(self->fd, "holder");
+	victim = call_with(contender(), acquire, arg);
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_EQ(0, munmap(arg, page));
+	send_signal(victim, SIGUSR1);
+	EXPECT_EQ(-EFAULT, result(victim));
+	EXPECT_EQ(0, look(self->fd).waiters);
+	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
+	EXPECT_EQ(-EPERM, release(victim->fd));
+	EXPECT_EQ(0, release(self->fd));
+	close(victim->fd);
 }
 
 TEST_HARNESS_MAIN

@@ -31,11 +31,13 @@ TEST_F(tlock, g4_nobody_waits)
 TEST_F(tlock, g4_new_job)
 {
 	struct tlock_acquire arg = ask(LONG, "second job");
-	struct tlock_status before, after;
+	__u64 token = take(self->fd, "a first job with quite a long name");
+	struct tlock_status before = look(self->fd), after;
 
-	take(self->fd, "a first job with quite a long name");
-	before = look(self->fd);
 	ASSERT_EQ(0, reacquire(self->fd, &arg));
+	EXPECT_EQ(LONG, arg.timeout_ns);
+	EXPECT_EQ(0, arg.result);
+	EXPECT_EQ(token, arg.token);
 	after = look(self->fd);
 	EXPECT_STREQ("second job", after.holder.job);
 	memcpy(before.holder.job, after.holder.job, sizeof(after.holder.job));

@@ -116,6 +116,7 @@ TEST_F(tlock, g8_late_waiter_is_told_its_own_token)
 	struct agent *mortal = agent();
 	struct call *waiter, *hogger;
 	int fd = contender();
+	__s64 granted;
 	__u64 token;
 
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
@@ -132,16 +133,20 @@ TEST_F(tlock, g8_late_waiter_is_told_its_own_token)
 
 	agent_kill(mortal);
 	ASSERT_EQ(token + 1, look(fd).holder.token);
+	granted = now();
 	ASSERT_EQ(0, release(fd));
 	ASSERT_EQ(0, acquire(fd, &arg));
 	EXPECT_EQ(token + 2, arg.token);
 	EXPECT_EQ(0, arg.result);
 
+	usleep(20000);
 	atomic_store(&hogging, 0);
 	ASSERT_EQ(0, result(hogger));
 	ASSERT_EQ(0, result(waiter));
 	EXPECT_EQ(token + 1, waiter->arg->token);
 	EXPECT_EQ(TLOCK_ABANDONED, waiter->arg->result);
+	/* Its time ran until the grant, and no longer */
+	EXPECT_LE(LONG - (granted - waiter->begun), waiter->arg->timeout_ns);
 	EXPECT_EQ(token + 2, look(fd).holder.token);
 	EXPECT_EQ(0, release(fd));
 	close(fd);
