@@ -132,6 +132,24 @@ TEST_F(module, sysfs_file_that_is_still_open)
 	close(fd);
 }
 
+/* A node of our own making leads to the module, and to nothing without it. */
+TEST_F(module, node_that_is_still_there)
+{
+	static const char path[] = DEVICE "-selftest";
+	struct stat node;
+	int fd;
+
+	ASSERT_EQ(0, stat(DEVICE, &node));
+	ASSERT_EQ(0, mknod(path, S_IFCHR | 0600, node.st_rdev));
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	EXPECT_LE(0, fd);
+	close(fd);
+	EXPECT_EQ(0, unload());
+	EXPECT_EQ(-1, open(path, O_RDWR | O_CLOEXEC));
+	EXPECT_EQ(ENXIO, errno);
+	EXPECT_EQ(0, unlink(path));
+}
+
 /* Opens the device as soon as it can be seen. */
 static int open_at_once(int none, struct tlock_acquire *arg)
 {
