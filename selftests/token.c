@@ -80,6 +80,49 @@ TEST_F(tlock, g8_token_outlives_its_file)
 	self->fd = fd;
 }
 
+/* The newest grant of a file that is over, and whether there are no more */
+static _Atomic __u64 over;
+static atomic_int all_over;
+
+static int take_often(int fd, struct tlock_acquire *arg)
+{
+	int ret = 0;
+
+	for (int i = 0; !ret && i < 500; i++) {
+		arg->timeout_ns = LONG;
+		ret = acquire(fd, arg);
+		if (!ret)
+			ret = release(fd);
+		atomic_store(&over, arg->token);
+	}
+	atomic_store(&all_over, 1);
+	return ret;
+}
+
+/*
+ * Who reacquires while another thread's acquire is being granted on the same
+ * file has that grant, or none; never one that is over.
+ */
+TEST_F(tlock, g8_reacquire_meets_grant_of_the_same_file)
+{
+	struct call *taker = call(self->fd, take_often, 0, "taker");
+	struct tlock_acquire arg;
+	__u64 then;
+	int ret;
+
+	do {
+		then = atomic_load(&over);
+		arg = ask(0, "");
+		ret = reacquire(self->fd, &arg);
+		if (ret) {
+			ASSERT_EQ(-EPERM, ret);
+		} else {
+			ASSERT_LT(then, arg.token);
+		}
+	} while (!atomic_load(&all_over));
+	EXPECT_EQ(0, result(taker));
+}
+
 static void run_on(pid_t tid, int cpu)
 {
 	cpu_set_t cpus;
