@@ -144,7 +144,7 @@ TEST_F(module, node_that_is_still_there)
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	EXPECT_LE(0, fd);
 	close(fd);
-	EXPECT_EQ(0, unload());
+	EXPECT_EQ(0, module_unload());
 	EXPECT_EQ(-1, open(path, O_RDWR | O_CLOEXEC));
 	EXPECT_EQ(ENXIO, errno);
 	EXPECT_EQ(0, unlink(path));
@@ -167,9 +167,9 @@ TEST_F(module, works_as_soon_as_it_can_be_seen)
 	struct call *c;
 
 	for (int i = 0; i < 20; i++) {
-		ASSERT_EQ(0, unload());
+		ASSERT_EQ(0, module_unload());
 		c = call(-1, open_at_once, 0, "");
-		ASSERT_EQ(0, load());
+		ASSERT_EQ(0, module_load());
 		ASSERT_EQ(0, result(c)) {
 			TH_LOG("load %d: %s", i, strerror(-c->ret));
 		}
