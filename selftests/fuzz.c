@@ -931,8 +931,11 @@ static void end(enum end how)
 	}
 	atomic_store(&shared->dying[process], 1);
 	if (how == EXEC) {
-		/* Which a timer may still send */
+		/* A timer and the other process may still send these */
 		signal(SIGALRM, SIG_IGN);
+		signal(SIGUSR1, SIG_IGN);
+		signal(SIGUSR2, SIG_IGN);
+		signal(SIGHUP, SIG_IGN);
 		execl("/proc/self/exe", "fuzz", "--gone", NULL);
 	} else if (how == KILL) {
 		kill(getpid(), SIGKILL);

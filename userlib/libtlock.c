@@ -142,7 +142,8 @@ static void explain_missing(const char *path, char *buf, size_t size)
 			 path);
 		return;
 	}
-	if (access(CLASS, F_OK)) {
+	/* The first lock, which is there from loading to unloading */
+	if (access(CLASS "/tlock", F_OK)) {
 		snprintf(buf, size,
 			 "%s: the tlock module is not loaded: run 'modprobe tlock' as root, for a container on its host",
 			 path);

@@ -301,7 +301,7 @@ def _explain(error: OSError, path: str) -> OSError:
                     "(docker run --device), else see that /dev is a devtmpfs")
         else:
             text = ("the device is missing: the module is loaded, but has no "
-                    "such lock; it has " + (", ".join(locks) or "none"))
+                    "such lock; it has " + ", ".join(locks))
     elif number == errno.EACCES:
         text = ("permission is lacking: user %s may not open the device%s; "
                 "join a group that may write to it, and give it to that group "
@@ -321,7 +321,8 @@ def _explain(error: OSError, path: str) -> OSError:
 def _locks() -> Optional[Tuple[str, ...]]:
     """The devices the module has; None: it is not loaded"""
     try:
-        return tuple(sorted(os.listdir("/sys/class/tlock")))
+        # Empty only while it goes: it always has the first one
+        return tuple(sorted(os.listdir("/sys/class/tlock"))) or None
     except OSError:
         return None
 
