@@ -908,8 +908,9 @@ for name in "${tests[@]}"; do
 	number=$((number + 1))
 	rm -rf ./*
 	(
-		# What a failed one left
-		trap 'jobs -p | xargs -r kill -9; [[ ! -p fifo ]] || echo 1<>fifo' EXIT
+		# What a failed one left. One that has just ended is listed, too.
+		trap 'jobs -p | xargs -r kill -9 || :
+			[[ ! -p fifo ]] || echo 1<>fifo' EXIT
 		set -ex
 		"test_$name"
 	) >../"${work##*/}.log" 2>&1
