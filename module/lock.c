@@ -168,6 +168,9 @@ static void tlock_introduce(struct tlock_contender *c, const char *job)
 	if (c->pid != pid) {
 		put_pid(c->pid);
 		WRITE_ONCE(c->pid, get_pid(pid));
+	} else if (!job) {
+		/* It is known, and tlock_keep() would not look again either */
+		return;
 	}
 	c->uid = current_euid();
 	BUILD_BUG_ON(sizeof(c->comm) != sizeof(leader->comm));
