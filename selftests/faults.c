@@ -27,16 +27,22 @@ static void put_text(const char *path, const char *text)
 	close(fd);
 }
 
-/* The file to arm with, or -1 */
+/* Before main(): the harness runs a test all the same that its set-up skips. */
+static void __attribute__((constructor)) skip_all(void)
+{
+	if (!access(FAIL_NTH, F_OK))
+		return;
+	puts("TAP version 13\n1..0 # SKIP this kernel injects no faults");
+	exit(0);
+}
+
+/* The file to arm with */
 static int get_ready(void)
 {
 	int fail_nth = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
 
-	if (fail_nth < 0) {
-		if (errno != ENOENT)
-			die("cannot open " FAIL_NTH);
-		return -1;
-	}
+	if (fail_nth < 0)
+		die("cannot open " FAIL_NTH);
 	/* Allocations that could wait for memory fail, too; it is not logged */
 	put_text(DEBUGFS "/failslab/ignore-gfp-wait", "N");
 	put_text(DEBUGFS "/failslab/verbose", "0");
@@ -85,8 +91,6 @@ FIXTURE(faults)
 FIXTURE_SETUP(faults)
 {
 	self->fail_nth = get_ready();
-	if (self->fail_nth < 0)
-		SKIP(return, "this kernel injects no faults");
 	self->fd = contender();
 	self->other = contender();
 	ASSERT_FREE(self->fd);
@@ -344,8 +348,6 @@ static int traces(void)
 FIXTURE_SETUP(loading)
 {
 	self->fail_nth = get_ready();
-	if (self->fail_nth < 0)
-		SKIP(return, "this kernel injects no faults");
 	ASSERT_NE(NULL, getenv("TLOCK_KO")) {
 		TH_LOG("TLOCK_KO is not set: where is tlock.ko?");
 	}
