@@ -1156,6 +1156,9 @@ static void run_process(int number)
 		if (running->thread[t].process != process)
 			continue;
 		errno = pthread_create(&thread, NULL, run_program, &threads[t]);
+		/* There are no new threads while another one executes a file */
+		while (errno == EAGAIN && atomic_load(&shared->dying[process]))
+			pause();
 		if (errno)
 			die("cannot start a thread");
 	}
@@ -1167,6 +1170,8 @@ static void run_process(int number)
 	}
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 		;
+	/* And with this, the files of those that quit */
+	atomic_store(&shared->dying[process], 1);
 	_exit(0);
 }
 
@@ -1237,8 +1242,12 @@ static void wait_for_end(void)
 		if (!shared->strict && (now() - begun > CASE_TIME ||
 					(progress && now() - moved > QUIET)))
 			atomic_store(&shared->stop, 1);
-		/* Two that freeze each other */
-		if (atomic_load(&shared->stop))
+		/*
+		 * Two that freeze each other. For nothing, it would interrupt
+		 * the waits of a process that is just starting a thread, which
+		 * blocks all signals and so does not ignore this one.
+		 */
+		if (atomic_load(&shared->stop) && atomic_load(&shared->signals))
 			signal_all(SIGCONT);
 		if (now() - moved < STILL)
 			continue;
