@@ -274,25 +274,18 @@ static int read_file(const char *path, char *text, size_t size)
 
 TEST_F(faults, sysfs)
 {
-	static const char *const names[] = {
-		"job", "pid", "uid", "comm", "token", "held_ns", "waiters",
-		"stats/acquired", "stats/contended", "stats/timed_out",
-		"stats/interrupted", "stats/abandoned", "stats/yielded",
-		"stats/wait_ns_total", "stats/wait_ns_max",
-		"stats/hold_ns_total", "stats/hold_ns_max",
-	};
 	char path[80], text[80], expected[80];
 	int ret;
 
 	take(self->fd, "holder");
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		snprintf(path, sizeof(path), SYSFS "/%s", names[i]);
+	for (size_t i = 0; i < SYSFS_FILES; i++) {
+		snprintf(path, sizeof(path), SYSFS "/%s", sysfs_files[i]);
 		ASSERT_LT(1, read_file(path, expected, sizeof(expected)));
 		for (EACH_FAULT) {
 			ret = WITH_FAULT(read_file(path, text, sizeof(text)));
 			if (ret < 0) {
 				ASSERT_TRUE(self->fired && clean(ret));
-			} else if (strcmp(names[i], "held_ns")) {
+			} else if (strcmp(sysfs_files[i], "held_ns")) {
 				ASSERT_STREQ(expected, text);
 			}
 		}

@@ -136,7 +136,7 @@ static const struct kind
 	a_mangle = KIND(mangles, 0),
 	a_number = { .numbers = 256 },
 	a_call = KIND(calls, 0),
-	an_attribute = { .numbers = 17 },
+	an_attribute = { .numbers = SYSFS_FILES },
 	a_name = { .numbers = 4 },
 	a_memory = KIND(memories, 0),
 	a_thread = { .numbers = MAX_THREADS },

@@ -136,14 +136,7 @@ static long page;
 /* What the racing page can be filled with */
 static int contents_fd;
 
-static const char *const attributes[] = {
-	"job", "comm", "pid", "uid", "token", "held_ns", "waiters",
-	"stats/acquired", "stats/contended", "stats/timed_out",
-	"stats/interrupted", "stats/abandoned", "stats/yielded",
-	"stats/wait_ns_total", "stats/wait_ns_max",
-	"stats/hold_ns_total", "stats/hold_ns_max",
-};
-static int attribute_fd[ARRAY_SIZE(attributes)];
+static int attribute_fd[SYSFS_FILES];
 
 __attribute__((format(printf, 1, 2)))
 static void broken(const char *format, ...)
@@ -643,10 +636,11 @@ static int do_ioctl(const struct op *op, __u32 *allowed)
 		*allowed |= can(0) | can(EINVAL) | can(EFAULT);
 		break;
 	}
-	cannot_use(file, allowed);
+	/* That one is ours after all */
 	if (cmd == TLOCK_IOC_ACQUIRE || cmd == TLOCK_IOC_RELEASE ||
 	    cmd == TLOCK_IOC_REACQUIRE || cmd == TLOCK_IOC_STATUS)
 		return -ENOTTY;
+	cannot_use(file, allowed);
 	return call_ioctl(file, cmd, place(GOOD), operand(op, 4));
 }
 
@@ -794,14 +788,14 @@ static void look_at_attribute(int i)
 	/* At its start, each time: what is there is made anew */
 	len = pread(attribute_fd[i], text, sizeof(text) - 1, 0);
 	if (len < 1 || text[len - 1] != '\n') {
-		broken("%s reads as %zd bytes", attributes[i], len);
+		broken("%s reads as %zd bytes", sysfs_files[i], len);
 		return;
 	}
 	text[len - 1] = 0;
 	if (strlen(text) != len - 1 || !text_is_sane(text, len, false))
-		broken("%s is malformed", attributes[i]);
-	if (i >= 2 && strspn(text, "0123456789") != len - 1)
-		broken("%s is %s", attributes[i], text);
+		broken("%s is malformed", sysfs_files[i]);
+	if (i >= SYSFS_TEXTS && strspn(text, "0123456789") != len - 1)
+		broken("%s is %s", sysfs_files[i], text);
 }
 
 static void change_memory(enum memory how)
@@ -1382,10 +1376,10 @@ static void prepare(void)
 	for (int t = 0; t < MAX_THREADS; t++)
 		mprotect(OWN_PAGE(t), page, PROT_READ | PROT_WRITE);
 
-	for (size_t i = 0; i < ARRAY_SIZE(attributes); i++) {
+	for (size_t i = 0; i < SYSFS_FILES; i++) {
 		char path[80];
 
-		snprintf(path, sizeof(path), SYSFS "/%s", attributes[i]);
+		snprintf(path, sizeof(path), SYSFS "/%s", sysfs_files[i]);
 		attribute_fd[i] = open(path, O_RDONLY | O_CLOEXEC);
 		if (attribute_fd[i] < 0)
 			die("cannot open %s", path);

@@ -312,6 +312,14 @@ __u64 sysfs_number(const char *name)
 	return read_number(path);
 }
 
+const char *const sysfs_files[SYSFS_FILES] = {
+	"job", "comm", "pid", "uid", "token", "held_ns", "waiters",
+	"stats/acquired", "stats/contended", "stats/timed_out",
+	"stats/interrupted", "stats/abandoned", "stats/yielded",
+	"stats/wait_ns_total", "stats/wait_ns_max",
+	"stats/hold_ns_total", "stats/hold_ns_max",
+};
+
 int module_load(void)
 {
 	int fd = open(getenv("TLOCK_KO"), O_RDONLY | O_CLOEXEC), ret;

@@ -110,6 +110,10 @@ __u64 read_number(const char *path);
 /* The same of a file in the lock's sysfs folder */
 const char *sysfs_text(const char *name);
 __u64 sysfs_number(const char *name);
+/* All files there, first those that are not numbers */
+#define SYSFS_FILES	17
+#define SYSFS_TEXTS	2
+extern const char *const sysfs_files[SYSFS_FILES];
 
 bool exists(const char *path);
 

@@ -11,21 +11,13 @@
 
 #include "tlock_test.h"
 
-static const char *const files[] = {
-	"job", "pid", "uid", "comm", "token", "held_ns", "waiters",
-	"stats/acquired", "stats/contended", "stats/timed_out",
-	"stats/interrupted", "stats/abandoned", "stats/yielded",
-	"stats/wait_ns_total", "stats/wait_ns_max", "stats/hold_ns_total",
-	"stats/hold_ns_max",
-};
-
 TEST_F(tlock, sysfs_files_are_world_readable)
 {
 	struct stat st;
 	char path[80];
 
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		snprintf(path, sizeof(path), SYSFS "/%s", files[i]);
+	for (size_t i = 0; i < SYSFS_FILES; i++) {
+		snprintf(path, sizeof(path), SYSFS "/%s", sysfs_files[i]);
 		EXPECT_EQ(0, stat(path, &st)) {
 			TH_LOG("%s", path);
 		}
@@ -42,8 +34,8 @@ static int read_as_nobody(int fd, struct tlock_acquire *arg)
 {
 	if (setegid(65534) || seteuid(65534))
 		return -errno;
-	for (arg->token = 0; arg->token < ARRAY_SIZE(files); arg->token++)
-		sysfs_text(files[arg->token]);
+	for (arg->token = 0; arg->token < SYSFS_FILES; arg->token++)
+		sysfs_text(sysfs_files[arg->token]);
 	return 0;
 }
 
@@ -54,7 +46,7 @@ TEST_F(tlock, sysfs_files_can_be_read_by_anybody)
 
 	take(self->fd, "holder");
 	ASSERT_EQ(0, agent_do(a, read_as_nobody, &arg));
-	EXPECT_EQ(ARRAY_SIZE(files), arg.token);
+	EXPECT_EQ(SYSFS_FILES, arg.token);
 	EXPECT_EQ(0, release(self->fd));
 }
 
@@ -81,17 +73,17 @@ TEST_F(tlock, sysfs_documented_files_and_no_others)
 				continue;
 			snprintf(name, sizeof(name), "%s%s",
 				 folder ? "stats/" : "", entry->d_name);
-			for (i = 0; i < ARRAY_SIZE(files); i++)
-				if (!strcmp(name, files[i]))
+			for (i = 0; i < SYSFS_FILES; i++)
+				if (!strcmp(name, sysfs_files[i]))
 					break;
-			EXPECT_GT(ARRAY_SIZE(files), i) {
+			EXPECT_GT(SYSFS_FILES, i) {
 				TH_LOG("%s is not documented", name);
 			}
 			n++;
 		}
 		closedir(dir);
 	}
-	EXPECT_EQ(ARRAY_SIZE(files), n);
+	EXPECT_EQ(SYSFS_FILES, n);
 }
 
 TEST_F(tlock, sysfs_device_number)
