@@ -74,6 +74,9 @@ killed() {
 			for file in file new /etc/tlock-test '"$scripts"'/new
 			do echo guest >$file; done
 			sleep 1000 & kill -9 $$'
+		# The first program there sleeps
+		guest late --timeout 5 \
+			--append 'rdinit=/bin/busybox -- sleep 1000' -- true
 		guest tainted -- sh -c 'echo 512 >/proc/sys/kernel/tainted'
 		killed TERM
 	} &
@@ -111,6 +114,12 @@ exact() {
 		printf '%s\0' '' 'a b' $'c\nd' "'\"\$HOME*" $'\377'
 		printf '%s\n' $'a "b"\nc' loaded built
 	)
+}
+
+starts_twice() {
+	status 125 late &&
+		[[ $(grep -c 'boots again$' late.err) == 1 ]] &&
+		grep -q 'did not start within 5 seconds$' late.err
 }
 
 kept_apart() {
@@ -173,7 +182,7 @@ ok() {
 }
 
 echo "TAP version 13"
-echo "1..14"
+echo "1..15"
 ok "exit_status" status 7 seven
 ok "signal" status 137 bytes
 ok "directory_arguments_environment_module" exact
@@ -183,6 +192,7 @@ ok "panic" complains panic 125 "Kernel panic"
 ok "warning_in_the_log" complains warning 125 "WARNING: CPU: 0"
 ok "warning_by_taint" complains tainted 125 "tlock-vm: end"
 ok "hang" complains hang 124 "sysrq: Show Blocked State"
+ok "does_not_start" starts_twice
 ok "output_before_the_end" diff panic.out hang.out
 ok "interrupted" status 130 INT
 ok "terminated" status 143 TERM
