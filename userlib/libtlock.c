@@ -130,6 +130,20 @@ struct tlock *tlock_open(const char *lock, int mode)
 	return t;
 }
 
+/* Its devices go one by one */
+static bool module_unloading(void)
+{
+	int fd = open("/sys/module/tlock/initstate", O_RDONLY | O_CLOEXEC);
+	char state = 0;
+
+	if (fd < 0)
+		return false;
+	if (read(fd, &state, 1) < 0)
+		state = 0;
+	close(fd);
+	return state == 'g';	/* going */
+}
+
 /* Why there is no device, or nothing behind it */
 static void explain_missing(const char *path, char *buf, size_t size)
 {
@@ -138,14 +152,14 @@ static void explain_missing(const char *path, char *buf, size_t size)
 
 	if (access("/sys/class", F_OK)) {
 		snprintf(buf, size,
-			 "%s: not there: load the tlock module (as root: modprobe tlock); in a container, pass the device in",
+			 "%s: not there: load the tlock module (as root: 'insmod tlock.ko' or, where it is installed, 'modprobe tlock'); in a container, pass the device in",
 			 path);
 		return;
 	}
 	/* The first lock, which is there from loading to unloading */
-	if (access(CLASS "/tlock", F_OK)) {
+	if (access(CLASS "/tlock", F_OK) || module_unloading()) {
 		snprintf(buf, size,
-			 "%s: the tlock module is not loaded: run 'modprobe tlock' as root, for a container on its host",
+			 "%s: the tlock module is not loaded: as root, for a container on its host, run 'insmod tlock.ko' or, where it is installed, 'modprobe tlock'",
 			 path);
 		return;
 	}

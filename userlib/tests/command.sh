@@ -881,7 +881,7 @@ test_module_not_loaded() {
 	for words in "run echo" status list "status tlock"; do
 		run 66 "$tlock" $words
 		[[ ! -s out ]]
-		in_file '^tlock: /dev/tlock: .*module is not loaded: .*modprobe tlock' err
+		in_file '^tlock: /dev/tlock: .*module is not loaded: .*insmod tlock.ko' err
 	done
 	run 66 "$tlock" list --json
 	check 'j == {"locks": []}' out

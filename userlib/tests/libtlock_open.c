@@ -238,7 +238,7 @@ FIXTURE_VARIANT_ADD(explain, not_loaded)
 	.made = "/sys/class",
 	.err = ENOENT,
 	.begins = "/dev/tlock: ",
-	.says = "module is not loaded: run 'modprobe tlock' as root",
+	.says = "module is not loaded: as root, for a container on its host, run 'insmod tlock.ko'",
 };
 
 FIXTURE_VARIANT_ADD(explain, no_sysfs)
@@ -353,6 +353,31 @@ TEST_F(explain, says_what_to_do)
 	EXPECT_EQ('p', path[8]);
 	tlock_explain(variant->lock, err, path + 9, 0);
 	EXPECT_EQ('p', path[9]);
+}
+
+/* While it is being unloaded, the device file goes before the rest */
+TEST(explain_module_unloading)
+{
+	char why[TLOCK_EXPLAIN_SIZE];
+	int fd;
+
+	ASSERT_EQ(0, unshare(CLONE_NEWNS));
+	ASSERT_EQ(0, mount("", "/", "", MS_REC | MS_PRIVATE, NULL));
+	ASSERT_EQ(0, mount("", "/sys", "tmpfs", 0, NULL));
+	ASSERT_EQ(0, mount("", "/dev", "tmpfs", 0, NULL));
+	ASSERT_EQ(0, mkdir("/sys/class", 0755));
+	ASSERT_EQ(0, mkdir("/sys/class/tlock", 0755));
+	ASSERT_EQ(0, mkdir("/sys/class/tlock/tlock", 0755));
+	ASSERT_EQ(0, mkdir("/sys/module", 0755));
+	ASSERT_EQ(0, mkdir("/sys/module/tlock", 0755));
+	fd = open("/sys/module/tlock/initstate", O_WRONLY | O_CREAT, 0444);
+	ASSERT_EQ(5, write(fd, "live\n", 5));
+	tlock_explain(NULL, ENOENT, why, sizeof(why));
+	EXPECT_NE(NULL, strstr(why, "device file is missing"));
+	ASSERT_EQ(6, pwrite(fd, "going\n", 6, 0));
+	tlock_explain(NULL, ENOENT, why, sizeof(why));
+	EXPECT_NE(NULL, strstr(why, "not loaded"));
+	EXPECT_EQ(0, close(fd));
 }
 
 TEST(explain_other_errors)

@@ -4,13 +4,14 @@
 import os
 import stat
 import subprocess
+import sys
 import tempfile
 import unittest
 
 import ktap  # first: finds this tree's package
 import tlock
 from tlock import TimeoutLock
-from helper import Call, TestCase
+from helper import Call, TestCase, environment
 
 
 class Errors(TestCase):
@@ -96,12 +97,27 @@ class Errors(TestCase):
 
         self.in_child(child)
 
+    def test_module_unloading(self):
+        """The device file goes before the rest"""
+        def said(state):
+            script = ("mount -t tmpfs none /sys && mount -t tmpfs none /dev && "
+                      "mkdir -p /sys/class/tlock/tlock /sys/module/tlock && "
+                      "echo %s >/sys/module/tlock/initstate && exec \"$@\"")
+            return subprocess.run(
+                ["unshare", "-m", "sh", "-c", script % state, "sh",
+                 sys.executable, "-c", "import tlock; tlock.status()"],
+                env=environment(), stderr=subprocess.PIPE,
+                universal_newlines=True).stderr
+
+        self.assertIn("the device is missing here", said("live"))
+        self.assertIn("not loaded", said("going"))
+
     @unittest.skipUnless(os.environ.get("TLOCK_KO"), "needs TLOCK_KO")
     def test_module_not_loaded(self):
         subprocess.check_call(["/sbin/rmmod", "tlock"])
         try:
             self.assert_explains(FileNotFoundError, "not loaded")
-            self.assert_explains(FileNotFoundError, "modprobe tlock")
+            self.assert_explains(FileNotFoundError, "insmod tlock.ko")
         finally:
             subprocess.check_call(["/sbin/insmod", os.environ["TLOCK_KO"]])
 

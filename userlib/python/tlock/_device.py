@@ -292,6 +292,7 @@ def _explain(error: OSError, path: str) -> OSError:
         number = errno.ENOENT
     if number == errno.ENOENT and locks is None:
         text = ("the kernel module tlock is not loaded; load it with "
+                "\"insmod tlock.ko\" or, where it is installed, "
                 "\"modprobe tlock\"")
     elif number == errno.ENOENT:
         assert locks is not None
@@ -321,7 +322,13 @@ def _explain(error: OSError, path: str) -> OSError:
 def _locks() -> Optional[Tuple[str, ...]]:
     """The devices the module has; None: it is not loaded"""
     try:
-        # Empty only while it goes: it always has the first one
+        # Its devices go one by one, the first one last
+        with open("/sys/module/tlock/initstate") as file:
+            if file.read() == "going\n":
+                return None
+    except OSError:
+        pass
+    try:
         return tuple(sorted(os.listdir("/sys/class/tlock"))) or None
     except OSError:
         return None
