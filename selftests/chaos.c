@@ -780,7 +780,7 @@ static struct counters counters_now(int fd)
 {
 	struct counters c;
 	struct tlock_status st = look(fd);
-	char name[32];
+	char path[80];
 
 	counts_of(c.count, &st);
 	c.wait_ns_total = st.wait_ns_total;
@@ -788,8 +788,9 @@ static struct counters counters_now(int fd)
 	c.hold_ns_total = st.hold_ns_total;
 	c.hold_ns_max = st.hold_ns_max;
 	for (int i = 0; i < COUNTS; i++) {
-		snprintf(name, sizeof(name), "stats/%s", count_names[i]);
-		if (sysfs_number(name) != c.count[i])
+		snprintf(path, sizeof(path), SYSFS "/stats/%s",
+			 count_names[i]);
+		if (read_number(path) != c.count[i])
 			c.count[i] = -1;
 	}
 	return c;

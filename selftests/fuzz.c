@@ -1377,12 +1377,9 @@ static void prepare(void)
 		mprotect(OWN_PAGE(t), page, PROT_READ | PROT_WRITE);
 
 	for (size_t i = 0; i < SYSFS_FILES; i++) {
-		char path[80];
-
-		snprintf(path, sizeof(path), SYSFS "/%s", sysfs_files[i]);
-		attribute_fd[i] = open(path, O_RDONLY | O_CLOEXEC);
+		attribute_fd[i] = open(sysfs_files[i], O_RDONLY | O_CLOEXEC);
 		if (attribute_fd[i] < 0)
-			die("cannot open %s", path);
+			die("cannot open %s", sysfs_files[i]);
 	}
 	eye = open(DEVICE, O_RDONLY | O_CLOEXEC);
 	if (eye < 0)

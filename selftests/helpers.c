@@ -296,28 +296,15 @@ __u64 read_number(const char *path)
 	return number;
 }
 
-const char *sysfs_text(const char *name)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), SYSFS "/%s", name);
-	return read_text(path);
-}
-
-__u64 sysfs_number(const char *name)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), SYSFS "/%s", name);
-	return read_number(path);
-}
-
 const char *const sysfs_files[SYSFS_FILES] = {
-	"job", "comm", "pid", "uid", "token", "held_ns", "waiters",
-	"stats/acquired", "stats/contended", "stats/timed_out",
-	"stats/interrupted", "stats/abandoned", "stats/yielded",
-	"stats/wait_ns_total", "stats/wait_ns_max",
-	"stats/hold_ns_total", "stats/hold_ns_max",
+	SYSFS "/job", SYSFS "/comm",
+	SYSFS "/pid", SYSFS "/uid", SYSFS "/token", SYSFS "/held_ns",
+	SYSFS "/waiters",
+	SYSFS "/stats/acquired", SYSFS "/stats/contended",
+	SYSFS "/stats/timed_out", SYSFS "/stats/interrupted",
+	SYSFS "/stats/abandoned", SYSFS "/stats/yielded",
+	SYSFS "/stats/wait_ns_total", SYSFS "/stats/wait_ns_max",
+	SYSFS "/stats/hold_ns_total", SYSFS "/stats/hold_ns_max",
 };
 
 int module_load(void)

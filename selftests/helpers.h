@@ -108,9 +108,9 @@ void send_signal(struct call *call, int signal);
 const char *read_text(const char *path);
 __u64 read_number(const char *path);
 /* The same of a file in the lock's sysfs folder */
-const char *sysfs_text(const char *name);
-__u64 sysfs_number(const char *name);
-/* All files there, first those that are not numbers */
+#define sysfs_text(name)	read_text(SYSFS "/" name)
+#define sysfs_number(name)	read_number(SYSFS "/" name)
+/* Paths of all files there, first those that are not numbers */
 #define SYSFS_FILES	17
 #define SYSFS_TEXTS	2
 extern const char *const sysfs_files[SYSFS_FILES];

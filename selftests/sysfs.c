@@ -14,15 +14,13 @@
 TEST_F(tlock, sysfs_files_are_world_readable)
 {
 	struct stat st;
-	char path[80];
 
 	for (size_t i = 0; i < SYSFS_FILES; i++) {
-		snprintf(path, sizeof(path), SYSFS "/%s", sysfs_files[i]);
-		EXPECT_EQ(0, stat(path, &st)) {
-			TH_LOG("%s", path);
+		EXPECT_EQ(0, stat(sysfs_files[i], &st)) {
+			TH_LOG("%s", sysfs_files[i]);
 		}
 		EXPECT_EQ(S_IFREG | 0444, st.st_mode) {
-			TH_LOG("%s", path);
+			TH_LOG("%s", sysfs_files[i]);
 		}
 	}
 	ASSERT_EQ(0, stat(SYSFS "/stats", &st));
@@ -35,7 +33,7 @@ static int read_as_nobody(int fd, struct tlock_acquire *arg)
 	if (setegid(65534) || seteuid(65534))
 		return -errno;
 	for (arg->token = 0; arg->token < SYSFS_FILES; arg->token++)
-		sysfs_text(sysfs_files[arg->token]);
+		read_text(sysfs_files[arg->token]);
 	return 0;
 }
 
@@ -58,7 +56,7 @@ TEST_F(tlock, sysfs_documented_files_and_no_others)
 	};
 	static const char *const folders[] = { SYSFS, SYSFS "/stats" };
 	struct dirent *entry;
-	char name[300];
+	char path[300];
 	size_t n = 0, i;
 	DIR *dir;
 
@@ -71,13 +69,13 @@ TEST_F(tlock, sysfs_documented_files_and_no_others)
 					break;
 			if (i < ARRAY_SIZE(others))
 				continue;
-			snprintf(name, sizeof(name), "%s%s",
-				 folder ? "stats/" : "", entry->d_name);
+			snprintf(path, sizeof(path), "%s/%s",
+				 folders[folder], entry->d_name);
 			for (i = 0; i < SYSFS_FILES; i++)
-				if (!strcmp(name, sysfs_files[i]))
+				if (!strcmp(path, sysfs_files[i]))
 					break;
 			EXPECT_GT(SYSFS_FILES, i) {
-				TH_LOG("%s is not documented", name);
+				TH_LOG("%s is not documented", path);
 			}
 			n++;
 		}
