@@ -387,7 +387,11 @@ TEST_F_TIMEOUT(loading, load, 900)
 			ASSERT_EQ(0, module_unload());
 		}
 	}
-	/* 82 with Linux 6.1 */
+	/*
+	 * 82 with Linux 6.1. From one load to the next, the number of points
+	 * before the module's own may change by an allocation: vmalloc keeps
+	 * some ready. So a run leaves out a few of the module's.
+	 */
 	EXPECT_LE(40, self->failures);
 }
 
