@@ -130,18 +130,18 @@ struct tlock *tlock_open(const char *lock, int mode)
 	return t;
 }
 
-/* Its devices go one by one */
+/* Its device files go before the rest of it */
 static bool module_unloading(void)
 {
 	int fd = open("/sys/module/tlock/initstate", O_RDONLY | O_CLOEXEC);
-	char state = 0;
+	bool going;
+	char state;
 
 	if (fd < 0)
 		return false;
-	if (read(fd, &state, 1) < 0)
-		state = 0;
+	going = read(fd, &state, 1) == 1 && state == 'g';
 	close(fd);
-	return state == 'g';	/* going */
+	return going;
 }
 
 /* Why there is no device, or nothing behind it */

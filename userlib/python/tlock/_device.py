@@ -322,13 +322,14 @@ def _explain(error: OSError, path: str) -> OSError:
 def _locks() -> Optional[Tuple[str, ...]]:
     """The devices the module has; None: it is not loaded"""
     try:
-        # Its devices go one by one, the first one last
+        # Its device files go before the rest of it
         with open("/sys/module/tlock/initstate") as file:
             if file.read() == "going\n":
                 return None
     except OSError:
         pass
     try:
+        # Empty only while it comes or goes: it always has the first one
         return tuple(sorted(os.listdir("/sys/class/tlock"))) or None
     except OSError:
         return None
