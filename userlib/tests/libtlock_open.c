@@ -225,7 +225,8 @@ FIXTURE(explain)
 FIXTURE_VARIANT(explain)
 {
 	const char *hidden[2];	/* folders that are empty */
-	const char *then;	/* a shell's command */
+	const char *made[6];	/* folders that are made then */
+	const char *state;	/* the module's */
 	uid_t uid;
 	const char *lock;
 	int err;
@@ -235,7 +236,7 @@ FIXTURE_VARIANT(explain)
 FIXTURE_VARIANT_ADD(explain, not_loaded)
 {
 	.hidden = { "/sys", "/dev" },
-	.then = "mkdir /sys/class",
+	.made = { "/sys/class" },
 	.err = ENOENT,
 	.begins = "/dev/tlock: ",
 	.says = "module is not loaded: as root, for a container on its host, run 'insmod tlock.ko'",
@@ -245,8 +246,9 @@ FIXTURE_VARIANT_ADD(explain, not_loaded)
 FIXTURE_VARIANT_ADD(explain, unloading)
 {
 	.hidden = { "/sys", "/dev" },
-	.then = "mkdir -p /sys/class/tlock/tlock /sys/module/tlock && "
-		"echo going >/sys/module/tlock/initstate",
+	.made = { "/sys/class", "/sys/class/tlock", "/sys/class/tlock/tlock",
+		  "/sys/module", "/sys/module/tlock" },
+	.state = "going\n",
 	.err = ENOENT,
 	.begins = "/dev/tlock: ",
 	.says = "module is not loaded",
@@ -325,8 +327,15 @@ FIXTURE_SETUP(explain)
 		if (variant->hidden[i])
 			ASSERT_EQ(0, mount("", variant->hidden[i], "tmpfs", 0,
 					   NULL));
-	if (variant->then)
-		ASSERT_EQ(0, system(variant->then));
+	for (int i = 0; variant->made[i]; i++)
+		ASSERT_EQ(0, mkdir(variant->made[i], 0755));
+	if (variant->state) {
+		int fd = creat("/sys/module/tlock/initstate", 0444);
+		ssize_t len = strlen(variant->state);
+
+		ASSERT_EQ(len, write(fd, variant->state, len));
+		ASSERT_EQ(0, close(fd));
+	}
 	if (variant->uid)
 		ASSERT_EQ(0, setuid(variant->uid));
 }
