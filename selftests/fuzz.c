@@ -867,10 +867,14 @@ static int take_once(enum file file, __s64 timeout)
 	return ret;
 }
 
-/* Not by the C library's fork(), whose locks a thread that quits could hold */
+/*
+ * Not by the C library's fork(), whose locks a thread that quits could hold. And
+ * no SIGCHLD tells of its end: where it finds its parent blocking all signals, as
+ * a thread that ends does, it is not ignored, and interrupts another's wait.
+ */
 static pid_t fork_child(void)
 {
-	return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	return syscall(SYS_clone, 0, 0, 0, 0, 0);
 }
 
 static void have_child(enum file file, enum child what)
@@ -1162,7 +1166,7 @@ static void run_process(int number)
 		if (atomic_load(&shared->stop))
 			release_all();
 	}
-	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+	while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR)
 		;
 	/* And with this, the files of those that quit */
 	atomic_store(&shared->dying[process], 1);
