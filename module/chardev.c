@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The character device: each open file description is a contender.
+ * A file's calls: each open file description is a contender.
  *
  * User memory is read before and written after the lock does its work, never
- * under its mutex: a page fault that is served in user space stalls its caller
- * and nobody else.
+ * under its spinlock: a page fault that is served in user space stalls its
+ * caller and nobody else.
  */
 #include <linux/cdev.h>
 #include <linux/compat.h>
 #include <linux/fs.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
 #include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/stddef.h>
 #include <linux/time_namespace.h>
@@ -22,41 +22,45 @@
 #include "compat.h"
 #include "device.h"
 
-/* Everybody may look; who may take the lock is for the host to say. */
-static char *tlock_devnode(TLOCK_DEVNODE_CONST struct device *dev,
-			   umode_t *mode)
+#ifndef CONFIG_64BIT
+#error "tlock needs a 64-bit kernel: it reads 64-bit numbers without a lock"
+#endif
+
+/*
+ * Contenders have a slab cache of their own: slabtop shows how many there are,
+ * and destroying it reports those that were leaked.
+ */
+static struct kmem_cache *tlock_contenders;
+
+/* A cache with a constructor is never merged with another one. */
+static void tlock_contender_ctor(void *contender)
 {
-	if (mode)
-		*mode = 0644;
-	return NULL;
 }
 
-static struct class tlock_class = {
-	.name = "tlock",
-	.dev_groups = tlock_groups,
-	.devnode = tlock_devnode,
-};
+int tlock_contenders_create(void)
+{
+	tlock_contenders = kmem_cache_create("tlock_contender",
+					     sizeof(struct tlock_contender), 0,
+					     SLAB_ACCOUNT,
+					     tlock_contender_ctor);
+	return tlock_contenders ? 0 : -ENOMEM;
+}
 
-/* A device is there to be opened a moment before its class finds it. */
-static DEFINE_MUTEX(tlock_adding);
+void tlock_contenders_destroy(void)
+{
+	kmem_cache_destroy(tlock_contenders);
+}
 
 static int tlock_open(struct inode *inode, struct file *file)
 {
+	struct tlock_device *tdev =
+		container_of(inode->i_cdev, struct tlock_device, cdev);
 	struct tlock_contender *c;
-	struct device *dev;
 
-	/* The file's reference to the lock */
-	mutex_lock(&tlock_adding);
-	dev = class_find_device_by_devt(&tlock_class, inode->i_rdev);
-	mutex_unlock(&tlock_adding);
-	if (!dev)
-		return -ENXIO;
-	c = kzalloc(sizeof(*c), GFP_KERNEL_ACCOUNT);
-	if (!c) {
-		put_device(dev);
+	c = kmem_cache_alloc(tlock_contenders, GFP_KERNEL);
+	if (!c)
 		return -ENOMEM;
-	}
-	tlock_enter(c, &container_of(dev, struct tlock_device, dev)->lock);
+	tlock_contender_init(c, &tdev->lock);
 	file->private_data = c;
 	return nonseekable_open(inode, file);
 }
@@ -65,12 +69,9 @@ static int tlock_open(struct inode *inode, struct file *file)
 static int tlock_close(struct inode *inode, struct file *file)
 {
 	struct tlock_contender *c = file->private_data;
-	struct tlock_device *tdev =
-		container_of(c->lock, struct tlock_device, lock);
 
-	tlock_leave(c);
-	kfree(c);
-	put_device(&tdev->dev);
+	tlock_contender_exit(c);
+	kmem_cache_free(tlock_contenders, c);
 	return 0;
 }
 
@@ -85,10 +86,33 @@ static bool tlock_job_valid(const char *job)
 	return true;
 }
 
+/* Reads what no version knows yet: all of it must be 0. */
+#define TLOCK_GET_UNKNOWN(_unknown, _uarg, _fault) do {			\
+	u64 __word;							\
+									\
+	unsafe_get_user(_unknown, &(_uarg)->lease_ns, _fault);		\
+	unsafe_get_user(__word, &(_uarg)->reserved[0], _fault);		\
+	_unknown |= __word;						\
+	unsafe_get_user(__word, &(_uarg)->reserved[1], _fault);		\
+	_unknown |= __word;						\
+	unsafe_get_user(__word, &(_uarg)->reserved[2], _fault);		\
+	_unknown |= __word;						\
+	unsafe_get_user(__word, &(_uarg)->reserved[3], _fault);		\
+	_unknown |= __word;						\
+} while (0)
+
+/* A mask of the bytes before the first 0 in @word, which has_zero() found. */
+static unsigned long tlock_mask(unsigned long word, unsigned long zeros,
+				const struct word_at_a_time *consts)
+{
+	zeros = prep_zero_mask(word, zeros, consts);
+	return zero_bytemask(create_zero_mask(zeros));
+}
+
 /*
- * Reads what the caller says of an argument, and not the rest of it. That the
- * answer can be written, too, must be found before the lock changes hands: each
- * field of it may lie on a page of its own.
+ * Reads what the caller says in an argument, and not the rest of it. Whether the
+ * answer can be written, too, must be known before the lock changes hands: each
+ * field may be on a page of its own.
  */
 static int tlock_read_arg(struct tlock_acquire *arg,
 			  struct tlock_acquire __user *uarg)
@@ -98,6 +122,7 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 	unsigned long *to = (unsigned long *)arg->job;
 	unsigned long *end = to + sizeof(arg->job) / sizeof(*to);
 	unsigned long zeros;
+	u64 unknown;
 
 	/* Once opened, user memory costs no more than our own */
 	if (!user_access_begin(uarg, sizeof(*uarg)))
@@ -108,12 +133,17 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 	unsafe_put_user(0, &uarg->result, fault);
 	unsafe_get_user(arg->token, &uarg->token, fault);
 	unsafe_put_user(arg->token, &uarg->token, fault);
+	unsafe_get_user(arg->ticket, &uarg->ticket, fault);
+	unsafe_put_user(arg->ticket, &uarg->ticket, fault);
+	TLOCK_GET_UNKNOWN(unknown, uarg, fault);
 	do
 		unsafe_get_user(*to, from++, fault);
 	while (!has_zero(*to, &zeros, &consts) && ++to < end);
 	user_access_end();
 
-	return arg->flags || !tlock_job_valid(arg->job) ? -EINVAL : 0;
+	if (to < end)
+		*to &= tlock_mask(*to, zeros, &consts);
+	return arg->flags | unknown || !tlock_job_valid(arg->job) ? -EINVAL : 0;
 
 fault:
 	user_access_end();
@@ -132,30 +162,25 @@ static void tlock_to_callers_clock(struct tlock_holder *holder)
 	holder->since_ns = timespec64_to_ns(&since);
 }
 
-/* Tells the caller how it went. Returns @err, or -EFAULT. */
+/* Writes the outcome to the caller. Returns @err, or -EFAULT. */
 static int tlock_write_arg(struct tlock_acquire __user *uarg,
 			   struct tlock_acquire *arg, int err)
 {
-	switch (err) {
-	case 0:
-		if (!user_write_access_begin(uarg, sizeof(*uarg)))
-			return -EFAULT;
-		unsafe_put_user(arg->timeout_ns, &uarg->timeout_ns, fault);
-		unsafe_put_user(arg->result, &uarg->result, fault);
-		unsafe_put_user(arg->token, &uarg->token, fault);
-		user_write_access_end();
-		break;
-	case -ETIMEDOUT:
+	if (err == -ETIMEDOUT) {
 		tlock_to_callers_clock(&arg->holder);
 		if (copy_to_user(&uarg->holder, &arg->holder,
 				 sizeof(arg->holder)))
 			return -EFAULT;
-		fallthrough;
-	case -EINTR:
-		if (put_user(arg->timeout_ns, &uarg->timeout_ns))
-			return -EFAULT;
-		break;
 	}
+	if (!user_write_access_begin(uarg, sizeof(*uarg)))
+		return -EFAULT;
+	if (!err) {
+		unsafe_put_user(arg->result, &uarg->result, fault);
+		unsafe_put_user(arg->token, &uarg->token, fault);
+	}
+	unsafe_put_user(arg->timeout_ns, &uarg->timeout_ns, fault);
+	unsafe_put_user(arg->ticket, &uarg->ticket, fault);
+	user_write_access_end();
 	return err;
 
 fault:
@@ -164,44 +189,71 @@ fault:
 }
 
 /* TLOCK_IOC_ACQUIRE, or TLOCK_IOC_REACQUIRE if @again */
-static int tlock_ioctl_take(struct tlock_contender *c,
+static int tlock_ioctl_take(struct file *file,
 			    struct tlock_acquire __user *uarg, bool again)
 {
-	struct tlock_acquire arg = {};
+	struct tlock_contender *c = file->private_data;
+	struct tlock_acquire arg;
 	int err;
 
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
 	err = tlock_read_arg(&arg, uarg);
 	if (err)
 		return err;
+	arg.result = 0;
 	err = again ? tlock_reacquire(c, &arg) : tlock_acquire(c, &arg);
-	if (err)
+	switch (err) {
+	case 0:
+	case -ERESTARTSYS:
+		err = tlock_write_arg(uarg, &arg, err);
+		/* The caller would never release a lock it does not know it holds */
+		if (err == -EFAULT)
+			tlock_undo(c, &arg);
+		return err;
+	case -ETIMEDOUT:
+	case -ECANCELED:
 		return tlock_write_arg(uarg, &arg, err);
-
-	/* A holder that does not know it would never release */
-	err = tlock_write_arg(uarg, &arg, 0);
-	if (err)
-		tlock_decline(c, &arg);
-	return err;
+	default:
+		return err;
+	}
 }
 
 /*
- * TLOCK_IOC_REACQUIRE where nobody waits: that is to cost next to nothing, and so
+ * TLOCK_IOC_REACQUIRE where nobody waits: this must cost next to nothing, and so
  * reads and writes no more of the argument than it must. Returns whether that
  * was all.
  */
-static bool tlock_ioctl_keep(struct tlock_contender *c,
-			     struct tlock_acquire __user *uarg)
+static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
+				       struct tlock_acquire __user *uarg)
 {
-	u64 token = tlock_keep(c);
+	const struct word_at_a_time consts = WORD_AT_A_TIME_CONSTANTS;
+	unsigned long __user *from = (unsigned long __user *)uarg->job;
+	const unsigned long *job = (const unsigned long *)c->job;
+	const unsigned long *end = job + sizeof(c->job) / sizeof(*job);
+	u64 token = tlock_reacquire_fast(c), unknown, ticket;
+	unsigned long word, zeros;
 	u32 flags;
-	char job;
 
 	if (!token || !user_access_begin(uarg, sizeof(*uarg)))
 		return false;
 	unsafe_get_user(flags, &uarg->flags, no);
-	unsafe_get_user(job, &uarg->job[0], no);
-	if (flags || job)
+	unsafe_get_user(ticket, &uarg->ticket, no);
+	TLOCK_GET_UNKNOWN(unknown, uarg, no);
+	if (flags | ticket | unknown)
 		goto no;
+	unsafe_get_user(word, from, no);
+	/* An empty job keeps the job, and so does the same one */
+	if (word & 0xff) {
+		while (!has_zero(word, &zeros, &consts)) {
+			if (word != READ_ONCE(*job) || ++job == end)
+				goto no;
+			unsafe_get_user(word, ++from, no);
+		}
+		word &= tlock_mask(word, zeros, &consts);
+		if (word != READ_ONCE(*job))
+			goto no;
+	}
 	unsafe_put_user(0, &uarg->result, no);
 	unsafe_put_user(token, &uarg->token, no);
 	user_access_end();
@@ -215,10 +267,13 @@ no:
 static int tlock_ioctl_status(struct tlock_contender *c,
 			      struct tlock_status __user *ustatus)
 {
+	struct tlock_device *tdev =
+		container_of(c->lock, struct tlock_device, lock);
 	struct tlock_status status;
 
-	tlock_look(c->lock, &status);
+	tlock_get_status(c->lock, &status);
 	tlock_to_callers_clock(&status.holder);
+	strscpy(status.name, dev_name(&tdev->dev), sizeof(status.name));
 	return copy_to_user(ustatus, &status, sizeof(status)) ? -EFAULT : 0;
 }
 
@@ -226,22 +281,16 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct tlock_contender *c = file->private_data;
 	void __user *uarg = (void __user *)arg;
-	int err;
 
 	switch (cmd) {
 	case TLOCK_IOC_ACQUIRE:
-		if (!(file->f_mode & FMODE_WRITE))
-			return -EBADF;
-		err = tlock_ioctl_take(c, uarg, false);
-		/* It can be made again as it is, with the time that is left */
-		return err == -EINTR ? -ERESTARTSYS : err;
+		return tlock_ioctl_take(file, uarg, false);
 	case TLOCK_IOC_RELEASE:
 		return tlock_release(c);
 	case TLOCK_IOC_REACQUIRE:
-		if (tlock_ioctl_keep(c, uarg))
+		if (tlock_ioctl_reacquire_fast(c, uarg))
 			return 0;
-		/* Not made again: who does not hold any more must know it */
-		return tlock_ioctl_take(c, uarg, true);
+		return tlock_ioctl_take(file, uarg, true);
 	case TLOCK_IOC_STATUS:
 		return tlock_ioctl_status(c, uarg);
 	default:
@@ -249,98 +298,74 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	}
 }
 
-static const struct file_operations tlock_fops = {
+/* flock(2): the same lock, with its usual semantics and no job */
+static int tlock_flock(struct file *file, int cmd, struct file_lock *request)
+{
+	struct tlock_contender *c = file->private_data;
+	struct tlock_acquire arg = {
+		.timeout_ns = IS_SETLKW(cmd) ? -1 : 0,
+		.flags = TLOCK_FLOCK,
+	};
+	int err;
+
+	switch (tlock_flock_type(request)) {
+	case F_UNLCK:
+		/* Of nothing is no error */
+		tlock_release(c);
+		return 0;
+	case F_WRLCK:
+		break;
+	default:
+		/* The lock is never shared */
+		return -EOPNOTSUPP;
+	}
+	/* flock(1) then opens the file again, for writing */
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	err = tlock_acquire(c, &arg);
+	switch (err) {
+	case -EDEADLK:
+		return 0;
+	case -ETIMEDOUT:
+		return -EWOULDBLOCK;
+	default:
+		return err;
+	}
+}
+
+/* fcntl(2)'s locks, those of open file descriptions too, belong to a range. */
+static int tlock_fcntl_lock(struct file *file, int cmd, struct file_lock *request)
+{
+	return -EOPNOTSUPP;
+}
+
+/* /proc/PID/fdinfo/FD: which of the files that processes share it is that holds */
+static void tlock_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	static const char *const names[] = {
+		[TLOCK_IDLE] = "idle",
+		[TLOCK_WAITING] = "waiting",
+		[TLOCK_AWAY] = "away",
+		[TLOCK_HOLDING] = "holding",
+	};
+	u64 number;
+	enum tlock_state state = tlock_contender_state(file->private_data,
+						       &number);
+
+	seq_printf(m, "tlock-state:\t%s\n", names[state]);
+	if (state == TLOCK_HOLDING)
+		seq_printf(m, "tlock-token:\t%llu\n", number);
+	else if (state != TLOCK_IDLE)
+		seq_printf(m, "tlock-ticket:\t%llu\n", number);
+}
+
+const struct file_operations tlock_fops = {
 	.owner = THIS_MODULE,
 	.open = tlock_open,
 	.release = tlock_close,
 	.unlocked_ioctl = tlock_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
+	.flock = tlock_flock,
+	.lock = tlock_fcntl_lock,
+	.show_fdinfo = tlock_show_fdinfo,
 };
-
-static dev_t tlock_devt;
-/* All locks' */
-static struct cdev tlock_cdev;
-static struct tlock_device *tlock_first;
-
-static void tlock_device_release(struct device *dev)
-{
-	kfree(container_of(dev, struct tlock_device, dev));
-}
-
-static struct tlock_device *tlock_device_create(dev_t devt, const char *name)
-{
-	struct tlock_device *tdev;
-	int err;
-
-	tdev = kzalloc(sizeof(*tdev), GFP_KERNEL);
-	if (!tdev)
-		return ERR_PTR(-ENOMEM);
-	tlock_init(&tdev->lock);
-	device_initialize(&tdev->dev);
-	tdev->dev.class = &tlock_class;
-	tdev->dev.devt = devt;
-	tdev->dev.release = tlock_device_release;
-	/* No hardware: no power/ folder among the lock's values */
-	device_set_pm_not_required(&tdev->dev);
-
-	err = dev_set_name(&tdev->dev, "%s", name);
-	if (!err) {
-		mutex_lock(&tlock_adding);
-		err = device_add(&tdev->dev);
-		mutex_unlock(&tlock_adding);
-	}
-	if (err) {
-		put_device(&tdev->dev);
-		return ERR_PTR(err);
-	}
-	return tdev;
-}
-
-static void tlock_device_destroy(struct tlock_device *tdev)
-{
-	device_unregister(&tdev->dev);
-}
-
-static int __init tlock_module_init(void)
-{
-	int err;
-
-	err = class_register(&tlock_class);
-	if (err)
-		return err;
-	err = alloc_chrdev_region(&tlock_devt, 0, 1, "tlock");
-	if (err)
-		goto unregister_class;
-	cdev_init(&tlock_cdev, &tlock_fops);
-	tlock_cdev.owner = THIS_MODULE;
-	err = cdev_add(&tlock_cdev, tlock_devt, 1);
-	if (err)
-		goto unregister_region;
-	tlock_first = tlock_device_create(tlock_devt, "tlock");
-	if (IS_ERR(tlock_first)) {
-		err = PTR_ERR(tlock_first);
-		goto del_cdev;
-	}
-	return 0;
-
-del_cdev:
-	cdev_del(&tlock_cdev);
-unregister_region:
-	unregister_chrdev_region(tlock_devt, 1);
-unregister_class:
-	class_unregister(&tlock_class);
-	return err;
-}
-
-static void __exit tlock_module_exit(void)
-{
-	tlock_device_destroy(tlock_first);
-	cdev_del(&tlock_cdev);
-	unregister_chrdev_region(tlock_devt, 1);
-	class_unregister(&tlock_class);
-}
-
-module_init(tlock_module_init);
-module_exit(tlock_module_exit);
-MODULE_DESCRIPTION("A timed, fair lock named after the job that holds it");
-MODULE_LICENSE("GPL");

@@ -6,6 +6,11 @@
 #define TLOCK_COMPAT_H
 
 #include <linux/version.h>
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+#include <linux/fs.h>
+#else
+#include <linux/filelock.h>
+#endif
 
 /* struct class's callbacks take a const device */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
@@ -13,5 +18,15 @@
 #else
 #define TLOCK_DEVNODE_CONST const
 #endif
+
+/* What flock(2) asks for: F_RDLCK, F_WRLCK or F_UNLCK */
+static inline int tlock_flock_type(const struct file_lock *request)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0)
+	return request->fl_type;
+#else
+	return request->c.flc_type;
+#endif
+}
 
 #endif /* TLOCK_COMPAT_H */

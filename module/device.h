@@ -2,18 +2,21 @@
 #ifndef TLOCK_DEVICE_H
 #define TLOCK_DEVICE_H
 
+#include <linux/cdev.h>
 #include <linux/device.h>
 
 #include "lock.h"
 
 /**
- * struct tlock_device - a lock with its device and sysfs folder
- * @dev: the device; each open file has a reference, and the last frees all of
- *	this
+ * struct tlock_device - a lock with its device and sysfs directory
+ * @dev: the device; its release frees all of this
+ * @cdev: the character device; has a reference to @dev, and each open file has
+ *	one to it. So open() takes no lock and searches nothing.
  * @lock: the lock
  */
 struct tlock_device {
 	struct device dev;
+	struct cdev cdev;
 	struct tlock lock;
 };
 
@@ -29,6 +32,11 @@ static inline size_t tlock_cntrl(const char *text)
 		return 2;
 	return c[0] < 0x20 || c[0] == 0x7f;
 }
+
+/* chardev.c */
+extern const struct file_operations tlock_fops;
+int tlock_contenders_create(void);
+void tlock_contenders_destroy(void);
 
 /* sysfs.c */
 extern const struct attribute_group *tlock_groups[];

@@ -2,131 +2,204 @@
 /*
  * A timed, fair lock named after the job that holds it.
  *
- * The lock's mutex guards all of its state and that of its contenders. It is
- * held for a few instructions at a time: nothing under it sleeps or touches
- * user memory.
+ * A request that has to wait stands in a tree ordered by ticket, and a thread
+ * sleeps for it. Whoever ends a grant, for whatever reason, decides the
+ * leftmost request: under the spinlock, it takes it off the tree and makes the
+ * grant. The lock is handed over directly: a newcomer never finds it free while
+ * somebody waits, and the woken thread has nothing left to compete for.
  *
- * Contenders that have to wait stand in a wait queue, oldest first, each as an
- * exclusive entry with a wake function of ours. Whoever ends a grant, for
- * whatever reason, sends that queue one wake-up, under the mutex. It reaches
- * the oldest entry only, whose wake function takes it off the queue, makes the
- * grant to its contender and wakes the task: the lock is handed over directly,
- * a newcomer never finds it free while somebody waits, and the woken task has
- * nothing left to compete for.
- *
- * A waiter that gives up, for its timeout or a signal, must take itself off
- * the queue under the mutex. If it finds that it was granted the lock in the
- * meantime, then it has it: no grant is ever lost.
+ * A thread that wakes for its deadline or a signal takes the spinlock and looks.
+ * If its request was decided in the meantime, that stands: no grant is ever
+ * lost. If not, it takes the request off the tree. After a signal, the request
+ * goes away: it is a ticket in its contender and nothing else, until a call goes
+ * on with it. So it is in nobody's way.
  */
 #include <linux/cred.h>
 #include <linux/hrtimer.h>
 #include <linux/minmax.h>
 #include <linux/pid_namespace.h>
+#include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
-#include <linux/sched/task.h>
 #include <linux/string.h>
 #include <linux/timekeeping.h>
 
 #include "lock.h"
 
 /**
- * struct tlock_wait - one wait of a contender, on the stack of who sleeps
- * @task: who sleeps; NULL: the lock was granted
- * @since_ns: when the wait began
- * @until_ns: when it ended
+ * struct tlock_wait - one sleep for a request, on the stack of its thread
+ * @task: the thread; NULL: the request was decided
+ * @err: 0: it was granted the lock; or how it ended
+ * @until_ns: when the wait ended
  * @token: the grant's token
- * @result: what the grant tells, TLOCK_ABANDONED or 0
+ * @result: the result flags that were pending then
  *
- * What a grant says is kept here and not in the contender: before the sleeper
- * has run, another thread may have released the same contender and even begun
- * another wait.
+ * The outcome is kept here and not in the contender: before the thread has run,
+ * another one may have ended that grant, and even begun the same contender's
+ * next request.
  */
 struct tlock_wait {
 	struct task_struct *task;
-	u64 since_ns;
+	int err;
 	u64 until_ns;
 	u64 token;
 	u32 result;
 };
 
-/*
- * The grant: makes @c the holder. Returns what it is to be told.
+/**
+ * struct tlock_deferred - what is left to do once the spinlock is released
+ * @wake: a thread to wake, or NULL
+ * @put: a pid to put, or NULL
  */
-static u32 tlock_grant(struct tlock_contender *c, u64 now)
-{
-	struct tlock *lock = c->lock;
-	u32 result = lock->abandoned ? TLOCK_ABANDONED : 0;
+struct tlock_deferred {
+	struct task_struct *wake;
+	struct pid *put;
+};
 
-	lockdep_assert_held(&lock->mutex);
-	lock->abandoned = false;
-	c->since_ns = now;
-	WRITE_ONCE(c->token, ++lock->token);
-	/* Pairs with the load in tlock_keep(): no holder with an older token */
-	smp_store_release(&lock->holder, c);
-	return result;
+static void tlock_lock(struct tlock *lock)
+{
+	raw_spin_lock_irq(&lock->spinlock);
 }
 
-/* Accounts for the end of a wait, however it ended. */
-static void tlock_end_wait(struct tlock_contender *c, u64 now)
+static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
+{
+	if (todo->wake) {
+		/*
+		 * A task that preempted us before the wake-up would hold up the
+		 * next holder, which may be more urgent. And without preemption,
+		 * RCU keeps the thread from being freed if it ends by itself.
+		 */
+		preempt_disable();
+		raw_spin_unlock_irq(&lock->spinlock);
+		wake_up_process(todo->wake);
+		preempt_enable();
+	} else {
+		raw_spin_unlock_irq(&lock->spinlock);
+	}
+	if (todo->put)
+		put_pid(todo->put);
+}
+
+static void tlock_enqueue(struct tlock_contender *c)
 {
 	struct tlock *lock = c->lock;
-	u64 waited = now - c->wait->since_ns;
+	struct rb_node **link = &lock->queue.rb_root.rb_node;
+	struct rb_node *parent = NULL;
+	bool leftmost = true;
 
-	c->wait->until_ns = now;
+	/* rb_add_cached() would do, but Linux 5.10 does not have it */
+	while (*link) {
+		parent = *link;
+		if (c->ticket < rb_entry(parent, struct tlock_contender,
+					 node)->ticket) {
+			link = &parent->rb_left;
+		} else {
+			link = &parent->rb_right;
+			leftmost = false;
+		}
+	}
+	rb_link_node(&c->node, parent, link);
+	rb_insert_color_cached(&c->node, &lock->queue, leftmost);
+	WRITE_ONCE(lock->waiters, lock->waiters + 1);
+}
+
+static void tlock_dequeue(struct tlock_contender *c)
+{
+	struct tlock *lock = c->lock;
+
+	rb_erase_cached(&c->node, &lock->queue);
 	WRITE_ONCE(lock->waiters, lock->waiters - 1);
-	lock->wait_ns_total += waited;
-	lock->wait_ns_max = max(lock->wait_ns_max, waited);
 	c->wait = NULL;
 }
 
-/*
- * Wake function of a waiting contender: grants it the lock, then wakes its
- * task. Runs in the task that ends a grant, under the lock's mutex.
- */
-static int tlock_hand_over(wait_queue_entry_t *place, unsigned int mode,
-			   int flags, void *key)
+/* Makes @c, which has no request any more, the holder. */
+static void tlock_grant(struct tlock_contender *c, u64 now)
 {
-	struct tlock_contender *c =
-		container_of(place, struct tlock_contender, place);
-	struct tlock_wait *wait = c->wait;
-	struct task_struct *task = wait->task;
-	u64 now = *(u64 *)key;
+	struct tlock *lock = c->lock;
 
-	list_del_init(&place->entry);
-	tlock_end_wait(c, now);
-	wait->result = tlock_grant(c, now);
-	wait->token = c->token;
-
-	get_task_struct(task);
+	lockdep_assert_held(&lock->spinlock);
+	lock->acquired++;
+	c->since_ns = now;
+	WRITE_ONCE(c->token, ++lock->token);
 	/*
-	 * Lets tlock_sleep() return, and @wait and the task go. Pairs with the
-	 * load there: who sees NULL sees the grant.
+	 * Pairs with the load in tlock_reacquire_fast(): a holder that sees
+	 * itself sees its token
 	 */
-	smp_store_release(&wait->task, NULL);
-	wake_up_process(task);
-	put_task_struct(task);
-
-	/* An exclusive wake-up reached its one waiter */
-	return 1;
+	smp_store_release(&lock->holder, c);
 }
 
-/* Ends the holder's grant; the lock goes to who has waited longest, if any. */
-static void tlock_pass_on(struct tlock *lock, u64 now)
+/* Ends a request that waited until then. */
+static void tlock_end_request(struct tlock_contender *c, u64 until)
+{
+	struct tlock *lock = c->lock;
+	u64 waited = until - c->asked_ns;
+
+	lockdep_assert_held(&lock->spinlock);
+	lock->wait_ns_total += waited;
+	lock->wait_ns_max = max(lock->wait_ns_max, waited);
+	c->ticket = 0;
+}
+
+/*
+ * Decides the request of a sleeping thread: grants it the lock, or ends it with
+ * an error.
+ */
+static void tlock_decide(struct tlock_contender *c, int err, u64 now,
+			 struct tlock_deferred *todo)
+{
+	struct tlock_wait *wait = c->wait;
+
+	tlock_dequeue(c);
+	tlock_end_request(c, now);
+	wait->err = err;
+	wait->until_ns = now;
+	if (!err) {
+		tlock_grant(c, now);
+		wait->token = c->token;
+		wait->result = c->lock->pending_result;
+	}
+	todo->wake = wait->task;
+	/*
+	 * Lets tlock_sleep() return, and @wait vanish. Pairs with the load
+	 * there: a thread that sees NULL sees the outcome.
+	 */
+	smp_store_release(&wait->task, NULL);
+}
+
+/* Ends the holder's grant; the longest waiter, if any, gets the lock. */
+static void tlock_end_grant(struct tlock *lock, u64 now,
+			    struct tlock_deferred *todo)
 {
 	u64 held = now - lock->holder->since_ns;
+	struct rb_node *first = rb_first_cached(&lock->queue);
 
-	lockdep_assert_held(&lock->mutex);
+	lockdep_assert_held(&lock->spinlock);
 	lock->hold_ns_total += held;
 	lock->hold_ns_max = max(lock->hold_ns_max, held);
 	WRITE_ONCE(lock->holder, NULL);
-	if (lock->waiters)
-		__wake_up(&lock->queue, TASK_NORMAL, 1, &now);
+	if (first)
+		tlock_decide(rb_entry(first, struct tlock_contender, node), 0,
+			     now, todo);
+}
+
+/* Ends whatever @c has, and returns whether it had anything. */
+static bool tlock_end(struct tlock_contender *c, u64 now,
+		      struct tlock_deferred *todo)
+{
+	if (c->lock->holder == c)
+		tlock_end_grant(c->lock, now, todo);
+	else if (c->wait)
+		tlock_decide(c, -ECANCELED, now, todo);
+	else if (c->ticket)
+		tlock_end_request(c, c->away_ns);
+	else
+		return false;
+	return true;
 }
 
 /*
- * Whether the process has ended. A zombie's number is not yet free for another
- * process, but the process is gone all the same.
+ * Whether the process has ended. The number of a zombie is not yet free for
+ * another process, but the process is gone all the same.
  */
 static bool tlock_pid_ended(struct pid *pid)
 {
@@ -135,41 +208,41 @@ static bool tlock_pid_ended(struct pid *pid)
 
 	rcu_read_lock();
 	leader = pid_task(pid, PIDTYPE_TGID);
-	ended = !leader || (leader->exit_state && !delay_group_leader(leader));
+	ended = !leader || (READ_ONCE(leader->exit_state) &&
+			    !delay_group_leader(leader));
 	rcu_read_unlock();
 	return ended;
 }
 
-/* Who holds the lock, as the caller's namespaces see it */
+/* Describes the holder, as the caller's namespaces see it. */
 static void tlock_describe(struct tlock *lock, struct tlock_holder *holder)
 {
 	const struct tlock_contender *c = lock->holder;
 
-	lockdep_assert_held(&lock->mutex);
-	if (!c) {
-		memset(holder, 0, sizeof(*holder));
+	lockdep_assert_held(&lock->spinlock);
+	memset(holder, 0, sizeof(*holder));
+	if (!c)
 		return;
-	}
-
 	holder->token = c->token;
 	holder->since_ns = c->since_ns;
 	holder->pid = tlock_pid_ended(c->pid) ? 0 : pid_vnr(c->pid);
 	holder->uid = from_kuid_munged(current_user_ns(), c->uid);
-	strscpy_pad(holder->comm, c->comm, sizeof(holder->comm));
-	strscpy_pad(holder->job, c->job, sizeof(holder->job));
+	strscpy(holder->comm, c->comm, sizeof(holder->comm));
+	strscpy(holder->job, c->job, sizeof(holder->job));
 }
 
-/* Notes who it is that asks for the lock, and what for; NULL: as before. */
-static void tlock_introduce(struct tlock_contender *c, const char *job)
+/* Notes who asks for the lock, and what for; NULL: the job stays. */
+static void tlock_set_identity(struct tlock_contender *c, const char *job,
+			       struct tlock_deferred *todo)
 {
 	struct task_struct *leader = current->group_leader;
 	struct pid *pid = task_tgid(current);
 
 	if (c->pid != pid) {
-		put_pid(c->pid);
+		todo->put = c->pid;
 		WRITE_ONCE(c->pid, get_pid(pid));
 	} else if (!job) {
-		/* It is known, and tlock_keep() would not look again either */
+		/* Known already; tlock_reacquire_fast() relies on that, too */
 		return;
 	}
 	c->uid = current_euid();
@@ -179,25 +252,23 @@ static void tlock_introduce(struct tlock_contender *c, const char *job)
 	 * of an old and a new name. Its last byte is always NUL.
 	 */
 	data_race(memcpy(c->comm, leader->comm, sizeof(c->comm)));
+	/* tlock_reacquire_fast()'s caller may compare it meanwhile */
 	if (job)
-		memcpy(c->job, job, sizeof(c->job));
+		data_race(memcpy(c->job, job, sizeof(c->job)));
 }
 
-/*
- * Sleeps until the grant, the deadline (NULL: none) or a signal. Who gets
- * another answer than 0 may have been granted the lock all the same since.
- */
+/* Sleeps until the request is decided, its deadline (NULL: none) or a signal. */
 static int tlock_sleep(struct tlock_wait *wait, ktime_t *deadline)
 {
 	int err = 0;
 
 	do {
 		set_current_state(TASK_INTERRUPTIBLE);
-		/* Pairs with the store in tlock_hand_over() */
+		/* Pairs with the store in tlock_decide() */
 		if (!smp_load_acquire(&wait->task))
 			break;
 		if (signal_pending(current))
-			err = -EINTR;
+			err = -ERESTARTSYS;
 		else if (!schedule_hrtimeout_range(deadline, 0,
 						   HRTIMER_MODE_ABS))
 			err = -ETIMEDOUT;
@@ -206,120 +277,226 @@ static int tlock_sleep(struct tlock_wait *wait, ktime_t *deadline)
 	return err;
 }
 
+/* What is left of a timeout that began @used ns ago */
+static s64 tlock_time_left(s64 timeout, u64 used)
+{
+	return timeout - min_t(u64, used, timeout);
+}
+
+/* Returns the pending result flags, but not by flock(2), which has no room. */
+static void tlock_take_result(struct tlock *lock, struct tlock_acquire *arg)
+{
+	arg->result = 0;
+	if (unlikely(lock->pending_result) && !(arg->flags & TLOCK_FLOCK)) {
+		arg->result = lock->pending_result;
+		lock->pending_result = 0;
+	}
+}
+
 /*
- * Waits at the queue's end for the grant, if the caller will wait; if @again,
- * ends its own grant first. Writes the time that is left to @arg. Is called
- * with the mutex held, and drops it.
+ * Whether the grant still stands when its thread runs: another thread may have
+ * released the file in the meantime. Only a grant that stands returns a result;
+ * else the next one does.
  */
-static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
-		      bool again)
+static bool tlock_take_grant(struct tlock_contender *c,
+			     struct tlock_acquire *arg,
+			     const struct tlock_wait *wait)
 {
 	struct tlock *lock = c->lock;
-	struct tlock_wait wait;
-	ktime_t deadline;
-	u64 waited;
+	bool stands;
+
+	arg->token = wait->token;
+	arg->result = 0;
+	if (unlikely(wait->result))
+		tlock_lock(lock);
+	stands = READ_ONCE(lock->holder) == c &&
+		 READ_ONCE(c->token) == wait->token;
+	if (unlikely(wait->result)) {
+		if (stands)
+			tlock_take_result(lock, arg);
+		raw_spin_unlock_irq(&lock->spinlock);
+	}
+	return stands;
+}
+
+/*
+ * Sleeps for the request of @c, which is in the queue. Called with the spinlock
+ * held; releases it.
+ */
+static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
+		      struct tlock_wait *wait, struct tlock_deferred *todo)
+{
+	struct tlock *lock = c->lock;
+	/* Of this request: once it is decided, there may be another */
+	s64 timeout = c->timeout_ns;
+	u64 asked = c->asked_ns;
+	ktime_t deadline = ktime_add_safe(asked, timeout);
 	int err;
 
-	lockdep_assert_held(&lock->mutex);
-	/*
-	 * tlock_keep() looks at @waiters without the mutex: we are counted before
-	 * the next holder can look, and before the wait begins by the clock.
-	 */
-	if (arg->timeout_ns) {
-		wait.task = current;
-		c->wait = &wait;
-		/* Without the queue's own lock: the mutex guards it */
-		__add_wait_queue_entry_tail_exclusive(&lock->queue, &c->place);
-		WRITE_ONCE(lock->waiters, lock->waiters + 1);
-	}
-	wait.since_ns = ktime_get_ns();
-	if (again)
-		tlock_pass_on(lock, wait.since_ns);
-	if (!arg->timeout_ns) {
-		lock->timed_out++;
-		tlock_describe(lock, &arg->holder);
-		mutex_unlock(&lock->mutex);
-		return -ETIMEDOUT;
-	}
-	mutex_unlock(&lock->mutex);
-
-	deadline = ktime_add_safe(ns_to_ktime(wait.since_ns),
-				  ns_to_ktime(arg->timeout_ns));
-	err = tlock_sleep(&wait, arg->timeout_ns < 0 ? NULL : &deadline);
+	lockdep_assert_held(&lock->spinlock);
+	tlock_unlock(lock, todo);
+	err = tlock_sleep(wait, timeout < 0 ? NULL : &deadline);
 	if (err) {
-		mutex_lock(&lock->mutex);
-		if (!wait.task) {
-			/* Granted in the meantime */
-			err = 0;
-		} else {
-			__remove_wait_queue(&lock->queue, &c->place);
-			tlock_end_wait(c, ktime_get_ns());
+		tlock_lock(lock);
+		if (wait->task) {
+			/* Not decided: it is still ours */
+			wait->err = err;
+			wait->until_ns = ktime_get_ns();
+			tlock_dequeue(c);
 			if (err == -ETIMEDOUT) {
+				tlock_end_request(c, wait->until_ns);
 				lock->timed_out++;
 				tlock_describe(lock, &arg->holder);
 			} else {
-				lock->interrupted++;
+				if (!c->away_ns)
+					lock->interrupted++;
+				c->away_ns = wait->until_ns;
+				arg->ticket = c->ticket;
 			}
 		}
-		mutex_unlock(&lock->mutex);
+		raw_spin_unlock_irq(&lock->spinlock);
 	}
 
-	if (arg->timeout_ns > 0) {
-		waited = wait.until_ns - wait.since_ns;
-		arg->timeout_ns -= min_t(u64, waited, arg->timeout_ns);
+	if (timeout > 0)
+		arg->timeout_ns = tlock_time_left(timeout,
+						  wait->until_ns - asked);
+	if (!wait->err && !tlock_take_grant(c, arg, wait))
+		return -ECANCELED;
+	return wait->err;
+}
+
+/*
+ * All that an acquire, or a reacquire if @again, can be beside an acquire of a
+ * free lock by an idle contender. Called with the spinlock held; releases it.
+ */
+static noinline int tlock_request(struct tlock_contender *c,
+				  struct tlock_acquire *arg, bool again)
+{
+	struct tlock *lock = c->lock;
+	bool holds = lock->holder == c;
+	struct tlock_deferred todo = {};
+	struct tlock_wait wait;
+	bool resumed;
+	int err = 0;
+	u64 now;
+
+	lockdep_assert_held(&lock->spinlock);
+	/* flock(2) has no ticket: one that waits goes on with its own request */
+	if (arg->flags & TLOCK_FLOCK && arg->timeout_ns && c->flock && !c->wait)
+		arg->ticket = c->ticket;
+	resumed = arg->ticket;
+	if (resumed && arg->ticket != c->ticket)
+		err = -ECANCELED;
+	else if (c->wait)
+		err = -EBUSY;
+	else if (!resumed && holds != again)
+		err = again ? -EPERM : -EDEADLK;
+	if (err)
+		goto unlock;
+
+	now = ktime_get_ns();
+	arg->ticket = 0;
+	if (!resumed) {
+		/* One that is away is replaced */
+		if (c->ticket)
+			tlock_end_request(c, c->away_ns);
+		tlock_set_identity(c, again && !*arg->job ? NULL : arg->job,
+				   &todo);
+		if (holds && !lock->waiters) {
+			arg->result = 0;
+			arg->token = c->token;
+			goto unlock;
+		}
+		if (holds)
+			lock->yielded++;
+		else if (lock->holder)
+			lock->contended++;
+		c->timeout_ns = arg->timeout_ns;
+		c->asked_ns = now;
+		c->away_ns = 0;
+		if (!again)
+			c->flock = arg->flags & TLOCK_FLOCK;
 	}
-	if (!err) {
-		arg->token = wait.token;
-		arg->result = wait.result;
+
+	if (lock->holder &&
+	    (c->timeout_ns < 0 ||
+	     ktime_before(now, ktime_add_safe(c->asked_ns, c->timeout_ns)))) {
+		if (!resumed)
+			c->ticket = ++lock->ticket;
+		wait.task = current;
+		c->wait = &wait;
+		/*
+		 * tlock_reacquire_fast() looks for waiters without the spinlock:
+		 * we are counted before there is a next holder.
+		 */
+		tlock_enqueue(c);
+		if (holds)
+			tlock_end_grant(lock, now, &todo);
+		return tlock_wait(c, arg, &wait, &todo);
 	}
+
+	/* It tries, and that ends the request */
+	if (resumed) {
+		tlock_end_request(c, now);
+		if (c->timeout_ns > 0)
+			arg->timeout_ns = tlock_time_left(c->timeout_ns,
+							  now - c->asked_ns);
+	}
+	if (holds)
+		tlock_end_grant(lock, now, &todo);
+	if (lock->holder) {
+		lock->timed_out++;
+		tlock_describe(lock, &arg->holder);
+		err = -ETIMEDOUT;
+	} else {
+		tlock_grant(c, now);
+		arg->token = c->token;
+		tlock_take_result(lock, arg);
+	}
+unlock:
+	tlock_unlock(lock, &todo);
 	return err;
 }
 
 /**
  * tlock_acquire - take the lock, waiting for it if need be
  * @c: the contender
- * @arg: as in the ABI, all but its flags
+ * @arg: as in the ABI; its flags are 0, or TLOCK_FLOCK
  *
  * Context: Process context; sleeps.
- * Return: 0: @c holds the lock; -EDEADLK: it did already; -EBUSY: it is waiting
- * in another thread; -ETIMEDOUT or -EINTR: it does not hold the lock.
+ * Return: as in the ABI. -ERESTARTSYS: the request is away, with the ticket in
+ * @arg.
  */
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
 	struct tlock *lock = c->lock;
-	int err = 0;
+	struct tlock_deferred todo = {};
 
-	mutex_lock(&lock->mutex);
-	if (lock->holder == c) {
-		err = -EDEADLK;
-	} else if (c->wait) {
-		err = -EBUSY;
-	} else {
-		tlock_introduce(c, arg->job);
-		if (lock->holder) {
-			lock->contended++;
-			return tlock_wait(c, arg, false);
-		}
-		arg->result = tlock_grant(c, ktime_get_ns());
-		arg->token = c->token;
-	}
-	mutex_unlock(&lock->mutex);
-	return err;
+	tlock_lock(lock);
+	if (unlikely(lock->holder || c->ticket || arg->ticket))
+		return tlock_request(c, arg, false);
+	tlock_set_identity(c, arg->job, &todo);
+	c->flock = arg->flags & TLOCK_FLOCK;
+	tlock_grant(c, ktime_get_ns());
+	arg->token = c->token;
+	tlock_take_result(lock, arg);
+	tlock_unlock(lock, &todo);
+	return 0;
 }
 
 /**
- * tlock_keep - whether a reacquire without a new job has nothing to do
+ * tlock_reacquire_fast - whether a reacquire with the same job has nothing to do
  * @c: the contender
  *
- * Is for calling often, and so looks without the mutex: who began to wait
- * before the caller could know of it is seen, who does so in this moment may
- * as well have come after it. The one that asks is shown to others, so another
- * process than before does have something to do.
+ * Meant to be called often, and so looks without the spinlock. A waiter that
+ * began to wait before the caller could know of it is seen; one that begins at
+ * this moment may as well have come after it. The process that asks is shown
+ * to others, so a reacquire by another process than before has something to do.
  *
  * Return: the grant's token if @c holds the lock and nobody waits, or 0: call
  * tlock_reacquire().
  */
-u64 tlock_keep(struct tlock_contender *c)
+u64 tlock_reacquire_fast(struct tlock_contender *c)
 {
 	struct tlock *lock = c->lock;
 
@@ -331,140 +508,168 @@ u64 tlock_keep(struct tlock_contender *c)
 }
 
 /**
- * tlock_reacquire - let those in who wait, and take the lock again
+ * tlock_reacquire - let the waiters in, and take the lock again
  * @c: the contender
- * @arg: as in the ABI, all but its flags
+ * @arg: as in the ABI; its flags are 0
  *
- * The mutex makes one step of it: nobody can begin to wait between the release
- * and our place at the queue's end.
+ * The spinlock makes it one step: nobody can begin to wait between the release
+ * and the caller's place at the queue's end.
  *
  * Context: Process context; sleeps if somebody waits.
- * Return: 0: @c holds the lock; -EPERM: it did not; -ETIMEDOUT or -EINTR: it
- * does not any more.
+ * Return: as in the ABI. -ERESTARTSYS: the request is away, with the ticket in
+ * @arg.
  */
 int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
-	struct tlock *lock = c->lock;
-	int err = 0;
+	tlock_lock(c->lock);
+	return tlock_request(c, arg, true);
+}
 
-	mutex_lock(&lock->mutex);
-	if (lock->holder != c) {
-		err = -EPERM;
-	} else {
-		tlock_introduce(c, *arg->job ? arg->job : NULL);
-		if (lock->waiters) {
-			lock->yielded++;
-			return tlock_wait(c, arg, true);
-		}
-		arg->result = 0;
-		arg->token = c->token;
-	}
-	mutex_unlock(&lock->mutex);
-	return err;
+static noinline int tlock_release_slow(struct tlock_contender *c)
+{
+	struct tlock_deferred todo = {};
+	bool ended = tlock_end(c, ktime_get_ns(), &todo);
+
+	tlock_unlock(c->lock, &todo);
+	return ended ? 0 : -EPERM;
 }
 
 /**
- * tlock_release - give the lock to who has waited longest
+ * tlock_release - end the grant or the request of a contender
  * @c: the contender
  *
- * Return: 0, or -EPERM if @c does not hold the lock
+ * A held lock passes to the longest waiter. A thread that sleeps for a request
+ * gets -ECANCELED.
+ *
+ * Return: 0, or -EPERM if @c had neither
  */
 int tlock_release(struct tlock_contender *c)
 {
 	struct tlock *lock = c->lock;
-	int err = 0;
+	struct tlock_deferred todo = {};
 
-	mutex_lock(&lock->mutex);
-	if (lock->holder == c)
-		tlock_pass_on(lock, ktime_get_ns());
-	else
-		err = -EPERM;
-	mutex_unlock(&lock->mutex);
-	return err;
+	tlock_lock(lock);
+	if (unlikely(lock->holder != c || lock->waiters))
+		return tlock_release_slow(c);
+	tlock_end_grant(lock, ktime_get_ns(), &todo);
+	raw_spin_unlock_irq(&lock->spinlock);
+	return 0;
 }
 
 /**
- * tlock_decline - give back a grant that could not be told to its owner
+ * tlock_undo - end what could not be copied out to the caller
  * @c: the contender
- * @arg: what the grant said
+ * @arg: what tlock_acquire() or tlock_reacquire() returned in it, with 0 or
+ *	-ERESTARTSYS
  *
- * What it had to say of an abandoned lock is left for the next one to hear.
+ * The result flags go to the next grant.
  */
-void tlock_decline(struct tlock_contender *c, const struct tlock_acquire *arg)
+void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
 {
 	struct tlock *lock = c->lock;
+	struct tlock_deferred todo = {};
 
-	mutex_lock(&lock->mutex);
-	/* Unless another thread has ended that grant in the meantime */
-	if (lock->holder == c && c->token == arg->token) {
-		lock->abandoned = arg->result & TLOCK_ABANDONED;
-		tlock_pass_on(lock, ktime_get_ns());
-	}
-	mutex_unlock(&lock->mutex);
+	tlock_lock(lock);
+	lock->pending_result |= arg->result;
+	/* Unless another thread has ended it, and maybe begun something else */
+	if (arg->ticket ? c->ticket == arg->ticket && !c->wait :
+			  lock->holder == c && c->token == arg->token)
+		tlock_end(c, ktime_get_ns(), &todo);
+	tlock_unlock(lock, &todo);
 }
 
 /**
- * tlock_look - what there is to know about a lock, from one instant
+ * tlock_get_status - describe a lock at one instant
  * @lock: the lock
- * @status: where to; all of it is written. Its since_ns is on the kernel's own
- *	CLOCK_MONOTONIC; pid and uid are as the caller's namespaces see them.
+ * @status: where to; all of it is written, but for the name, which is empty.
+ *	Its since_ns is on the kernel's own CLOCK_MONOTONIC; pid and uid are as
+ *	the caller's namespaces see them.
  */
-void tlock_look(struct tlock *lock, struct tlock_status *status)
+void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 {
-	mutex_lock(&lock->mutex);
+	memset(status, 0, sizeof(*status));
+	tlock_lock(lock);
 	tlock_describe(lock, &status->holder);
 	status->waiters = lock->waiters;
-	status->reserved = 0;
-	status->acquired = lock->token;
+	status->acquired = lock->acquired;
 	status->contended = lock->contended;
 	status->timed_out = lock->timed_out;
 	status->interrupted = lock->interrupted;
-	status->abandoned = lock->abandonments;
+	status->abandoned = lock->abandoned;
 	status->yielded = lock->yielded;
 	status->wait_ns_total = lock->wait_ns_total;
 	status->wait_ns_max = lock->wait_ns_max;
 	status->hold_ns_total = lock->hold_ns_total;
 	status->hold_ns_max = lock->hold_ns_max;
-	mutex_unlock(&lock->mutex);
+	raw_spin_unlock_irq(&lock->spinlock);
 }
 
 /**
- * tlock_init - make a lock: free, with its counters at 0
- * @lock: memory full of 0
- */
-void tlock_init(struct tlock *lock)
-{
-	mutex_init(&lock->mutex);
-	init_waitqueue_head(&lock->queue);
-}
-
-/**
- * tlock_enter - make an idle contender for a lock
- * @c: memory full of 0
- * @lock: the lock
- */
-void tlock_enter(struct tlock_contender *c, struct tlock *lock)
-{
-	c->lock = lock;
-	init_waitqueue_func_entry(&c->place, tlock_hand_over);
-}
-
-/**
- * tlock_leave - end a contender
- * @c: the contender; does not wait
+ * tlock_contender_state - what a contender does
+ * @c: the contender
+ * @number: out: the token of one that holds, the ticket of one that has a
+ *	request, or 0
  *
- * If it holds the lock, that counts as abandoned, and passes on.
+ * Return: its state
  */
-void tlock_leave(struct tlock_contender *c)
+enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *number)
 {
 	struct tlock *lock = c->lock;
+	enum tlock_state state = TLOCK_IDLE;
 
-	mutex_lock(&lock->mutex);
+	tlock_lock(lock);
+	*number = c->ticket;
 	if (lock->holder == c) {
-		lock->abandoned = true;
-		lock->abandonments++;
-		tlock_pass_on(lock, ktime_get_ns());
+		state = TLOCK_HOLDING;
+		*number = c->token;
+	} else if (c->ticket) {
+		state = c->wait ? TLOCK_WAITING : TLOCK_AWAY;
 	}
-	mutex_unlock(&lock->mutex);
+	raw_spin_unlock_irq(&lock->spinlock);
+	return state;
+}
+
+/**
+ * tlock_init - make a free lock, with its counters at 0
+ * @lock: memory full of 0
+ * @token: its grants have larger ones
+ */
+void tlock_init(struct tlock *lock, u64 token)
+{
+	raw_spin_lock_init(&lock->spinlock);
+	lock->queue = RB_ROOT_CACHED;
+	lock->token = token;
+}
+
+/**
+ * tlock_contender_init - make an idle contender
+ * @c: its memory, with anything in it
+ * @lock: the lock
+ */
+void tlock_contender_init(struct tlock_contender *c, struct tlock *lock)
+{
+	memset(c, 0, sizeof(*c));
+	c->lock = lock;
+}
+
+/**
+ * tlock_contender_exit - end a contender
+ * @c: the contender; no thread sleeps for it
+ *
+ * If it holds the lock, the lock passes on; unless flock(2) took it, it counts
+ * as abandoned.
+ */
+void tlock_contender_exit(struct tlock_contender *c)
+{
+	struct tlock *lock = c->lock;
+	struct tlock_deferred todo = {};
+
+	tlock_lock(lock);
+	if (lock->holder == c && !c->flock) {
+		lock->pending_result |= TLOCK_ABANDONED;
+		lock->abandoned++;
+	}
+	tlock_end(c, ktime_get_ns(), &todo);
+	tlock_unlock(lock, &todo);
 	put_pid(c->pid);
 }

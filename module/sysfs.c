@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /sys/class/tlock/<device>/: who holds the lock, and what it has been through.
+ * /sys/class/tlock/<device>/: the holder and the counters.
  */
 #include <linux/string.h>
 #include <linux/sysfs.h>
@@ -8,9 +8,9 @@
 
 #include "device.h"
 
-static void tlock_look_dev(struct device *dev, struct tlock_status *status)
+static void tlock_dev_status(struct device *dev, struct tlock_status *status)
 {
-	tlock_look(&container_of(dev, struct tlock_device, dev)->lock, status);
+	tlock_get_status(&container_of(dev, struct tlock_device, dev)->lock, status);
 }
 
 /* An attribute that shows one value of @status */
@@ -20,18 +20,42 @@ static ssize_t _name##_show(struct device *dev,				\
 {									\
 	struct tlock_status status;					\
 									\
-	tlock_look_dev(dev, &status);					\
+	tlock_dev_status(dev, &status);					\
 	return sysfs_emit(buf, _format "\n", _value);			\
 }									\
 static DEVICE_ATTR_RO(_name)
 
 TLOCK_ATTR(job, "%s", status.holder.job);
-TLOCK_ATTR(pid, "%d", status.holder.pid);
-TLOCK_ATTR(uid, "%u", status.holder.uid);
 TLOCK_ATTR(token, "%llu", status.holder.token);
 TLOCK_ATTR(held_ns, "%llu", status.holder.token ?
 	   ktime_get_ns() - status.holder.since_ns : 0);
 TLOCK_ATTR(waiters, "%u", status.waiters);
+
+/* Empty, not 0: kill(1) would take 0 for the reader's own process group */
+static ssize_t pid_show(struct device *dev, struct device_attribute *attr,
+			char *buf)
+{
+	struct tlock_status status;
+
+	tlock_dev_status(dev, &status);
+	if (!status.holder.pid)
+		return sysfs_emit(buf, "\n");
+	return sysfs_emit(buf, "%d\n", status.holder.pid);
+}
+static DEVICE_ATTR_RO(pid);
+
+/* Empty if the lock is free: 0 is a user */
+static ssize_t uid_show(struct device *dev, struct device_attribute *attr,
+			char *buf)
+{
+	struct tlock_status status;
+
+	tlock_dev_status(dev, &status);
+	if (!status.holder.token)
+		return sysfs_emit(buf, "\n");
+	return sysfs_emit(buf, "%u\n", status.holder.uid);
+}
+static DEVICE_ATTR_RO(uid);
 
 /* A process can give itself any name. */
 static ssize_t comm_show(struct device *dev, struct device_attribute *attr,
@@ -40,7 +64,7 @@ static ssize_t comm_show(struct device *dev, struct device_attribute *attr,
 	struct tlock_status status;
 	char *c;
 
-	tlock_look_dev(dev, &status);
+	tlock_dev_status(dev, &status);
 	for (c = status.holder.comm; *c; c++)
 		memset(c, '?', tlock_cntrl(c));
 	return sysfs_emit(buf, "%s\n", status.holder.comm);

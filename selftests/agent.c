@@ -22,10 +22,6 @@
 #define __NR_clone3 435
 #endif
 
-/* An answer has room for either */
-_Static_assert(sizeof(struct tlock_status) == sizeof(struct tlock_acquire),
-	       "an agent could not tell what it sees");
-
 struct request {
 	agent_fn *fn;
 	struct tlock_acquire arg;
@@ -34,6 +30,7 @@ struct request {
 struct reply {
 	int ret;
 	struct tlock_acquire arg;
+	struct tlock_status status;
 };
 
 #define MAX_AGENTS	64
@@ -41,6 +38,8 @@ struct reply {
 static struct agent agents[MAX_AGENTS];
 static int agent_count;
 int agent_ctl = -1;
+/* What an agent saw last; its next reply contains it */
+static struct tlock_status seen;
 
 static __attribute__((noreturn)) void agent_main(int fd)
 {
@@ -71,6 +70,7 @@ static __attribute__((noreturn)) void agent_main(int fd)
 			_exit(1);
 		reply.arg = request.arg;
 		reply.ret = request.fn(fd, &reply.arg);
+		reply.status = seen;
 	} while (true);
 }
 
@@ -131,18 +131,25 @@ void agent_begin(struct agent *a, agent_fn *fn,
 		die("an agent does not listen");
 }
 
-int agent_end(struct agent *a, struct tlock_acquire *arg)
+static int agent_reply(struct agent *a, struct reply *reply)
 {
 	struct pollfd pollfd = { .fd = a->ctl, .events = POLLIN };
-	struct reply reply;
 
 	if (poll(&pollfd, 1, PATIENCE / MSEC) != 1)
 		return STUCK;
-	if (read(a->ctl, &reply, sizeof(reply)) != sizeof(reply))
+	if (read(a->ctl, reply, sizeof(*reply)) != sizeof(*reply))
 		die("an agent is gone");
-	if (arg)
+	return reply->ret;
+}
+
+int agent_end(struct agent *a, struct tlock_acquire *arg)
+{
+	struct reply reply;
+	int ret = agent_reply(a, &reply);
+
+	if (arg && ret != STUCK)
 		*arg = reply.arg;
-	return reply.ret;
+	return ret;
 }
 
 int agent_do(struct agent *a, agent_fn *fn, struct tlock_acquire *arg)
@@ -173,21 +180,18 @@ int agent_release(struct agent *a)
 
 static int do_look(int fd, struct tlock_acquire *arg)
 {
-	struct tlock_status st = look(fd);
-
-	memcpy(arg, &st, sizeof(st));
+	seen = look(fd);
 	return 0;
 }
 
 struct tlock_status agent_look(struct agent *a)
 {
-	struct tlock_acquire arg = ask(0, "");
-	struct tlock_status st;
+	struct reply reply;
 
-	if (agent_do(a, do_look, &arg))
+	agent_begin(a, do_look, NULL);
+	if (agent_reply(a, &reply))
 		die("an agent cannot look");
-	memcpy(&st, &arg, sizeof(st));
-	return st;
+	return reply.status;
 }
 
 int agent_read(int fd, struct tlock_acquire *arg)

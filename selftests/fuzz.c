@@ -560,8 +560,8 @@ static void judge_status(const struct tlock_status *st)
 	judge_holder(&st->holder);
 	if (st->waiters && !st->holder.token)
 		broken("%u wait for a free lock", st->waiters);
-	if (st->reserved)
-		broken("reserved is %#x", st->reserved);
+	if (!zeroed(st->reserved, sizeof(st->reserved)))
+		broken("a reserved word is not 0");
 	if (st->holder.token > st->acquired)
 		broken("token %llu after %llu grants", st->holder.token,
 		       st->acquired);

@@ -75,20 +75,33 @@ struct tlock_acquire ask(__s64 timeout_ns, const char *job)
 	memset(&arg, POISON, sizeof(arg));
 	arg.timeout_ns = timeout_ns;
 	arg.flags = 0;
+	arg.ticket = 0;
+	arg.lease_ns = 0;
+	memset(arg.reserved, 0, sizeof(arg.reserved));
 	if (strlen(job) >= sizeof(arg.job))
 		die("too long a job: %s", job);
 	memcpy(arg.job, job, strlen(job) + 1);
 	return arg;
 }
 
-bool poisoned(const void *field, size_t size)
+static bool filled_with(const void *field, size_t size, unsigned char value)
 {
 	const unsigned char *byte = field;
 
 	while (size--)
-		if (*byte++ != POISON)
+		if (*byte++ != value)
 			return false;
 	return true;
+}
+
+bool poisoned(const void *field, size_t size)
+{
+	return filled_with(field, size, POISON);
+}
+
+bool zeroed(const void *field, size_t size)
+{
+	return filled_with(field, size, 0);
 }
 
 __u64 take(int fd, const char *job)

@@ -58,6 +58,7 @@ int status(int fd, struct tlock_status *st);
 #define POISON		0xa5
 struct tlock_acquire ask(__s64 timeout_ns, const char *job);
 bool poisoned(const void *field, size_t size);
+bool zeroed(const void *field, size_t size);
 
 /* Takes the lock without waiting for it; returns the token, or dies */
 __u64 take(int fd, const char *job);

@@ -366,12 +366,14 @@ static bool padded(const char *string, size_t size)
 	const struct tlock_holder *__h = (h);				\
 									\
 	EXPECT_EQ(self->token, __h->token);				\
-	EXPECT_LE(self->before, (__s64)__h->since_ns);		\
-	EXPECT_GE(self->after, (__s64)__h->since_ns);			\
+	EXPECT_LE(self->before, __h->since_ns);			\
+	EXPECT_GE(self->after, __h->since_ns);			\
 	EXPECT_EQ(self->a->pid, __h->pid);				\
 	EXPECT_EQ(4242, __h->uid);					\
 	EXPECT_STREQ("instrument", __h->comm);				\
 	EXPECT_STREQ("scan of Tau A \xc2\xb5", __h->job);		\
+	EXPECT_EQ(0, __h->flags);					\
+	EXPECT_TRUE(zeroed(__h->reserved, sizeof(__h->reserved)));	\
 	/* And not a byte more */					\
 	EXPECT_TRUE(padded(__h->comm, sizeof(__h->comm)));		\
 	EXPECT_TRUE(padded(__h->job, sizeof(__h->job)));		\
@@ -396,7 +398,10 @@ TEST_F(snapshot, g5_says_the_same_as_status)
 
 	EXPECT_THE_AGENT(&st.holder);
 	EXPECT_EQ(0, st.waiters);
-	EXPECT_EQ(0, st.reserved);
+	EXPECT_EQ(0, st.flags);
+	EXPECT_TRUE(zeroed(st.reserved, sizeof(st.reserved)));
+	EXPECT_STREQ("tlock", st.name);
+	EXPECT_TRUE(padded(st.name, sizeof(st.name)));
 }
 
 /*
