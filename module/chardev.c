@@ -110,9 +110,10 @@ static unsigned long tlock_mask(unsigned long word, unsigned long zeros,
 }
 
 /*
- * Reads what the caller says in an argument, and not the rest of it. Whether the
- * answer can be written, too, must be known before the lock changes hands: each
- * field may be on a page of its own.
+ * Reads what the caller says in an argument, and not the rest of it: @arg is
+ * full of 0, and the job stays padded. Whether the answer can be written, too,
+ * must be known before the lock changes hands: each field may be on a page of
+ * its own.
  */
 static int tlock_read_arg(struct tlock_acquire *arg,
 			  struct tlock_acquire __user *uarg)
@@ -166,15 +167,16 @@ static void tlock_to_callers_clock(struct tlock_holder *holder)
 static int tlock_write_arg(struct tlock_acquire __user *uarg,
 			   struct tlock_acquire *arg, int err)
 {
-	if (err == -ETIMEDOUT) {
+	const void *holder = &arg->holder;
+	void __user *uholder = &uarg->holder;
+
+	if (err == -ETIMEDOUT)
 		tlock_to_callers_clock(&arg->holder);
-		if (copy_to_user(&uarg->holder, &arg->holder,
-				 sizeof(arg->holder)))
-			return -EFAULT;
-	}
 	if (!user_write_access_begin(uarg, sizeof(*uarg)))
 		return -EFAULT;
-	if (!err) {
+	if (err == -ETIMEDOUT) {
+		unsafe_copy_to_user(uholder, holder, sizeof(arg->holder), fault);
+	} else if (!err) {
 		unsafe_put_user(arg->result, &uarg->result, fault);
 		unsafe_put_user(arg->token, &uarg->token, fault);
 	}
@@ -193,7 +195,7 @@ static int tlock_ioctl_take(struct file *file,
 			    struct tlock_acquire __user *uarg, bool again)
 {
 	struct tlock_contender *c = file->private_data;
-	struct tlock_acquire arg;
+	struct tlock_acquire arg = {};
 	int err;
 
 	if (!(file->f_mode & FMODE_WRITE))
@@ -201,7 +203,6 @@ static int tlock_ioctl_take(struct file *file,
 	err = tlock_read_arg(&arg, uarg);
 	if (err)
 		return err;
-	arg.result = 0;
 	err = again ? tlock_reacquire(c, &arg) : tlock_acquire(c, &arg);
 	switch (err) {
 	case 0:

@@ -80,18 +80,27 @@ static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
 		put_pid(todo->put);
 }
 
+static struct tlock_contender *tlock_of(struct rb_node *node)
+{
+	return rb_entry(node, struct tlock_contender, node);
+}
+
 static void tlock_enqueue(struct tlock_contender *c)
 {
 	struct tlock *lock = c->lock;
+	struct rb_node *parent = rb_last(&lock->queue.rb_root);
 	struct rb_node **link = &lock->queue.rb_root.rb_node;
-	struct rb_node *parent = NULL;
 	bool leftmost = true;
 
+	/* Most often at the right end: a new request has the newest ticket */
+	if (parent && tlock_of(parent)->ticket < c->ticket) {
+		link = &parent->rb_right;
+		leftmost = false;
+	}
 	/* rb_add_cached() would do, but Linux 5.10 does not have it */
 	while (*link) {
 		parent = *link;
-		if (c->ticket < rb_entry(parent, struct tlock_contender,
-					 node)->ticket) {
+		if (c->ticket < tlock_of(parent)->ticket) {
 			link = &parent->rb_left;
 		} else {
 			link = &parent->rb_right;
@@ -166,20 +175,26 @@ static void tlock_decide(struct tlock_contender *c, int err, u64 now,
 	smp_store_release(&wait->task, NULL);
 }
 
-/* Ends the holder's grant; the longest waiter, if any, gets the lock. */
-static void tlock_end_grant(struct tlock *lock, u64 now,
-			    struct tlock_deferred *todo)
+/* Takes the lock from its holder: it is free. */
+static void tlock_free(struct tlock *lock, u64 now)
 {
 	u64 held = now - lock->holder->since_ns;
-	struct rb_node *first = rb_first_cached(&lock->queue);
 
 	lockdep_assert_held(&lock->spinlock);
 	lock->hold_ns_total += held;
 	lock->hold_ns_max = max(lock->hold_ns_max, held);
 	WRITE_ONCE(lock->holder, NULL);
+}
+
+/* Ends the holder's grant; the longest waiter, if any, gets the lock. */
+static void tlock_end_grant(struct tlock *lock, u64 now,
+			    struct tlock_deferred *todo)
+{
+	struct rb_node *first = rb_first_cached(&lock->queue);
+
+	tlock_free(lock, now);
 	if (first)
-		tlock_decide(rb_entry(first, struct tlock_contender, node), 0,
-			     now, todo);
+		tlock_decide(tlock_of(first), 0, now, todo);
 }
 
 /* Ends whatever @c has, and returns whether it had anything. */
@@ -220,30 +235,37 @@ static void tlock_describe(struct tlock *lock, struct tlock_holder *holder)
 	const struct tlock_contender *c = lock->holder;
 
 	lockdep_assert_held(&lock->spinlock);
-	memset(holder, 0, sizeof(*holder));
-	if (!c)
+	if (!c) {
+		memset(holder, 0, sizeof(*holder));
 		return;
+	}
 	holder->token = c->token;
 	holder->since_ns = c->since_ns;
 	holder->pid = tlock_pid_ended(c->pid) ? 0 : pid_vnr(c->pid);
 	holder->uid = from_kuid_munged(current_user_ns(), c->uid);
-	strscpy(holder->comm, c->comm, sizeof(holder->comm));
-	strscpy(holder->job, c->job, sizeof(holder->job));
+	holder->flags = 0;
+	memset(holder->reserved, 0, sizeof(holder->reserved));
+	strscpy_pad(holder->comm, c->comm, sizeof(holder->comm));
+	/* Is padded: see tlock_read_arg() */
+	memcpy(holder->job, c->job, sizeof(holder->job));
 }
 
-/* Notes who asks for the lock, and what for; NULL: the job stays. */
-static void tlock_set_identity(struct tlock_contender *c, const char *job,
-			       struct tlock_deferred *todo)
+/*
+ * Notes who asks for the lock, and what for; NULL: the job stays. Returns a pid
+ * to put once the spinlock is released, or NULL.
+ */
+static struct pid *tlock_set_identity(struct tlock_contender *c,
+				      const char *job)
 {
 	struct task_struct *leader = current->group_leader;
-	struct pid *pid = task_tgid(current);
+	struct pid *pid = task_tgid(current), *put = NULL;
 
 	if (c->pid != pid) {
-		todo->put = c->pid;
+		put = c->pid;
 		WRITE_ONCE(c->pid, get_pid(pid));
 	} else if (!job) {
 		/* Known already; tlock_reacquire_fast() relies on that, too */
-		return;
+		return NULL;
 	}
 	c->uid = current_euid();
 	BUILD_BUG_ON(sizeof(c->comm) != sizeof(leader->comm));
@@ -255,11 +277,22 @@ static void tlock_set_identity(struct tlock_contender *c, const char *job,
 	/* tlock_reacquire_fast()'s caller may compare it meanwhile */
 	if (job)
 		data_race(memcpy(c->job, job, sizeof(c->job)));
+	return put;
 }
 
-/* Sleeps until the request is decided, its deadline (NULL: none) or a signal. */
-static int tlock_sleep(struct tlock_wait *wait, ktime_t *deadline)
+/* When the request of @c gives up; KTIME_MAX: never */
+static ktime_t tlock_deadline(const struct tlock_contender *c)
 {
+	if (c->timeout_ns < 0)
+		return KTIME_MAX;
+	return ktime_add_safe(c->asked_ns, c->timeout_ns);
+}
+
+/* Sleeps until the request is decided, its deadline or a signal. */
+static int tlock_sleep(struct tlock_wait *wait, ktime_t deadline)
+{
+	/* Without a timer if it would never fire */
+	ktime_t *expires = deadline == KTIME_MAX ? NULL : &deadline;
 	int err = 0;
 
 	do {
@@ -269,7 +302,7 @@ static int tlock_sleep(struct tlock_wait *wait, ktime_t *deadline)
 			break;
 		if (signal_pending(current))
 			err = -ERESTARTSYS;
-		else if (!schedule_hrtimeout_range(deadline, 0,
+		else if (!schedule_hrtimeout_range(expires, 0,
 						   HRTIMER_MODE_ABS))
 			err = -ETIMEDOUT;
 	} while (!err);
@@ -330,12 +363,12 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	/* Of this request: once it is decided, there may be another */
 	s64 timeout = c->timeout_ns;
 	u64 asked = c->asked_ns;
-	ktime_t deadline = ktime_add_safe(asked, timeout);
+	ktime_t deadline = tlock_deadline(c);
 	int err;
 
 	lockdep_assert_held(&lock->spinlock);
 	tlock_unlock(lock, todo);
-	err = tlock_sleep(wait, timeout < 0 ? NULL : &deadline);
+	err = tlock_sleep(wait, deadline);
 	if (err) {
 		tlock_lock(lock);
 		if (wait->task) {
@@ -400,8 +433,8 @@ static noinline int tlock_request(struct tlock_contender *c,
 		/* One that is away is replaced */
 		if (c->ticket)
 			tlock_end_request(c, c->away_ns);
-		tlock_set_identity(c, again && !*arg->job ? NULL : arg->job,
-				   &todo);
+		todo.put = tlock_set_identity(c, again && !*arg->job ? NULL :
+								       arg->job);
 		if (holds && !lock->waiters) {
 			arg->result = 0;
 			arg->token = c->token;
@@ -419,8 +452,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 	}
 
 	if (lock->holder &&
-	    (c->timeout_ns < 0 ||
-	     ktime_before(now, ktime_add_safe(c->asked_ns, c->timeout_ns)))) {
+	    (resumed ? ktime_before(now, tlock_deadline(c)) : c->timeout_ns)) {
 		if (!resumed)
 			c->ticket = ++lock->ticket;
 		wait.task = current;
@@ -470,17 +502,19 @@ unlock:
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
 	struct tlock *lock = c->lock;
-	struct tlock_deferred todo = {};
+	struct pid *put;
 
 	tlock_lock(lock);
 	if (unlikely(lock->holder || c->ticket || arg->ticket))
 		return tlock_request(c, arg, false);
-	tlock_set_identity(c, arg->job, &todo);
+	put = tlock_set_identity(c, arg->job);
 	c->flock = arg->flags & TLOCK_FLOCK;
 	tlock_grant(c, ktime_get_ns());
 	arg->token = c->token;
 	tlock_take_result(lock, arg);
-	tlock_unlock(lock, &todo);
+	raw_spin_unlock_irq(&lock->spinlock);
+	if (unlikely(put))
+		put_pid(put);
 	return 0;
 }
 
@@ -546,12 +580,11 @@ static noinline int tlock_release_slow(struct tlock_contender *c)
 int tlock_release(struct tlock_contender *c)
 {
 	struct tlock *lock = c->lock;
-	struct tlock_deferred todo = {};
 
 	tlock_lock(lock);
 	if (unlikely(lock->holder != c || lock->waiters))
 		return tlock_release_slow(c);
-	tlock_end_grant(lock, ktime_get_ns(), &todo);
+	tlock_free(lock, ktime_get_ns());
 	raw_spin_unlock_irq(&lock->spinlock);
 	return 0;
 }
