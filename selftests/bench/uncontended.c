@@ -52,6 +52,14 @@ static double cost(void (*first)(struct contender *c),
 	       cost_with_loop(nothing, nothing, c);
 }
 
+/* The caller says again what it is doing, as it does in each call of its loop */
+static void again_with_its_job(struct contender *c)
+{
+	c->arg.job[0] = 'a';
+	if (ioctl(c->fd, TLOCK_IOC_REACQUIRE, &c->arg))
+		err(1, "reacquire");
+}
+
 static void try(struct contender *c)
 {
 	c->arg.timeout_ns = 0;
@@ -87,6 +95,8 @@ int main(int argc, char **argv)
 	}
 
 	locks->acquire(&holder);
+	figure(cost(again_with_its_job, nothing, &holder),
+	       "reacquire-same-job/tlock");
 	locks->enter(&c);
 	figure(cost(try, nothing, &c), "try-held/tlock");
 	return 0;
