@@ -86,20 +86,30 @@ static bool tlock_job_valid(const char *job)
 	return true;
 }
 
-/* Reads what no version knows yet: all of it must be 0. */
-#define TLOCK_GET_UNKNOWN(_unknown, _uarg, _fault) do {			\
-	u64 __word;							\
-									\
-	unsafe_get_user(_unknown, &(_uarg)->lease_ns, _fault);		\
-	unsafe_get_user(__word, &(_uarg)->reserved[0], _fault);		\
-	_unknown |= __word;						\
-	unsafe_get_user(__word, &(_uarg)->reserved[1], _fault);		\
-	_unknown |= __word;						\
-	unsafe_get_user(__word, &(_uarg)->reserved[2], _fault);		\
-	_unknown |= __word;						\
-	unsafe_get_user(__word, &(_uarg)->reserved[3], _fault);		\
-	_unknown |= __word;						\
-} while (0)
+/*
+ * Reads what has no meaning yet, and must be 0: not 0 if any of it is not.
+ * Between user_access_begin() and user_access_end(). Returns whether it could.
+ */
+static __always_inline bool
+tlock_read_reserved(u64 *reserved, const struct tlock_acquire __user *uarg)
+{
+	u64 word;
+
+	BUILD_BUG_ON(ARRAY_SIZE(uarg->reserved) != 4);
+	unsafe_get_user(*reserved, &uarg->lease_ns, fault);
+	unsafe_get_user(word, &uarg->reserved[0], fault);
+	*reserved |= word;
+	unsafe_get_user(word, &uarg->reserved[1], fault);
+	*reserved |= word;
+	unsafe_get_user(word, &uarg->reserved[2], fault);
+	*reserved |= word;
+	unsafe_get_user(word, &uarg->reserved[3], fault);
+	*reserved |= word;
+	return true;
+
+fault:
+	return false;
+}
 
 /* A mask of the bytes before the first 0 in @word, which has_zero() found. */
 static unsigned long tlock_mask(unsigned long word, unsigned long zeros,
@@ -123,7 +133,7 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 	unsigned long *to = (unsigned long *)arg->job;
 	unsigned long *end = to + sizeof(arg->job) / sizeof(*to);
 	unsigned long zeros;
-	u64 unknown;
+	u64 reserved;
 
 	/* Once opened, user memory costs no more than our own */
 	if (!user_access_begin(uarg, sizeof(*uarg)))
@@ -136,7 +146,8 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 	unsafe_put_user(arg->token, &uarg->token, fault);
 	unsafe_get_user(arg->ticket, &uarg->ticket, fault);
 	unsafe_put_user(arg->ticket, &uarg->ticket, fault);
-	TLOCK_GET_UNKNOWN(unknown, uarg, fault);
+	if (!tlock_read_reserved(&reserved, uarg))
+		goto fault;
 	do
 		unsafe_get_user(*to, from++, fault);
 	while (!has_zero(*to, &zeros, &consts) && ++to < end);
@@ -144,7 +155,9 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 
 	if (to < end)
 		*to &= tlock_mask(*to, zeros, &consts);
-	return arg->flags | unknown || !tlock_job_valid(arg->job) ? -EINVAL : 0;
+	if ((arg->flags | reserved) || !tlock_job_valid(arg->job))
+		return -EINVAL;
+	return 0;
 
 fault:
 	user_access_end();
@@ -232,7 +245,7 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 	unsigned long __user *from = (unsigned long __user *)uarg->job;
 	const unsigned long *job = (const unsigned long *)c->job;
 	const unsigned long *end = job + sizeof(c->job) / sizeof(*job);
-	u64 token = tlock_reacquire_fast(c), unknown, ticket;
+	u64 token = tlock_reacquire_fast(c), reserved, ticket;
 	unsigned long word, zeros;
 	u32 flags;
 
@@ -240,8 +253,8 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 		return false;
 	unsafe_get_user(flags, &uarg->flags, no);
 	unsafe_get_user(ticket, &uarg->ticket, no);
-	TLOCK_GET_UNKNOWN(unknown, uarg, no);
-	if (flags | ticket | unknown)
+	if (!tlock_read_reserved(&reserved, uarg) ||
+	    (flags | ticket | reserved))
 		goto no;
 	unsafe_get_user(word, from, no);
 	/* An empty job keeps the job, and so does the same one */

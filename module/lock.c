@@ -56,12 +56,8 @@ struct tlock_deferred {
 	struct pid *put;
 };
 
-static void tlock_lock(struct tlock *lock)
-{
-	raw_spin_lock_irq(&lock->spinlock);
-}
-
 static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
+	__releases(&lock->spinlock)
 {
 	if (todo->wake) {
 		/*
@@ -274,7 +270,10 @@ static struct pid *tlock_set_identity(struct tlock_contender *c,
 	 * of an old and a new name. Its last byte is always NUL.
 	 */
 	data_race(memcpy(c->comm, leader->comm, sizeof(c->comm)));
-	/* tlock_reacquire_fast()'s caller may compare it meanwhile */
+	/*
+	 * The fast path of a reacquire may compare it meanwhile: at worst, that
+	 * finds a mixture of two jobs, and so another one than its own.
+	 */
 	if (job)
 		data_race(memcpy(c->job, job, sizeof(c->job)));
 	return put;
@@ -326,10 +325,15 @@ static void tlock_take_result(struct tlock *lock, struct tlock_acquire *arg)
 	}
 }
 
+/* Whether no other thread has ended that grant in the meantime */
+static bool tlock_grant_stands(struct tlock_contender *c, u64 token)
+{
+	return READ_ONCE(c->lock->holder) == c && READ_ONCE(c->token) == token;
+}
+
 /*
- * Whether the grant still stands when its thread runs: another thread may have
- * released the file in the meantime. Only a grant that stands returns a result;
- * else the next one does.
+ * Takes a grant when its thread runs. Only one that still stands returns the
+ * result flags; else the next one does. Returns whether it stands.
  */
 static bool tlock_take_grant(struct tlock_contender *c,
 			     struct tlock_acquire *arg,
@@ -340,15 +344,13 @@ static bool tlock_take_grant(struct tlock_contender *c,
 
 	arg->token = wait->token;
 	arg->result = 0;
-	if (unlikely(wait->result))
-		tlock_lock(lock);
-	stands = READ_ONCE(lock->holder) == c &&
-		 READ_ONCE(c->token) == wait->token;
-	if (unlikely(wait->result)) {
-		if (stands)
-			tlock_take_result(lock, arg);
-		raw_spin_unlock_irq(&lock->spinlock);
-	}
+	if (likely(!wait->result))
+		return tlock_grant_stands(c, wait->token);
+	raw_spin_lock_irq(&lock->spinlock);
+	stands = tlock_grant_stands(c, wait->token);
+	if (stands)
+		tlock_take_result(lock, arg);
+	raw_spin_unlock_irq(&lock->spinlock);
 	return stands;
 }
 
@@ -358,6 +360,7 @@ static bool tlock_take_grant(struct tlock_contender *c,
  */
 static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 		      struct tlock_wait *wait, struct tlock_deferred *todo)
+	__releases(&c->lock->spinlock)
 {
 	struct tlock *lock = c->lock;
 	/* Of this request: once it is decided, there may be another */
@@ -370,7 +373,7 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	tlock_unlock(lock, todo);
 	err = tlock_sleep(wait, deadline);
 	if (err) {
-		tlock_lock(lock);
+		raw_spin_lock_irq(&lock->spinlock);
 		if (wait->task) {
 			/* Not decided: it is still ours */
 			wait->err = err;
@@ -404,6 +407,7 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
  */
 static noinline int tlock_request(struct tlock_contender *c,
 				  struct tlock_acquire *arg, bool again)
+	__releases(&c->lock->spinlock)
 {
 	struct tlock *lock = c->lock;
 	bool holds = lock->holder == c;
@@ -504,7 +508,7 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 	struct tlock *lock = c->lock;
 	struct pid *put;
 
-	tlock_lock(lock);
+	raw_spin_lock_irq(&lock->spinlock);
 	if (unlikely(lock->holder || c->ticket || arg->ticket))
 		return tlock_request(c, arg, false);
 	put = tlock_set_identity(c, arg->job);
@@ -555,11 +559,12 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
  */
 int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
-	tlock_lock(c->lock);
+	raw_spin_lock_irq(&c->lock->spinlock);
 	return tlock_request(c, arg, true);
 }
 
 static noinline int tlock_release_slow(struct tlock_contender *c)
+	__releases(&c->lock->spinlock)
 {
 	struct tlock_deferred todo = {};
 	bool ended = tlock_end(c, ktime_get_ns(), &todo);
@@ -581,7 +586,7 @@ int tlock_release(struct tlock_contender *c)
 {
 	struct tlock *lock = c->lock;
 
-	tlock_lock(lock);
+	raw_spin_lock_irq(&lock->spinlock);
 	if (unlikely(lock->holder != c || lock->waiters))
 		return tlock_release_slow(c);
 	tlock_free(lock, ktime_get_ns());
@@ -602,11 +607,11 @@ void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
 	struct tlock *lock = c->lock;
 	struct tlock_deferred todo = {};
 
-	tlock_lock(lock);
+	raw_spin_lock_irq(&lock->spinlock);
 	lock->pending_result |= arg->result;
 	/* Unless another thread has ended it, and maybe begun something else */
 	if (arg->ticket ? c->ticket == arg->ticket && !c->wait :
-			  lock->holder == c && c->token == arg->token)
+			  tlock_grant_stands(c, arg->token))
 		tlock_end(c, ktime_get_ns(), &todo);
 	tlock_unlock(lock, &todo);
 }
@@ -621,7 +626,7 @@ void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
 void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 {
 	memset(status, 0, sizeof(*status));
-	tlock_lock(lock);
+	raw_spin_lock_irq(&lock->spinlock);
 	tlock_describe(lock, &status->holder);
 	status->waiters = lock->waiters;
 	status->acquired = lock->acquired;
@@ -650,7 +655,7 @@ enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *number)
 	struct tlock *lock = c->lock;
 	enum tlock_state state = TLOCK_IDLE;
 
-	tlock_lock(lock);
+	raw_spin_lock_irq(&lock->spinlock);
 	*number = c->ticket;
 	if (lock->holder == c) {
 		state = TLOCK_HOLDING;
@@ -697,7 +702,7 @@ void tlock_contender_exit(struct tlock_contender *c)
 	struct tlock *lock = c->lock;
 	struct tlock_deferred todo = {};
 
-	tlock_lock(lock);
+	raw_spin_lock_irq(&lock->spinlock);
 	if (lock->holder == c && !c->flock) {
 		lock->pending_result |= TLOCK_ABANDONED;
 		lock->abandoned++;
