@@ -428,11 +428,12 @@ static noinline int tlock_request(struct tlock_contender *c,
 		err = -EBUSY;
 	else if (!resumed && holds != again)
 		err = again ? -EPERM : -EDEADLK;
+	/* For ECANCELED, too; with the other errors nothing is written back */
+	arg->ticket = 0;
 	if (err)
 		goto unlock;
 
 	now = ktime_get_ns();
-	arg->ticket = 0;
 	if (!resumed) {
 		/* One that is away is replaced */
 		if (c->ticket)
