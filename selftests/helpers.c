@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -203,6 +204,51 @@ bool await_asleep(pid_t tid)
 	return true;
 }
 
+const char *state_of(int fd, __u64 *number)
+{
+	static const char *const states[] = {
+		"idle", "waiting", "away", "holding",
+	};
+	static const char *const labels[] = {
+		"", "tlock-ticket", "tlock-ticket", "tlock-token",
+	};
+	unsigned long long value = 0;
+	char path[40], expected[80] = "";
+	const char *text;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	text = strstr(read_text(path), "tlock-state:");
+	if (!text)
+		die("%s says nothing of the lock", path);
+	for (int i = 0; i < 4; i++) {
+		snprintf(expected, sizeof(expected), "tlock-state:\t%s%s%s%s",
+			 states[i], i ? "\n" : "", labels[i], i ? ":\t" : "");
+		if (strncmp(text, expected, strlen(expected)))
+			continue;
+		if (i && sscanf(text + strlen(expected), "%llu", &value) != 1)
+			break;
+		if (number)
+			*number = value;
+		return states[i];
+	}
+	die("%s is malformed: %s", path, text);
+}
+
+bool await_state(int fd, const char *state)
+{
+	__s64 deadline = now() + PATIENCE;
+
+	while (strcmp(state_of(fd, NULL), state)) {
+		if (now() > deadline) {
+			fprintf(stderr, "# %s, not %s\n", state_of(fd, NULL),
+				state);
+			return false;
+		}
+		pause_briefly();
+	}
+	return true;
+}
+
 int contender(void)
 {
 	int fd = open(DEVICE, O_RDWR | O_CLOEXEC);
@@ -274,6 +320,67 @@ void send_signal(struct call *c, int signal)
 	/* One that has ended is not there to be joined yet, or not any more */
 	if (err && err != ESRCH)
 		die("cannot send a signal");
+}
+
+void run_on(pid_t tid, int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	if (sched_setaffinity(tid, sizeof(cpus), &cpus))
+		die("no CPU %d", cpu);
+}
+
+static void set_priority(pid_t tid, int priority)
+{
+	struct sched_param param = { .sched_priority = priority };
+
+	if (sched_setscheduler(tid, SCHED_FIFO, &param))
+		die("no real-time priority");
+}
+
+bool can_hold_back(void)
+{
+	return sysconf(_SC_NPROCESSORS_ONLN) >= 2;
+}
+
+static atomic_int hogging;
+
+static int hog(int fd, struct tlock_acquire *arg)
+{
+	run_on(0, 1);
+	set_priority(0, 2);
+	atomic_store(&hogging, 1);
+	while (atomic_load(&hogging))
+		;
+	return 0;
+}
+
+struct call *hold_back(struct call *sleeper)
+{
+	struct call *hogger;
+
+	if (!await_asleep(sleeper->tid))
+		die("a call does not sleep");
+	/*
+	 * It is real-time, too: where real-time tasks may not take all of a CPU,
+	 * others than these would run.
+	 */
+	set_priority(sleeper->tid, 1);
+	run_on(sleeper->tid, 1);
+	run_on(0, 0);
+	hogger = call(-1, hog, 0, "");
+	if (!await_value(&hogging, 1))
+		die("nobody spins");
+	return hogger;
+}
+
+void let_run(struct call *hogger)
+{
+	atomic_store(&hogging, 0);
+	if (result(hogger))
+		die("it spins on");
 }
 
 const char *read_text(const char *path)

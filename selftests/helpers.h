@@ -73,6 +73,14 @@ bool await_token(int fd, __u64 token);
 bool await_acquired(int fd, __u64 at_least);
 bool await_value(atomic_int *value, int at_least);
 bool await_asleep(pid_t tid);
+bool await_state(int fd, const char *state);
+
+/*
+ * What /proc/self/fdinfo says of a contender: "idle", "waiting", "away" or
+ * "holding". @number (may be NULL) gets the token of one that holds, the ticket
+ * of one that waits or is away, and 0 of one that is idle.
+ */
+const char *state_of(int fd, __u64 *number);
 
 /* A contender's own file, writable, or dies */
 int contender(void);
@@ -102,18 +110,31 @@ struct call *call_with(int fd, int (*fn)(int fd, struct tlock_acquire *arg),
 int result(struct call *call);
 void send_signal(struct call *call, int signal);
 
+void run_on(pid_t tid, int cpu);
+/*
+ * Keeps a call that sleeps from running when it is woken: a thread of a higher
+ * real-time priority spins on its CPU until let_run(). The caller and what it
+ * starts run on another CPU. This takes two.
+ */
+struct call *hold_back(struct call *sleeper);
+void let_run(struct call *hogger);
+bool can_hold_back(void);
+
 /*
  * A file's text without the newline at its end, or dies. It is good until the
  * thread has read four more.
  */
 const char *read_text(const char *path);
 __u64 read_number(const char *path);
-/* The same of a file in the lock's sysfs folder */
+/* The same of a file in the lock's sysfs directory */
 #define sysfs_text(name)	read_text(SYSFS "/" name)
 #define sysfs_number(name)	read_number(SYSFS "/" name)
-/* Paths of all files there, first those that are not numbers */
+/*
+ * Paths of all files there, first those that are not always numbers: pid and uid
+ * are empty if nobody holds the lock
+ */
 #define SYSFS_FILES	17
-#define SYSFS_TEXTS	2
+#define SYSFS_TEXTS	4
 extern const char *const sysfs_files[SYSFS_FILES];
 
 bool exists(const char *path);
