@@ -44,8 +44,8 @@ TEST_F(tlock, g3_not_early_g5_told_why)
 
 	holder = waiter->arg->holder;
 	EXPECT_EQ(token, holder.token);
-	EXPECT_LE(before, (__s64)holder.since_ns);
-	EXPECT_GE(now(), (__s64)holder.since_ns);
+	EXPECT_LE(before, holder.since_ns);
+	EXPECT_GE(now(), holder.since_ns);
 	EXPECT_EQ(getpid(), holder.pid);
 	EXPECT_EQ(geteuid(), holder.uid);
 	EXPECT_STREQ("compat_32", holder.comm);
@@ -119,35 +119,82 @@ TEST_F(tlock, g7_only_the_holder_releases)
 	close(fd);
 }
 
+static atomic_int handled;
+
 static void on_signal(int signal)
 {
+	atomic_fetch_add(&handled, 1);
 }
 
 TEST_F(tlock, g9_signals)
 {
 	struct sigaction action = { .sa_handler = on_signal };
+	int fd = contender();
 	struct call *waiter;
-	__u64 contended;
+	__s64 begun;
+	__u64 ticket;
 
-	/* Without SA_RESTART, with it */
+	/* Without SA_RESTART */
 	take(self->fd, "holder");
-	for (int i = 0; i < 2; i++) {
-		action.sa_flags = i ? SA_RESTART : 0;
-		sigaction(SIGUSR1, &action, NULL);
-		waiter = call(contender(), acquire, LONG, "waiter");
-		ASSERT_TRUE(await_waiters(self->fd, 1));
-		contended = look(self->fd).contended;
-		send_signal(waiter, SIGUSR1);
-		if (i) {
-			ASSERT_TRUE(await_contended(self->fd, contended + 1));
-			ASSERT_EQ(0, release(self->fd));
-		}
-		ASSERT_EQ(i ? 0 : -EINTR, result(waiter));
-		EXPECT_GT(LONG, waiter->arg->timeout_ns);
-		EXPECT_LE(LONG - (waiter->ended - waiter->begun),
-			  waiter->arg->timeout_ns);
-		EXPECT_EQ(i ? 0 : -EPERM, release(waiter->fd));
-		close(waiter->fd);
+	sigaction(SIGUSR1, &action, NULL);
+	waiter = call(fd, acquire, LONG, "waiter");
+	begun = waiter->begun;
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	EXPECT_GT(LONG, waiter->arg->timeout_ns);
+	EXPECT_LE(LONG - (waiter->ended - begun), waiter->arg->timeout_ns);
+	EXPECT_STREQ("away", state_of(fd, &ticket));
+	EXPECT_EQ(ticket, waiter->arg->ticket);
+
+	/* It goes on; and with SA_RESTART, it does so by itself */
+	action.sa_flags = SA_RESTART;
+	sigaction(SIGUSR1, &action, NULL);
+	waiter = call_with(fd, reacquire, waiter->arg);
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	send_signal(waiter, SIGUSR1);
+	ASSERT_TRUE(await_value(&handled, 2));
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	EXPECT_STREQ("waiting", state_of(fd, &ticket));
+	EXPECT_EQ(ticket, waiter->arg->ticket);
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(0, waiter->arg->ticket);
+	EXPECT_LE(LONG - (waiter->ended - begun), waiter->arg->timeout_ns);
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+TEST_F(tlock, g11_release_withdraws)
+{
+	struct call *waiter;
+	int fd = contender();
+
+	take(self->fd, "holder");
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	EXPECT_EQ(0, release(fd));
+	EXPECT_EQ(-ECANCELED, result(waiter));
+	EXPECT_EQ(0, waiter->arg->ticket);
+	EXPECT_EQ(-EPERM, release(fd));
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+TEST_F(tlock, unknown_fields)
+{
+	struct tlock_acquire arg;
+
+	for (size_t i = 0; i < 5; i++) {
+		arg = ask(0, "");
+		if (i < 4)
+			arg.reserved[i] = 1ULL << 32;
+		else
+			arg.lease_ns = 1ULL << 32;
+		EXPECT_EQ(-EINVAL, acquire(self->fd, &arg));
+		take(self->fd, "holder");
+		EXPECT_EQ(-EINVAL, reacquire(self->fd, &arg));
+		EXPECT_EQ(0, release(self->fd));
 	}
 }
 
@@ -172,7 +219,9 @@ TEST_F(tlock, g10_status)
 	EXPECT_EQ(self->before.hold_ns_total, st.hold_ns_total);
 	EXPECT_EQ(self->before.hold_ns_max, st.hold_ns_max);
 	EXPECT_EQ(0, st.waiters);
+	EXPECT_EQ(0, st.flags);
 	EXPECT_TRUE(zeroed(st.reserved, sizeof(st.reserved)));
+	EXPECT_STREQ("tlock", st.name);
 	EXPECT_EQ(st.hold_ns_total, sysfs_number("stats/hold_ns_total"));
 	EXPECT_EQ(st.wait_ns_max, sysfs_number("stats/wait_ns_max"));
 	EXPECT_EQ(0, release(self->fd));
