@@ -78,7 +78,7 @@ TEST_F(tlock, counters)
 	EXPECT_EQ(-EINVAL, acquire(fd, &arg));
 	EXPECT_COUNTS(0);
 
-	/* A signal */
+	/* A signal, twice for the same request: it goes on in between */
 	sigaction(SIGUSR1, &action, NULL);
 	waiter = call(fd, acquire, FOREVER, "interrupted");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -86,6 +86,26 @@ TEST_F(tlock, counters)
 	send_signal(waiter, SIGUSR1);
 	ASSERT_EQ(-EINTR, result(waiter));
 	EXPECT_COUNTS(.interrupted = 1);
+	waiter = call_with(fd, acquire, waiter->arg);
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	EXPECT_COUNTS(0);
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	EXPECT_COUNTS(0);
+
+	/* Withdrawn while it is away, and while a thread sleeps for it */
+	ASSERT_EQ(0, release(fd));
+	EXPECT_COUNTS(0);
+	waiter = call(fd, acquire, FOREVER, "withdrawn");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_EQ(0, release(fd));
+	ASSERT_EQ(-ECANCELED, result(waiter));
+	EXPECT_COUNTS(.contended = 1);
+	/* It cannot go on with what is not there any more */
+	arg = ask(0, "fails");
+	arg.ticket = 1;
+	EXPECT_EQ(-ECANCELED, acquire(fd, &arg));
+	EXPECT_COUNTS(0);
 
 	/* A hand-over */
 	waiter = call(fd, acquire, FOREVER, "waiter");
@@ -125,6 +145,10 @@ TEST_F(tlock, counters)
 	EXPECT_COUNTS(.contended = 1, .acquired = 1, .yielded = 1,
 		      .interrupted = 1);
 	ASSERT_EQ(0, release(fd));
+	/* It goes on: not an acquire, and nobody is in the way */
+	ASSERT_EQ(0, reacquire(self->fd, yielder->arg));
+	EXPECT_COUNTS(.acquired = 1);
+	ASSERT_EQ(0, release(self->fd));
 
 	/* A death, and a waiter's death */
 	agent_take(a, "mortal");
@@ -227,12 +251,12 @@ TEST_F(tlock, hold_time_of_a_yielder)
 	close(fd);
 }
 
-/* How long the waiter of a call waited, whatever ended it */
+/* How long a request waited, whatever ended it */
 TEST_F(tlock, wait_times)
 {
 	struct sigaction action = { .sa_handler = on_signal };
 	int fd = contender();
-	__s64 queued, end;
+	__s64 begun, queued, end, ended;
 	struct call *waiter;
 
 	/* Who does not wait adds nothing */
@@ -246,7 +270,7 @@ TEST_F(tlock, wait_times)
 	ASSERT_EQ(-ETIMEDOUT, result(waiter));
 	EXPECT_TIME(wait, 30 * MSEC, waiter->ended - waiter->begun);
 
-	/* Signal */
+	/* One that went away and was withdrawn: until it went away */
 	sigaction(SIGUSR1, &action, NULL);
 	self->before = look(self->fd);
 	waiter = call(fd, acquire, FOREVER, "waiter");
@@ -258,6 +282,40 @@ TEST_F(tlock, wait_times)
 	end = now();
 	send_signal(waiter, SIGUSR1);
 	ASSERT_EQ(-EINTR, result(waiter));
+	/* Nor one that may go on yet */
+	EXPECT_TIME(wait, 0, 0);
+	usleep(20000);
+	ASSERT_EQ(0, release(fd));
+	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
+
+	/* One that came back and was granted: all of it */
+	self->before = look(self->fd);
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	begun = waiter->begun;
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	queued = now();
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	usleep(20000);
+	waiter = call_with(fd, acquire, waiter->arg);
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	end = now();
+	ASSERT_EQ(0, release(self->fd));
+	ended = now();
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_TIME(wait, end - queued, ended - begun);
+	ASSERT_EQ(0, release(fd));
+	take(self->fd, "holder");
+
+	/* One that another thread withdrew as it slept */
+	self->before = look(self->fd);
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	queued = now();
+	usleep(10000);
+	end = now();
+	ASSERT_EQ(0, release(fd));
+	ASSERT_EQ(-ECANCELED, result(waiter));
 	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
 
 	/* Grant */
