@@ -28,6 +28,13 @@ static __u64 agent_number(struct agent *a, const char *path)
 	return strtoull(arg.holder.job, NULL, 10);
 }
 
+static bool agent_sees_empty_line(struct agent *a, const char *path)
+{
+	struct tlock_acquire arg = ask(0, path);
+
+	return !agent_do(a, agent_read, &arg) && !arg.holder.job[0];
+}
+
 /* What an agent is told when it can't have the lock */
 static struct tlock_holder agent_fail(struct agent *a, __s64 timeout_ns)
 {
@@ -67,7 +74,8 @@ TEST_F(tlock, g5_pid_of_a_holder_outside_the_namespace)
 	take(self->fd, "outside");
 	EXPECT_EQ(getpid(), look(self->fd).holder.pid);
 	EXPECT_EQ(0, agent_look(inside).holder.pid);
-	EXPECT_EQ(0, agent_number(inside, SYSFS "/pid"));
+	/* Not 0: kill(1) would take that for the reader's own process group */
+	EXPECT_TRUE(agent_sees_empty_line(inside, SYSFS "/pid"));
 	EXPECT_EQ(0, agent_fail(inside, 0).pid);
 	EXPECT_EQ(0, agent_fail(inside, 10 * MSEC).pid);
 	/* All else it is told */
@@ -142,7 +150,7 @@ TEST_F(tlock, g5_uid_of_a_holder_outside_the_namespace)
 	EXPECT_EQ(0, release(self->fd));
 	/* A free lock is nobody's there, too */
 	EXPECT_EQ(0, agent_look(inside).holder.uid);
-	EXPECT_EQ(0, agent_number(inside, SYSFS "/uid"));
+	EXPECT_TRUE(agent_sees_empty_line(inside, SYSFS "/uid"));
 }
 
 /* Both kinds at once, as a container has them: it competes like anybody. */
@@ -200,26 +208,39 @@ static int acquire_timed(int fd, struct tlock_acquire *arg)
 	return ret;
 }
 
+/* Children of this process are in a new time namespace, and it is not. */
+static int offset_clock_of_children(__s64 offset_ns)
+{
+	__s64 seconds = offset_ns / SEC, ns = offset_ns % SEC;
+	char offset[60];
+	int fd, len;
+
+	/* The part below a second is always added */
+	if (ns < 0) {
+		seconds--;
+		ns += SEC;
+	}
+	len = snprintf(offset, sizeof(offset), "monotonic %lld %lld\n", seconds,
+		       ns);
+	if (unshare(CLONE_NEWTIME))
+		return -errno;
+	fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, offset, len) != len)
+		return -errno;
+	return close(fd);
+}
+
 #define DAY	(24 * 3600 * SEC)
 
 TEST_F(tlock, g5_since_ns_in_a_time_namespace)
 {
 	struct tlock_acquire arg = ask(50 * MSEC, "inside");
-	static const char offset[] = "monotonic 86400 0\n";
 	__s64 before, after, their_before, their_after;
 	struct tlock_holder ours, theirs;
 	struct agent *inside;
-	int fd;
 
 	NEED_NAMESPACE("time");
-	/* Children are in the new one, we are not */
-	ASSERT_EQ(0, unshare(CLONE_NEWTIME)) {
-		TH_LOG("%s", strerror(errno));
-	}
-	fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(sizeof(offset) - 1, write(fd, offset, sizeof(offset) - 1));
-	close(fd);
+	ASSERT_EQ(0, offset_clock_of_children(DAY));
 	inside = agent();
 
 	before = now();
@@ -230,12 +251,12 @@ TEST_F(tlock, g5_since_ns_in_a_time_namespace)
 	after = now();
 
 	ours = look(self->fd).holder;
-	EXPECT_LE(before, (__s64)ours.since_ns);
-	EXPECT_GE(after, (__s64)ours.since_ns);
+	EXPECT_LE(before, ours.since_ns);
+	EXPECT_GE(after, ours.since_ns);
 	theirs = agent_look(inside).holder;
-	EXPECT_LE(their_before, (__s64)theirs.since_ns);
-	EXPECT_GE(their_after, (__s64)theirs.since_ns);
-	EXPECT_EQ(DAY, (__s64)(theirs.since_ns - ours.since_ns));
+	EXPECT_LE(their_before, theirs.since_ns);
+	EXPECT_GE(their_after, theirs.since_ns);
+	EXPECT_EQ(DAY, theirs.since_ns - ours.since_ns);
 	EXPECT_EQ(theirs.since_ns, agent_fail(inside, 0).since_ns);
 	EXPECT_EQ(theirs.since_ns, agent_fail(inside, MSEC).since_ns);
 	/* A length of time is the same everywhere */
@@ -247,9 +268,36 @@ TEST_F(tlock, g5_since_ns_in_a_time_namespace)
 	EXPECT_EQ(0, release(self->fd));
 	EXPECT_EQ(0, agent_look(inside).holder.since_ns);
 	agent_take(inside, "inside");
-	EXPECT_GE(now(), (__s64)look(self->fd).holder.since_ns);
-	EXPECT_LE(their_after, (__s64)agent_look(inside).holder.since_ns);
+	EXPECT_GE(now(), look(self->fd).holder.since_ns);
+	EXPECT_LE(their_after, agent_look(inside).holder.since_ns);
 	EXPECT_EQ(0, agent_release(inside));
+}
+
+/* A grant from before the clock of a namespace started */
+TEST_F(tlock, g5_since_ns_is_negative_before_the_clock_started)
+{
+	struct tlock_holder ours, theirs;
+	struct agent *inside;
+	__s64 started;
+
+	NEED_NAMESPACE("time");
+	take(self->fd, "outside");
+	ours = look(self->fd).holder;
+	started = ours.since_ns + 5 * MSEC;
+	while (now() <= started)
+		usleep(1000);
+	ASSERT_EQ(0, offset_clock_of_children(-started));
+	inside = agent();
+
+	ASSERT_LE(0, agent_now(inside));
+	theirs = agent_look(inside).holder;
+	EXPECT_EQ(-5 * MSEC, theirs.since_ns);
+	EXPECT_EQ(-5 * MSEC, agent_fail(inside, 0).since_ns);
+	EXPECT_LT(5 * MSEC, agent_number(inside, SYSFS "/held_ns"));
+	/* All else is as it is for everybody */
+	theirs.since_ns = ours.since_ns;
+	EXPECT_EQ(0, memcmp(&ours, &theirs, sizeof(ours)));
+	EXPECT_EQ(0, release(self->fd));
 }
 
 TEST_HARNESS_MAIN
