@@ -231,6 +231,28 @@ TEST_F(misuse, unknown_flag)
 	}
 }
 
+/* What no version knows yet must be 0, in each of its bytes. */
+TEST_F(misuse, unknown_field)
+{
+	struct tlock_acquire arg, before;
+	const size_t from = offsetof(struct tlock_acquire, lease_ns);
+	const size_t to = offsetof(struct tlock_acquire, job);
+
+	ASSERT_EQ(from + 5 * 8, to);
+	for (size_t byte = from; byte < to; byte++) {
+		for (int job = 0; job < 2; job++) {
+			/* The holder's own job, too */
+			arg = ask(0, job ? "me" : "");
+			((char *)&arg)[byte] = byte % 2 ? 1 : 0x80;
+			before = arg;
+			EXPECT_REFUSED(-EINVAL, &arg);
+			/* No more than this may be written by then */
+			arg.result = before.result;
+			EXPECT_EQ(0, memcmp(&before, &arg, sizeof(arg)));
+		}
+	}
+}
+
 TEST_F(misuse, unterminated_job)
 {
 	struct tlock_acquire arg = ask(0, "");
@@ -297,9 +319,11 @@ TEST_F(misuse, unknown_command)
 			_IOW(TLOCK_IOC_MAGIC, nr, struct tlock_acquire),
 			_IOWR(TLOCK_IOC_MAGIC, nr, struct tlock_acquire),
 			/* Of another age, or another architecture */
-			_IOWR(TLOCK_IOC_MAGIC, nr, char[184]),
-			_IOWR(TLOCK_IOC_MAGIC, nr, char[200]),
-			_IOR(TLOCK_IOC_MAGIC, nr, char[200]),
+			_IOWR(TLOCK_IOC_MAGIC, nr, char[192]),
+			_IOR(TLOCK_IOC_MAGIC, nr, char[192]),
+			_IOWR(TLOCK_IOC_MAGIC, nr, char[252]),
+			_IOWR(TLOCK_IOC_MAGIC, nr, char[264]),
+			_IOR(TLOCK_IOC_MAGIC, nr, char[376]),
 			/* Of somebody else */
 			_IOWR(TLOCK_IOC_MAGIC - 1, nr, struct tlock_acquire),
 			_IO(TLOCK_IOC_MAGIC + 1, nr),
