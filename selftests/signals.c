@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Guarantee 9: a wait is interruptible. An acquire restarts by the usual
- * rules, with the time it had left; a reacquire never does.
+ * Guarantee 9: interruption costs neither the place nor the time.
+ *
+ * After a handler with SA_RESTART, or where none runs, the wait goes on by
+ * itself; else the caller has a ticket to go on with. In both cases it goes on
+ * in its place, to the same deadline.
  */
 #include <signal.h>
 #include <sys/syscall.h>
@@ -13,10 +16,15 @@
 #define READ_ONCE(x)	(*(volatile __typeof__(x) *)&(x))
 
 static atomic_int handled;
+static atomic_int linger;	/* the handler does not return yet */
 
 static void on_signal(int signal)
 {
+	const struct timespec ts = { .tv_nsec = 200 * USEC };
+
 	atomic_fetch_add(&handled, 1);
+	while (atomic_load(&linger))
+		nanosleep(&ts, NULL);
 }
 
 static void handle(int flags)
@@ -29,90 +37,134 @@ static void handle(int flags)
 	sigaction(SIGUSR1, &action, NULL);
 }
 
+typedef int call_fn(int fd, struct tlock_acquire *arg);
+
+/* Has a contender wait for the lock, which @holder then holds. */
+static struct call *begin_wait(int fd, call_fn *fn, __s64 timeout_ns,
+			       int holder)
+{
+	struct call *next, *waiter;
+
+	if (fn == acquire) {
+		take(holder, "holder");
+		waiter = call(fd, acquire, timeout_ns, "w");
+	} else {
+		take(fd, "w");
+		next = call(holder, acquire, FOREVER, "holder");
+		if (!await_waiters(holder, 1))
+			die("nobody waits");
+		waiter = call(fd, reacquire, timeout_ns, "");
+		if (result(next))
+			die("nobody was let in");
+	}
+	if (!await_waiters(holder, 1) || !await_asleep(waiter->tid))
+		die("it does not wait");
+	return waiter;
+}
+
+/* A newcomer, at the end of a queue of that length */
+#define QUEUE_UP(length) ({						\
+	struct call *__c = call(contender(), acquire, FOREVER, "other"); \
+									\
+	ASSERT_TRUE(await_waiters(self->fd, length));			\
+	__c;								\
+})
+
+/* It is its turn, and it lets the next one in. */
+#define EXPECT_TURN(c, expected_token) do {				\
+	ASSERT_EQ(0, result(c));					\
+	EXPECT_EQ(expected_token, (c)->arg->token);			\
+	ASSERT_EQ(0, release((c)->fd));					\
+} while (0)
+
 /* Each of these is about a waiter of one of the two calls. */
 FIXTURE(waiter)
 {
-	int fd;			/* the holder's, at the end */
+	int fd;			/* the holder's */
+	int waiting;		/* the waiter's */
 	struct call *waiter;
 	__s64 queued;		/* it certainly waited then */
+	__u64 token;		/* the holder's */
+	__u64 ticket;		/* the waiter's */
 	struct tlock_status before;
 };
 
 FIXTURE_VARIANT(waiter)
 {
-	int (*fn)(int fd, struct tlock_acquire *arg);
+	call_fn *fn;
 	__s64 timeout_ns;
+	call_fn *go_on;		/* how it goes on: either call will do */
 };
 
 FIXTURE_VARIANT_ADD(waiter, acquire)
 {
 	.fn = acquire,
 	.timeout_ns = LONG,
+	.go_on = reacquire,
 };
 
 FIXTURE_VARIANT_ADD(waiter, acquire_for_ever)
 {
 	.fn = acquire,
 	.timeout_ns = FOREVER,
+	.go_on = acquire,
 };
 
 FIXTURE_VARIANT_ADD(waiter, reacquire)
 {
 	.fn = reacquire,
 	.timeout_ns = LONG,
+	.go_on = acquire,
 };
 
 FIXTURE_VARIANT_ADD(waiter, reacquire_for_ever)
 {
 	.fn = reacquire,
 	.timeout_ns = FOREVER,
+	.go_on = reacquire,
 };
 
 FIXTURE_SETUP(waiter)
 {
-	int fd = contender();
-	struct call *next;
-
 	self->fd = contender();
+	self->waiting = contender();
 	ASSERT_FREE(self->fd);
-	if (variant->fn == acquire) {
-		take(self->fd, "holder");
-		self->before = look(self->fd);
-		self->waiter = call(fd, acquire, variant->timeout_ns, "w");
-	} else {
-		take(fd, "w");
-		next = call(self->fd, acquire, FOREVER, "holder");
-		ASSERT_TRUE(await_waiters(self->fd, 1));
-		self->before = look(self->fd);
-		self->waiter = call(fd, reacquire, variant->timeout_ns, "");
-		ASSERT_EQ(0, result(next));
-	}
-	ASSERT_TRUE(await_waiters(self->fd, 1));
-	ASSERT_TRUE(await_asleep(self->waiter->tid));
+	self->waiter = begin_wait(self->waiting, variant->fn,
+				  variant->timeout_ns, self->fd);
 	self->queued = now();
+	self->before = look(self->fd);
+	self->token = self->before.holder.token;
+	ASSERT_STREQ("waiting", state_of(self->waiting, &self->ticket));
+	ASSERT_NE(0, self->ticket);
 }
 
 FIXTURE_TEARDOWN(waiter)
 {
 	/* Tests end with the waiter out of the queue, and not holding */
-	EXPECT_EQ(-EPERM, release(self->waiter->fd));
-	close(self->waiter->fd);
+	EXPECT_EQ(-EPERM, release(self->waiting));
+	close(self->waiting);
 	close(self->fd);
 	EXPECT_LEFT_FREE();
 }
 
+/* Interrupts it without SA_RESTART: its request is away then. */
+#define INTERRUPT() do {						\
+	handle(0);							\
+	send_signal(self->waiter, SIGUSR1);				\
+	ASSERT_EQ(-EINTR, result(self->waiter));			\
+	ASSERT_EQ(self->ticket, self->waiter->arg->ticket);		\
+} while (0)
+
 TEST_F(waiter, g9_interrupted_without_restart)
 {
 	struct tlock_acquire *arg = self->waiter->arg;
-	__s64 until, used;
+	__s64 until = now(), used;
+	__u64 ticket;
 
-	handle(0);
-	until = now();
-	send_signal(self->waiter, SIGUSR1);
-	ASSERT_EQ(-EINTR, result(self->waiter));
+	INTERRUPT();
 	EXPECT_EQ(1, atomic_load(&handled));
 
-	/* It has the time that was left, and nothing else */
+	/* It has the time that was left and its ticket, and nothing else */
 	if (variant->timeout_ns > 0) {
 		used = variant->timeout_ns - arg->timeout_ns;
 		EXPECT_LE(until - self->queued, used);
@@ -123,117 +175,410 @@ TEST_F(waiter, g9_interrupted_without_restart)
 	EXPECT_EQ(0, arg->result);
 	EXPECT_TRUE(poisoned(&arg->token, sizeof(arg->token)));
 	EXPECT_TRUE(poisoned(&arg->holder, sizeof(arg->holder)));
+	EXPECT_STREQ("away", state_of(self->waiting, &ticket));
+	EXPECT_EQ(self->ticket, ticket);
 	EXPECT_EQ(0, look(self->fd).waiters);
-	EXPECT_STREQ("holder", look(self->fd).holder.job);
+	EXPECT_EQ(self->token, look(self->fd).holder.token);
 	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
 	EXPECT_EQ(self->before.timed_out, look(self->fd).timed_out);
-	EXPECT_EQ(-EPERM, release(self->waiter->fd));
+	/* It is in nobody's way: the lock becomes free */
 	EXPECT_EQ(0, release(self->fd));
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	EXPECT_EQ(0, release(self->waiting));
 }
 
 TEST_F(waiter, g9_interrupted_with_restart)
 {
 	struct tlock_acquire *arg = self->waiter->arg;
+	struct call *behind = QUEUE_UP(2);
 	__s64 left;
+	__u64 ticket;
 
 	handle(SA_RESTART);
-	send_signal(self->waiter, SIGUSR1);
-	ASSERT_TRUE(await_value(&handled, 1));
-	if (variant->fn == reacquire) {
-		/* What it held may be in any state by now: it must know */
-		ASSERT_EQ(-EINTR, result(self->waiter));
-		EXPECT_TRUE(poisoned(&arg->token, sizeof(arg->token)));
-		EXPECT_EQ(0, release(self->fd));
-		return;
+	for (int i = 1; i <= 3; i++) {
+		send_signal(self->waiter, SIGUSR1);
+		ASSERT_TRUE(await_value(&handled, i));
+		/* It waits again, with what is left of the time */
+		ASSERT_TRUE(await_waiters(self->fd, 2));
+		ASSERT_TRUE(await_asleep(self->waiter->tid));
 	}
-
-	/* It waits again, with what is left of the time */
-	ASSERT_TRUE(await_waiters(self->fd, 1));
-	ASSERT_TRUE(await_asleep(self->waiter->tid));
+	EXPECT_STREQ("waiting", state_of(self->waiting, &ticket));
+	EXPECT_EQ(self->ticket, ticket);
+	EXPECT_EQ(self->ticket, READ_ONCE(arg->ticket));
 	left = READ_ONCE(arg->timeout_ns);
 	if (variant->timeout_ns > 0) {
 		EXPECT_GT(LONG, left);
 	} else {
 		EXPECT_EQ(variant->timeout_ns, left);
 	}
+	/* Once for a request, and it is contended once, too */
 	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
+	EXPECT_EQ(self->before.contended + 1, look(self->fd).contended);
 
+	/* In its place */
 	ASSERT_EQ(0, release(self->fd));
 	ASSERT_EQ(0, result(self->waiter));
-	EXPECT_EQ(look(self->fd).holder.token, arg->token);
+	EXPECT_EQ(0, arg->ticket);
+	EXPECT_STREQ("w", look(self->fd).holder.job);
 	if (variant->timeout_ns > 0) {
 		EXPECT_GT(left, arg->timeout_ns);
 		EXPECT_LE(LONG - (self->waiter->ended - self->waiter->begun),
 			  arg->timeout_ns);
 	}
-	EXPECT_EQ(0, release(self->waiter->fd));
+	EXPECT_TURN(self->waiter, self->token + 1);
+	EXPECT_TURN(behind, self->token + 2);
+	close(behind->fd);
 }
 
-/* Stopped and continued, as by a shell's job control or a debugger */
-TEST_F(tlock, g9_stopped_and_continued)
+/* A ticket is a place ahead of all that came later, also while it was away. */
+TEST_F(waiter, g9_goes_on_in_its_place)
 {
-	struct agent *a = agent();
-	struct tlock_acquire arg = ask(LONG, "stopped");
-	int wstatus;
+	struct tlock_acquire *arg = self->waiter->arg;
+	struct call *behind = QUEUE_UP(2), *later, *again;
+	__s64 used;
+	__u64 ticket;
 
-	/* An acquire goes on */
-	take(self->fd, "holder");
-	agent_begin(a, acquire, &arg);
+	INTERRUPT();
 	ASSERT_TRUE(await_waiters(self->fd, 1));
-	ASSERT_EQ(0, kill(a->pid, SIGSTOP));
-	ASSERT_EQ(a->pid, waitpid(a->pid, &wstatus, WUNTRACED));
-	ASSERT_TRUE(WIFSTOPPED(wstatus));
-	/* Stopped, it can't hold up those behind it */
-	EXPECT_EQ(0, look(self->fd).waiters);
-	ASSERT_EQ(0, kill(a->pid, SIGCONT));
-	ASSERT_TRUE(await_waiters(self->fd, 1));
+	later = QUEUE_UP(2);
+
+	/* These are ignored */
+	arg->timeout_ns = 0;
+	strcpy(arg->job, "another job");
+	again = call_with(self->waiting, variant->go_on, arg);
+	ASSERT_TRUE(await_waiters(self->fd, 3));
+	EXPECT_STREQ("waiting", state_of(self->waiting, &ticket));
+	EXPECT_EQ(self->ticket, ticket);
+
 	ASSERT_EQ(0, release(self->fd));
-	ASSERT_EQ(0, agent_end(a, &arg));
-	EXPECT_GT(LONG, arg.timeout_ns);
+	ASSERT_EQ(0, result(again));
+	EXPECT_EQ(0, arg->ticket);
+	EXPECT_STREQ("w", look(self->fd).holder.job);
+	if (variant->timeout_ns > 0) {
+		/* Since it was asked for, wherever the time was spent */
+		used = variant->timeout_ns - arg->timeout_ns;
+		EXPECT_LE(again->begun - self->queued, used);
+		EXPECT_GE(again->ended - self->waiter->begun, used);
+	} else {
+		EXPECT_EQ(0, arg->timeout_ns);
+	}
+	EXPECT_TURN(again, self->token + 1);
+	EXPECT_TURN(behind, self->token + 2);
+	EXPECT_TURN(later, self->token + 3);
+	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
+	EXPECT_EQ(self->before.contended + 2, look(self->fd).contended);
+	close(behind->fd);
+	close(later->fd);
+}
 
-	/* A reacquire does not */
-	struct call *waiter = call(self->fd, acquire, FOREVER, "waiter");
+/* Nobody is behind it, and the lock became free in the meantime */
+TEST_F(waiter, g9_goes_on_where_the_lock_is_free)
+{
+	struct tlock_acquire *arg = self->waiter->arg;
 
-	ASSERT_TRUE(await_waiters(self->fd, 1));
-	arg = ask(LONG, "");
-	agent_begin(a, reacquire, &arg);
-	ASSERT_EQ(0, result(waiter));
-	ASSERT_TRUE(await_waiters(self->fd, 1));
-	ASSERT_EQ(0, kill(a->pid, SIGSTOP));
-	ASSERT_EQ(a->pid, waitpid(a->pid, &wstatus, WUNTRACED));
-	ASSERT_EQ(0, kill(a->pid, SIGCONT));
-	ASSERT_EQ(-EINTR, agent_end(a, &arg));
-	EXPECT_GT(LONG, arg.timeout_ns);
+	INTERRUPT();
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, variant->go_on(self->waiting, arg));
+	EXPECT_EQ(self->token + 1, arg->token);
+	EXPECT_EQ(0, arg->result);
+	EXPECT_EQ(0, arg->ticket);
+	EXPECT_STREQ("w", look(self->fd).holder.job);
+	EXPECT_EQ(0, release(self->waiting));
+}
+
+TEST_F(waiter, g9_ticket_0_asks_at_the_end)
+{
+	struct call *behind = QUEUE_UP(2), *anew;
+	struct tlock_acquire *arg = self->waiter->arg;
+	__u64 ticket;
+
+	INTERRUPT();
+	*arg = ask(FOREVER, "anew");
+	anew = call_with(self->waiting, acquire, arg);
+	ASSERT_TRUE(await_waiters(self->fd, 2));
+	EXPECT_STREQ("waiting", state_of(self->waiting, &ticket));
+	EXPECT_LT(self->ticket, ticket);
+	/* The old ticket is nobody's any more */
+	arg = malloc(sizeof(*arg));
+	*arg = ask(FOREVER, "");
+	arg->ticket = self->ticket;
+	EXPECT_EQ(-ECANCELED, variant->go_on(self->waiting, arg));
+
+	ASSERT_EQ(0, release(self->fd));
+	EXPECT_TURN(behind, self->token + 1);
+	ASSERT_EQ(0, result(anew));
+	EXPECT_STREQ("anew", look(self->fd).holder.job);
+	EXPECT_TURN(anew, self->token + 2);
+	close(behind->fd);
+}
+
+TEST_F(waiter, g9_release_withdraws)
+{
+	struct tlock_acquire *arg = self->waiter->arg;
+
+	INTERRUPT();
+	EXPECT_EQ(0, release(self->waiting));
+	EXPECT_STREQ("idle", state_of(self->waiting, NULL));
+	EXPECT_EQ(-EPERM, release(self->waiting));
+	EXPECT_EQ(-ECANCELED, variant->go_on(self->waiting, arg));
+	EXPECT_EQ(0, arg->ticket);
+	EXPECT_EQ(self->token, look(self->fd).holder.token);
 	EXPECT_EQ(0, look(self->fd).waiters);
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* A restart is a new place in the queue, at its end. */
-TEST_F(tlock, g9_restart_queues_at_the_end)
+/* The deadline of a request that is away for some time: it stays the same. */
+FIXTURE(deadline)
 {
-	struct call *first, *second;
-	__u64 token = take(self->fd, "holder");
+	int fd;			/* the holder's */
+	int waiting;
+	struct call *waiter;
+	__s64 queued;
+	struct tlock_status before;
+};
 
-	handle(SA_RESTART);
-	first = call(contender(), acquire, FOREVER, "first");
-	ASSERT_TRUE(await_waiters(self->fd, 1));
-	second = call(contender(), acquire, FOREVER, "second");
-	ASSERT_TRUE(await_waiters(self->fd, 2));
+FIXTURE_VARIANT(deadline)
+{
+	call_fn *fn;
+	bool restarts;
+};
 
-	send_signal(first, SIGUSR1);
-	ASSERT_TRUE(await_value(&handled, 1));
-	ASSERT_TRUE(await_waiters(self->fd, 2));
-	EXPECT_EQ(self->before.contended + 3, look(self->fd).contended);
+FIXTURE_VARIANT_ADD(deadline, acquire)
+{
+	.fn = acquire,
+};
 
+FIXTURE_VARIANT_ADD(deadline, acquire_restarted)
+{
+	.fn = acquire,
+	.restarts = true,
+};
+
+FIXTURE_VARIANT_ADD(deadline, reacquire)
+{
+	.fn = reacquire,
+};
+
+FIXTURE_VARIANT_ADD(deadline, reacquire_restarted)
+{
+	.fn = reacquire,
+	.restarts = true,
+};
+
+FIXTURE_SETUP(deadline)
+{
+	self->fd = contender();
+	self->waiting = contender();
+	ASSERT_FREE(self->fd);
+	self->before = look(self->fd);
+}
+
+FIXTURE_TEARDOWN(deadline)
+{
+	close(self->waiting);
+	close(self->fd);
+	EXPECT_LEFT_FREE();
+}
+
+/* Away, by a handler that does not return yet, or by EINTR */
+#define GO_AWAY(timeout_ns) do {					\
+	self->waiter = begin_wait(self->waiting, variant->fn,		\
+				  timeout_ns, self->fd);		\
+	self->queued = now();						\
+	handle(variant->restarts ? SA_RESTART : 0);			\
+	atomic_store(&linger, variant->restarts);			\
+	send_signal(self->waiter, SIGUSR1);				\
+	ASSERT_TRUE(await_value(&handled, 1));				\
+	if (!variant->restarts)						\
+		ASSERT_EQ(-EINTR, result(self->waiter));		\
+	ASSERT_STREQ("away", state_of(self->waiting, NULL));		\
+} while (0)
+
+/* And back. The call that then goes on */
+#define COME_BACK() ({							\
+	atomic_store(&linger, 0);					\
+	variant->restarts ? self->waiter :				\
+			    call_with(self->waiting, variant->fn,	\
+				      self->waiter->arg);		\
+})
+
+#define AWAIT_TIME(time) do {						\
+	while (now() <= (time))						\
+		usleep(1000);						\
+} while (0)
+
+/* It comes back in time: it ends at its deadline, not a timeout later. */
+TEST_F(deadline, g9_kept_by_one_that_was_away)
+{
+	const __s64 timeout = 1200 * MSEC;
+	struct call *longer, *back;
+
+	GO_AWAY(timeout);
+	AWAIT_TIME(self->queued + timeout / 2);
+	longer = call(contender(), acquire, timeout, "longer");
+	back = COME_BACK();
+	ASSERT_EQ(-ETIMEDOUT, result(back));
+	EXPECT_LE(timeout, back->ended - self->waiter->begun);
+	EXPECT_EQ(0, back->arg->timeout_ns);
+	EXPECT_EQ(0, back->arg->ticket);
+	EXPECT_STREQ("holder", back->arg->holder.job);
+	ASSERT_EQ(-ETIMEDOUT, result(longer));
+	EXPECT_LT(back->ended, longer->ended);
+	EXPECT_EQ(-EPERM, release(self->waiting));
+	EXPECT_EQ(0, release(self->fd));
+	close(longer->fd);
+}
+
+/* It comes back too late: it tries once, and names the holder of then. */
+TEST_F(deadline, g9_over_while_away_and_the_lock_is_held)
+{
+	const __s64 timeout = 100 * MSEC;
+	int fd = contender();
+	struct call *back;
+	__u64 token;
+
+	GO_AWAY(timeout);
+	AWAIT_TIME(self->queued + timeout);
+	/* Nobody times out as long as he is away */
+	EXPECT_EQ(self->before.timed_out, look(fd).timed_out);
 	ASSERT_EQ(0, release(self->fd));
-	ASSERT_EQ(0, result(second));
-	EXPECT_EQ(token + 1, second->arg->token);
-	ASSERT_EQ(0, release(second->fd));
-	ASSERT_EQ(0, result(first));
-	EXPECT_EQ(token + 2, first->arg->token);
-	ASSERT_EQ(0, release(first->fd));
-	close(first->fd);
-	close(second->fd);
+	token = take(fd, "next holder");
+	back = COME_BACK();
+	ASSERT_EQ(-ETIMEDOUT, result(back));
+	EXPECT_EQ(token, back->arg->holder.token);
+	EXPECT_STREQ("next holder", back->arg->holder.job);
+	EXPECT_EQ(0, back->arg->timeout_ns);
+	EXPECT_EQ(0, back->arg->ticket);
+	EXPECT_EQ(self->before.timed_out + 1, look(fd).timed_out);
+	EXPECT_EQ(-EPERM, release(self->waiting));
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+TEST_F(deadline, g9_over_while_away_and_the_lock_is_free)
+{
+	const __s64 timeout = 100 * MSEC;
+	struct call *back;
+	__u64 token;
+
+	GO_AWAY(timeout);
+	token = look(self->fd).holder.token;
+	AWAIT_TIME(self->queued + timeout);
+	ASSERT_EQ(0, release(self->fd));
+	back = COME_BACK();
+	ASSERT_EQ(0, result(back));
+	EXPECT_EQ(token + 1, back->arg->token);
+	EXPECT_EQ(0, back->arg->timeout_ns);
+	EXPECT_EQ(0, back->arg->ticket);
+	EXPECT_EQ(self->before.timed_out, look(self->fd).timed_out);
+	EXPECT_EQ(0, release(self->waiting));
+}
+
+/* Stopped and continued, as by a shell's job control */
+FIXTURE(stopped)
+{
+	int fd;
+	struct agent *a;
+	struct tlock_acquire arg;
+	__u64 token;
+	struct tlock_status before;
+};
+
+FIXTURE_VARIANT(stopped)
+{
+	call_fn *fn;
+};
+
+FIXTURE_VARIANT_ADD(stopped, acquire)
+{
+	.fn = acquire,
+};
+
+FIXTURE_VARIANT_ADD(stopped, reacquire)
+{
+	.fn = reacquire,
+};
+
+FIXTURE_SETUP(stopped)
+{
+	self->fd = contender();
+	ASSERT_FREE(self->fd);
+	self->a = agent();
+}
+
+FIXTURE_TEARDOWN(stopped)
+{
+	close(self->fd);
+	EXPECT_LEFT_FREE();
+}
+
+/* Has the agent wait, and stops it */
+#define STOP(timeout_ns) do {						\
+	struct call *__next = NULL;					\
+	int __wstatus;							\
+									\
+	if (variant->fn == reacquire) {					\
+		agent_take(self->a, "agent");				\
+		__next = call(self->fd, acquire, FOREVER, "holder");	\
+		ASSERT_TRUE(await_waiters(self->fd, 1));		\
+	} else {							\
+		take(self->fd, "holder");				\
+	}								\
+	self->before = look(self->fd);					\
+	self->arg = ask(timeout_ns, "agent");				\
+	agent_begin(self->a, variant->fn, &self->arg);			\
+	if (variant->fn == reacquire) {					\
+		ASSERT_EQ(0, result(__next));				\
+	}								\
+	ASSERT_TRUE(await_waiters(self->fd, 1));			\
+	self->token = look(self->fd).holder.token;			\
+	ASSERT_EQ(0, kill(self->a->pid, SIGSTOP));			\
+	ASSERT_EQ(self->a->pid,						\
+		  waitpid(self->a->pid, &__wstatus, WUNTRACED));	\
+	ASSERT_TRUE(WIFSTOPPED(__wstatus));				\
+} while (0)
+
+TEST_F(stopped, g9_goes_on_in_its_place)
+{
+	struct call *behind, *later;
+
+	STOP(LONG);
+	/* Stopped, it can't hold up others */
+	EXPECT_EQ(0, look(self->fd).waiters);
+	behind = QUEUE_UP(1);
+	later = QUEUE_UP(2);
+	ASSERT_EQ(0, release(self->fd));
+	EXPECT_TURN(behind, self->token + 1);
+	ASSERT_EQ(0, result(later));
+
+	/* Back, it is ahead of one that came while it was stopped */
+	behind = QUEUE_UP(1);
+	ASSERT_EQ(0, kill(self->a->pid, SIGCONT));
+	ASSERT_TRUE(await_waiters(self->fd, 2));
+	EXPECT_TURN(later, self->token + 2);
+	ASSERT_EQ(0, agent_end(self->a, &self->arg));
+	EXPECT_EQ(self->token + 3, self->arg.token);
+	EXPECT_EQ(0, self->arg.ticket);
+	EXPECT_GT(LONG, self->arg.timeout_ns);
+	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
+	ASSERT_EQ(0, agent_release(self->a));
+	EXPECT_TURN(behind, self->token + 4);
+}
+
+TEST_F(stopped, g9_its_time_goes_on)
+{
+	const __s64 timeout = 200 * MSEC;
+	__s64 stopped;
+
+	STOP(timeout);
+	stopped = now();
+	AWAIT_TIME(stopped + timeout);
+	ASSERT_EQ(0, kill(self->a->pid, SIGCONT));
+	ASSERT_EQ(-ETIMEDOUT, agent_end(self->a, &self->arg));
+	EXPECT_EQ(self->token, self->arg.holder.token);
+	EXPECT_EQ(0, self->arg.timeout_ns);
+	EXPECT_EQ(-EPERM, agent_release(self->a));
+	EXPECT_EQ(0, release(self->fd));
 }
 
 /*
@@ -264,6 +609,8 @@ TEST_F(tlock, g9_signals_do_not_stretch_the_timeout)
 	EXPECT_EQ(0, waiter->arg->timeout_ns);
 	EXPECT_STREQ("holder", waiter->arg->holder.job);
 	EXPECT_LT(0, signals);
+	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
+	EXPECT_EQ(self->before.contended + 1, look(self->fd).contended);
 	EXPECT_EQ(0, release(self->fd));
 	close(waiter->fd);
 }
@@ -312,7 +659,7 @@ static int acquire_interrupted(int fd, struct tlock_acquire *arg)
 
 /*
  * A signal that meets the grant: either the waiter has the lock and says so,
- * or it fails and the lock is free. The release comes later after each grant,
+ * or it is away and the lock is free. The release comes later after each grant,
  * and earlier after each failure: close to where the two meet.
  */
 TEST_F(tlock, g9_signal_meets_hand_over)
@@ -342,7 +689,8 @@ TEST_F(tlock, g9_signal_meets_hand_over)
 		case -EINTR:
 			delay -= 3 * USEC;
 			ASSERT_EQ(0, token);
-			ASSERT_EQ(-EPERM, release(fd));
+			/* Its request is away, in nobody's way */
+			ASSERT_EQ(0, release(fd));
 			break;
 		default:
 			ASSERT_EQ(0, waiter->ret);
