@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -67,6 +68,21 @@ int release(int fd)
 int status(int fd, struct tlock_status *st)
 {
 	return result_of(ioctl(fd, TLOCK_IOC_STATUS, st));
+}
+
+int flock_wait(int fd, struct tlock_acquire *arg)
+{
+	return result_of(flock(fd, LOCK_EX));
+}
+
+int flock_try(int fd, struct tlock_acquire *arg)
+{
+	return result_of(flock(fd, LOCK_EX | LOCK_NB));
+}
+
+int flock_end(int fd, struct tlock_acquire *arg)
+{
+	return result_of(flock(fd, LOCK_UN));
 }
 
 struct tlock_acquire ask(__s64 timeout_ns, const char *job)

@@ -51,6 +51,11 @@ int reacquire(int fd, struct tlock_acquire *arg);
 int release(int fd);
 int status(int fd, struct tlock_status *st);
 
+/* flock(2) with LOCK_EX, LOCK_EX | LOCK_NB and LOCK_UN; the argument is unused */
+int flock_wait(int fd, struct tlock_acquire *arg);
+int flock_try(int fd, struct tlock_acquire *arg);
+int flock_end(int fd, struct tlock_acquire *arg);
+
 /*
  * An argument. What the kernel may write, and what follows the job's NUL, is
  * full of POISON: a test sees what was written, and that the rest is ignored.

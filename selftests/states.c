@@ -1,0 +1,1053 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What each call returns in each state of a contender, and what it leaves
+ * behind: the file's state, the ticket in the argument, and what the thread
+ * gets that sleeps for it.
+ *
+ * Guarantee 11: a wait can be withdrawn, and after that the contender neither
+ * holds nor waits, whoever raced.
+ */
+#include <signal.h>
+#include <time.h>
+
+#include "tlock_test.h"
+
+typedef int call_fn(int fd, struct tlock_acquire *arg);
+
+static atomic_int handled;
+/* What the handler does, for its file, once it may return */
+static call_fn *in_handler;
+static int handler_fd, handler_ret;
+static atomic_int linger;
+
+static void on_signal(int signal)
+{
+	const struct timespec ts = { .tv_nsec = 200 * USEC };
+	struct tlock_acquire arg = ask(0, "handler");
+
+	atomic_fetch_add(&handled, 1);
+	while (atomic_load(&linger))
+		nanosleep(&ts, NULL);
+	if (in_handler)
+		handler_ret = in_handler(handler_fd, &arg);
+}
+
+static void handle(int flags)
+{
+	struct sigaction action = {
+		.sa_handler = on_signal,
+		.sa_flags = flags,
+	};
+
+	sigaction(SIGUSR1, &action, NULL);
+}
+
+static int do_release(int fd, struct tlock_acquire *arg)
+{
+	return release(fd);
+}
+
+/* The columns of the table */
+enum column {
+	ACQUIRE, REACQUIRE,			/* with ticket 0 */
+	ACQUIRE_OWN, REACQUIRE_OWN,		/* with the request's ticket */
+	ACQUIRE_FOREIGN, REACQUIRE_FOREIGN,	/* with another one */
+	RELEASE,
+	FLOCK_EX, FLOCK_NB, FLOCK_UN,
+	CLOSE,
+	COLUMNS
+};
+
+static call_fn *const column_fns[COLUMNS] = {
+	acquire, reacquire, acquire, reacquire, acquire, reacquire,
+	do_release, flock_wait, flock_try, flock_end, NULL,
+};
+
+/* What a call does: a cell of the table. One that is left out is MISSING. */
+struct cell {
+	enum {
+		MISSING,
+		KEPT,		/* all as it was, and returns @ret */
+		ENDED,		/* leaves the file idle, and returns @ret */
+		TAKEN,		/* a new grant */
+		WAITS_ON,	/* with the ticket that it had */
+		WAITS_ANEW,	/* with a larger one */
+		ABANDONED,	/* the lock passes on, as abandoned */
+	} effect;
+	int ret;
+	bool cancels;		/* a thread sleeps, and gets ECANCELED */
+};
+
+#define LEAVES(ret)	{ KEPT, ret, false }
+#define ENDS(ret)	{ ENDED, ret, false }
+#define CANCELS		{ ENDED, 0, true }
+#define TAKES		{ TAKEN, 0, false }
+#define WAITS_OWN	{ WAITS_ON, 0, false }
+#define WAITS_NEW	{ WAITS_ANEW, 0, false }
+#define PASSES_ON	{ WAITS_ANEW, 0, true }
+#define ABANDONS	{ ABANDONED, 0, false }
+/* Nobody's ticket but its own ever does anything. */
+#define FOREIGN		LEAVES(-ECANCELED), LEAVES(-ECANCELED)
+#define SPENT		LEAVES(-ECANCELED), LEAVES(-ECANCELED)
+
+FIXTURE(state)
+{
+	int c;			/* the contender whose state it is */
+	int other;
+	struct call *sleeper;	/* sleeps for the contender's request */
+	struct call *waiter;	/* another contender that waits */
+	struct call *hogger;	/* keeps the sleeper from running */
+	__u64 ticket;		/* its own: of its request, or its last one */
+	__u64 number;		/* what fdinfo says */
+	const char *state;
+	struct tlock_status before;
+	__u64 newest;		/* the newest grant's token */
+};
+
+/* The rows of the table */
+FIXTURE_VARIANT(state)
+{
+	enum {
+		IDLE,
+		SLEEPS,
+		AWAY,
+		GRANTED,	/* but its thread has not run yet */
+		HOLDING,
+	} state;
+	call_fn *fn;		/* how it came to that */
+	bool held;		/* the other holds the lock */
+	bool wanted;		/* another contender waits */
+	struct cell cells[COLUMNS];
+};
+
+FIXTURE_VARIANT_ADD(state, idle_of_a_free_lock)
+{
+	.state = IDLE,
+	.fn = acquire,
+	.cells = {
+		TAKES, LEAVES(-EPERM),
+		SPENT, FOREIGN,
+		LEAVES(-EPERM),
+		TAKES, TAKES, LEAVES(0),
+		LEAVES(0),
+	},
+};
+
+FIXTURE_VARIANT_ADD(state, idle_of_a_held_lock)
+{
+	.state = IDLE,
+	.fn = acquire,
+	.held = true,
+	.cells = {
+		WAITS_NEW, LEAVES(-EPERM),
+		SPENT, FOREIGN,
+		LEAVES(-EPERM),
+		WAITS_NEW, ENDS(-EWOULDBLOCK), LEAVES(0),
+		LEAVES(0),
+	},
+};
+
+#define CELLS_SLEEPS {							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
+	LEAVES(-EBUSY), LEAVES(-EBUSY), FOREIGN,			\
+	CANCELS,							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY), CANCELS,			\
+	/* The call goes on and keeps the file open: see there */	\
+	LEAVES(0),							\
+}
+
+FIXTURE_VARIANT_ADD(state, sleeps)
+{
+	.state = SLEEPS,
+	.fn = acquire,
+	.held = true,
+	.cells = CELLS_SLEEPS,
+};
+
+FIXTURE_VARIANT_ADD(state, sleeps_in_reacquire)
+{
+	.state = SLEEPS,
+	.fn = reacquire,
+	.held = true,
+	.cells = CELLS_SLEEPS,
+};
+
+FIXTURE_VARIANT_ADD(state, sleeps_in_flock)
+{
+	.state = SLEEPS,
+	.fn = flock_wait,
+	.held = true,
+	.cells = CELLS_SLEEPS,
+};
+
+#define CELLS_AWAY_HELD {						\
+	WAITS_NEW, LEAVES(-EPERM),					\
+	WAITS_OWN, WAITS_OWN, FOREIGN,					\
+	ENDS(0),							\
+	WAITS_NEW, ENDS(-EWOULDBLOCK), ENDS(0),				\
+	ENDS(0),							\
+}
+
+FIXTURE_VARIANT_ADD(state, away_of_a_held_lock)
+{
+	.state = AWAY,
+	.fn = acquire,
+	.held = true,
+	.cells = CELLS_AWAY_HELD,
+};
+
+FIXTURE_VARIANT_ADD(state, away_from_reacquire_of_a_held_lock)
+{
+	.state = AWAY,
+	.fn = reacquire,
+	.held = true,
+	.cells = CELLS_AWAY_HELD,
+};
+
+FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_held_lock)
+{
+	.state = AWAY,
+	.fn = flock_wait,
+	.held = true,
+	.cells = {
+		WAITS_NEW, LEAVES(-EPERM),
+		WAITS_OWN, WAITS_OWN, FOREIGN,
+		ENDS(0),
+		WAITS_OWN, ENDS(-EWOULDBLOCK), ENDS(0),
+		ENDS(0),
+	},
+};
+
+#define CELLS_AWAY_FREE {						\
+	TAKES, LEAVES(-EPERM),						\
+	TAKES, TAKES, FOREIGN,						\
+	ENDS(0),							\
+	TAKES, TAKES, ENDS(0),						\
+	ENDS(0),							\
+}
+
+FIXTURE_VARIANT_ADD(state, away_of_a_free_lock)
+{
+	.state = AWAY,
+	.fn = acquire,
+	.cells = CELLS_AWAY_FREE,
+};
+
+FIXTURE_VARIANT_ADD(state, away_from_reacquire_of_a_free_lock)
+{
+	.state = AWAY,
+	.fn = reacquire,
+	.cells = CELLS_AWAY_FREE,
+};
+
+FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_free_lock)
+{
+	.state = AWAY,
+	.fn = flock_wait,
+	.cells = CELLS_AWAY_FREE,
+};
+
+#define CELLS_GRANTED {							\
+	LEAVES(-EDEADLK), LEAVES(0),					\
+	SPENT, FOREIGN,							\
+	CANCELS,							\
+	LEAVES(0), LEAVES(0), CANCELS,					\
+	/* As of one that sleeps */					\
+	LEAVES(0),							\
+}
+
+#define CELLS_GRANTED_WANTED {						\
+	LEAVES(-EDEADLK), PASSES_ON,					\
+	SPENT, FOREIGN,							\
+	CANCELS,							\
+	LEAVES(0), LEAVES(0), CANCELS,					\
+	LEAVES(0),							\
+}
+
+FIXTURE_VARIANT_ADD(state, granted_before_its_thread_ran)
+{
+	.state = GRANTED,
+	.fn = acquire,
+	.cells = CELLS_GRANTED,
+};
+
+FIXTURE_VARIANT_ADD(state, granted_before_its_thread_ran_and_wanted)
+{
+	.state = GRANTED,
+	.fn = acquire,
+	.wanted = true,
+	.cells = CELLS_GRANTED_WANTED,
+};
+
+FIXTURE_VARIANT_ADD(state, granted_to_reacquire_before_its_thread_ran)
+{
+	.state = GRANTED,
+	.fn = reacquire,
+	.cells = CELLS_GRANTED,
+};
+
+FIXTURE_VARIANT_ADD(state, granted_to_flock_before_its_thread_ran)
+{
+	.state = GRANTED,
+	.fn = flock_wait,
+	.wanted = true,
+	.cells = CELLS_GRANTED_WANTED,
+};
+
+FIXTURE_VARIANT_ADD(state, holding)
+{
+	.state = HOLDING,
+	.fn = acquire,
+	.cells = {
+		LEAVES(-EDEADLK), LEAVES(0),
+		SPENT, FOREIGN,
+		ENDS(0),
+		LEAVES(0), LEAVES(0), ENDS(0),
+		ABANDONS,
+	},
+};
+
+FIXTURE_VARIANT_ADD(state, holding_and_wanted)
+{
+	.state = HOLDING,
+	.fn = acquire,
+	.wanted = true,
+	.cells = {
+		LEAVES(-EDEADLK), WAITS_NEW,
+		SPENT, FOREIGN,
+		ENDS(0),
+		LEAVES(0), LEAVES(0), ENDS(0),
+		ABANDONS,
+	},
+};
+
+FIXTURE_VARIANT_ADD(state, holding_by_flock)
+{
+	.state = HOLDING,
+	.fn = flock_wait,
+	.cells = {
+		LEAVES(-EDEADLK), LEAVES(0),
+		SPENT, FOREIGN,
+		ENDS(0),
+		LEAVES(0), LEAVES(0), ENDS(0),
+		ENDS(0),
+	},
+};
+
+FIXTURE_VARIANT_ADD(state, holding_by_flock_and_wanted)
+{
+	.state = HOLDING,
+	.fn = flock_wait,
+	.wanted = true,
+	.cells = {
+		LEAVES(-EDEADLK), WAITS_NEW,
+		SPENT, FOREIGN,
+		ENDS(0),
+		LEAVES(0), LEAVES(0), ENDS(0),
+		ENDS(0),
+	},
+};
+
+#define NEED_TWO_CPUS() do {						\
+	if (!can_hold_back())						\
+		SKIP(return, "this takes two CPUs");			\
+} while (0)
+
+/* Has a contender sleep for its request; the other one holds the lock then. */
+static struct call *begin_sleep(int c, call_fn *fn, int other)
+{
+	struct call *next = NULL, *sleeper;
+
+	if (fn == reacquire) {
+		take(c, "c");
+		next = call(other, acquire, FOREVER, "other");
+		if (!await_waiters(c, 1))
+			die("nobody waits");
+	} else {
+		take(other, "other");
+	}
+	sleeper = call(c, fn, FOREVER, "c");
+	if (next && result(next))
+		die("nobody was let in");
+	if (!await_state(c, "waiting") || !await_asleep(sleeper->tid))
+		die("it does not wait");
+	return sleeper;
+}
+
+FIXTURE_SETUP(state)
+{
+	self->c = contender();
+	self->other = contender();
+	ASSERT_FREE(self->c);
+	if (variant->state == GRANTED && !can_hold_back())
+		return;
+
+	self->newest = take(self->other, "other") - look(self->c).acquired;
+	ASSERT_EQ(0, release(self->other));
+	self->sleeper = begin_sleep(self->c, variant->fn, self->other);
+	state_of(self->c, &self->ticket);
+	if (variant->wanted) {
+		self->waiter = call(contender(), acquire, FOREVER, "waiter");
+		ASSERT_TRUE(await_waiters(self->c, 2));
+	}
+	if (variant->state == AWAY) {
+		handle(0);
+		send_signal(self->sleeper, SIGUSR1);
+		ASSERT_EQ(-EINTR, result(self->sleeper));
+	}
+	if (variant->state == GRANTED)
+		self->hogger = hold_back(self->sleeper);
+	if (variant->state != SLEEPS && !(variant->state == AWAY &&
+					  variant->held)) {
+		ASSERT_EQ(0, release(self->other));
+	}
+	if (variant->state == IDLE || variant->state == HOLDING) {
+		ASSERT_EQ(0, result(self->sleeper));
+	}
+	if (variant->state == IDLE) {
+		ASSERT_EQ(0, release(self->c));
+		if (variant->held)
+			take(self->other, "other");
+	}
+
+	self->state = state_of(self->c, &self->number);
+	self->before = look(self->c);
+	self->newest += self->before.acquired;
+}
+
+FIXTURE_TEARDOWN(state)
+{
+	close(self->c);
+	close(self->other);
+	EXPECT_LEFT_FREE();
+}
+
+/* Its thread may run, now that the contender's state has been seen. */
+#define LET_RUN() do {							\
+	if (self->hogger)						\
+		let_run(self->hogger);					\
+} while (0)
+
+/* And gets what it should. */
+#define EXPECT_SLEEPER(cancels) do {					\
+	if (variant->state != SLEEPS && variant->state != GRANTED)	\
+		break;							\
+	ASSERT_EQ(cancels ? -ECANCELED : 0, result(self->sleeper));	\
+	EXPECT_EQ(0, self->sleeper->arg->ticket);			\
+	if (cancels || variant->fn == flock_wait) {			\
+		EXPECT_TRUE(poisoned(&self->sleeper->arg->token, 8));	\
+	} else {							\
+		EXPECT_EQ(self->newest + (variant->state == SLEEPS),	\
+			  self->sleeper->arg->token);			\
+	}								\
+} while (0)
+
+/* Nobody noticed anything of it. */
+#define EXPECT_UNCHANGED() do {						\
+	struct tlock_status __now = look(self->other);			\
+									\
+	EXPECT_EQ(0, memcmp(&self->before, &__now, sizeof(__now)));	\
+} while (0)
+
+static void examine(struct __test_metadata *_metadata,
+		    FIXTURE_DATA(state) *self,
+		    const FIXTURE_VARIANT(state) *variant, enum column column)
+{
+	const struct cell *cell = &variant->cells[column];
+	bool waits = cell->effect == WAITS_ON || cell->effect == WAITS_ANEW;
+	bool yields = waits && variant->wanted;
+	bool has_arg = column <= REACQUIRE_FOREIGN;
+	struct tlock_acquire arg;
+	const char *state;
+	struct call *call;
+	__u64 ticket = 0, number;
+
+	ASSERT_NE(MISSING, cell->effect);
+	if (column == ACQUIRE_OWN || column == REACQUIRE_OWN)
+		ticket = self->ticket;
+	/* If another contender waits, its ticket is the one after ours */
+	if (column == ACQUIRE_FOREIGN || column == REACQUIRE_FOREIGN)
+		ticket = self->ticket + 1;
+
+	arg = ask(FOREVER, column == ACQUIRE ? "anew" : "");
+	arg.ticket = ticket;
+	call = call_with(self->c, column_fns[column], &arg);
+	if (waits) {
+		ASSERT_TRUE(await_state(self->c, "waiting"));
+	} else {
+		ASSERT_EQ(cell->ret, result(call));
+		/* Written with every outcome, and with no other error */
+		if (has_arg) {
+			EXPECT_EQ(cell->ret && cell->ret != -ECANCELED ?
+				  ticket : 0, arg.ticket);
+		}
+		if (has_arg && cell->ret) {
+			EXPECT_TRUE(poisoned(&arg.token, sizeof(arg.token)));
+		}
+	}
+
+	state = state_of(self->c, &number);
+	switch (cell->effect) {
+	case KEPT:
+		EXPECT_STREQ(self->state, state);
+		EXPECT_EQ(self->number, number);
+		EXPECT_UNCHANGED();
+		if (has_arg && !cell->ret) {
+			EXPECT_EQ(number, arg.token);
+		}
+		break;
+	case ENDED:
+		EXPECT_STREQ("idle", state);
+		/* By release(): nothing is left to end */
+		EXPECT_EQ(-EPERM, release(self->c));
+		break;
+	case TAKEN:
+		EXPECT_STREQ("holding", state);
+		EXPECT_EQ(self->newest + 1, number);
+		if (has_arg) {
+			EXPECT_EQ(number, arg.token);
+		}
+		break;
+	case WAITS_ON:
+		EXPECT_EQ(self->ticket, number);
+		break;
+	case WAITS_ANEW:
+		EXPECT_LT(self->ticket, number);
+		break;
+	default:
+		ASSERT_TRUE(false);
+	}
+
+	LET_RUN();
+	if (waits) {
+		EXPECT_SLEEPER(cell->cancels);
+		if (yields) {
+			ASSERT_EQ(0, result(self->waiter));
+			ASSERT_EQ(0, release(self->waiter->fd));
+		} else {
+			ASSERT_EQ(0, release(self->other));
+		}
+		ASSERT_EQ(0, result(call));
+		EXPECT_STREQ("holding", state_of(self->c, &number));
+		if (has_arg) {
+			EXPECT_EQ(number, arg.token);
+			EXPECT_EQ(0, arg.ticket);
+		}
+		ASSERT_EQ(0, release(self->c));
+		return;
+	}
+
+	/* Those who go on waiting get what they wait for */
+	if (variant->held) {
+		ASSERT_EQ(0, release(self->other));
+	}
+	EXPECT_SLEEPER(cell->cancels);
+	if (cell->effect == TAKEN ||
+	    (cell->effect == KEPT && variant->state != IDLE)) {
+		ASSERT_EQ(0, release(self->c));
+	}
+	if (variant->wanted) {
+		ASSERT_EQ(0, result(self->waiter));
+		EXPECT_EQ(self->newest + 1, self->waiter->arg->token);
+		EXPECT_EQ(0, self->waiter->arg->result);
+		ASSERT_EQ(0, release(self->waiter->fd));
+	}
+}
+
+#define TEST_COLUMN(name, column)					\
+TEST_F(state, name)							\
+{									\
+	if (variant->state == GRANTED)					\
+		NEED_TWO_CPUS();					\
+	examine(_metadata, self, variant, column);			\
+}
+
+TEST_COLUMN(acquire, ACQUIRE)
+TEST_COLUMN(reacquire, REACQUIRE)
+TEST_COLUMN(acquire_with_own_ticket, ACQUIRE_OWN)
+TEST_COLUMN(reacquire_with_own_ticket, REACQUIRE_OWN)
+TEST_COLUMN(acquire_with_foreign_ticket, ACQUIRE_FOREIGN)
+TEST_COLUMN(reacquire_with_foreign_ticket, REACQUIRE_FOREIGN)
+TEST_COLUMN(release, RELEASE)
+TEST_COLUMN(flock_ex, FLOCK_EX)
+TEST_COLUMN(flock_nb, FLOCK_NB)
+TEST_COLUMN(flock_un, FLOCK_UN)
+
+TEST_F(state, close)
+{
+	const struct cell *cell = &variant->cells[CLOSE];
+	struct tlock_acquire arg = ask(LONG, "next");
+	__u64 result_flags = 0;
+
+	if (variant->state == GRANTED)
+		NEED_TWO_CPUS();
+	ASSERT_NE(MISSING, cell->effect);
+	ASSERT_EQ(0, close(self->c));
+	if (cell->effect == ABANDONED) {
+		result_flags = TLOCK_ABANDONED;
+	} else if (variant->state == SLEEPS || variant->state == GRANTED) {
+		/* The call keeps the file open, and then it holds the lock */
+		ASSERT_EQ(KEPT, cell->effect);
+		EXPECT_UNCHANGED();
+		LET_RUN();
+		if (variant->held) {
+			ASSERT_EQ(0, release(self->other));
+		}
+		EXPECT_SLEEPER(false);
+		result_flags = variant->fn == flock_wait ? 0 : TLOCK_ABANDONED;
+	} else if (variant->state != HOLDING) {
+		/* Neither here nor there */
+		EXPECT_EQ(self->before.holder.token,
+			  look(self->other).holder.token);
+		EXPECT_EQ(self->before.acquired, look(self->other).acquired);
+	}
+	EXPECT_EQ(self->before.abandoned + !!result_flags,
+		  look(self->other).abandoned);
+
+	/* Who is next learns of it */
+	if (variant->wanted) {
+		ASSERT_EQ(0, result(self->waiter));
+		EXPECT_EQ(result_flags, self->waiter->arg->result);
+		ASSERT_EQ(0, release(self->waiter->fd));
+		result_flags = 0;
+	}
+	if (!variant->held || variant->state == SLEEPS) {
+		ASSERT_EQ(0, acquire(self->other, &arg));
+		EXPECT_EQ(result_flags, arg.result);
+	}
+	EXPECT_EQ(0, release(self->other));
+}
+
+/* Which error it is, where several apply; and each leaves the ticket alone. */
+#define EXPECT_REFUSED(err, fd, arg) do {				\
+	EXPECT_EQ(err, acquire(fd, arg));				\
+	EXPECT_EQ(err, reacquire(fd, arg));				\
+} while (0)
+
+TEST_F(tlock, order_of_errors)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	struct tlock_acquire arg, *cut;
+	int fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
+	char *pages;
+
+	ASSERT_LE(0, fd);
+	pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, pages);
+	ASSERT_EQ(0, munmap(pages + page, page));
+	/* All of it is there but the job */
+	cut = (void *)(pages + page - offsetof(struct tlock_acquire, job));
+
+	/* Of an idle file, then of one that holds the lock */
+	for (int holds = 0; holds < 2; holds++) {
+		if (holds)
+			take(self->fd, "holder");
+		/* EBADF */
+		EXPECT_REFUSED(-EBADF, fd, NULL);
+		arg = ask(0, "\n");
+		arg.ticket = 1234;
+		EXPECT_REFUSED(-EBADF, fd, &arg);
+		EXPECT_EQ(1234, arg.ticket);
+		/* EFAULT */
+		memcpy(cut, &arg, offsetof(struct tlock_acquire, job));
+		cut->flags = 1;
+		EXPECT_REFUSED(-EFAULT, self->fd, cut);
+		EXPECT_EQ(1234, cut->ticket);
+		/* EINVAL: the job, a flag, a field */
+		EXPECT_REFUSED(-EINVAL, self->fd, &arg);
+		arg.job[0] = 0;
+		arg.flags = 1;
+		EXPECT_REFUSED(-EINVAL, self->fd, &arg);
+		arg.flags = 0;
+		arg.lease_ns = 1;
+		EXPECT_REFUSED(-EINVAL, self->fd, &arg);
+		EXPECT_EQ(1234, arg.ticket);
+		/* ECANCELED */
+		arg.lease_ns = 0;
+		EXPECT_EQ(-ECANCELED, acquire(self->fd, &arg));
+		EXPECT_EQ(0, arg.ticket);
+		arg.ticket = 1234;
+		EXPECT_EQ(-ECANCELED, reacquire(self->fd, &arg));
+		EXPECT_EQ(0, arg.ticket);
+	}
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+/*
+ * The same of a file that waits: a thread sleeps, or the request is away. It is
+ * as it was afterwards.
+ */
+TEST_F(tlock, errors_leave_a_request_alone)
+{
+	struct call *sleeper;
+	struct tlock_acquire arg;
+	int c = contender();
+	__u64 ticket, number;
+
+	sleeper = begin_sleep(c, acquire, self->fd);
+	state_of(c, &ticket);
+	handle(0);
+	for (int away = 0; away < 2; away++) {
+		if (away) {
+			send_signal(sleeper, SIGUSR1);
+			ASSERT_EQ(-EINTR, result(sleeper));
+		}
+		EXPECT_REFUSED(-EFAULT, c, NULL);
+		arg = ask(0, "\n");
+		EXPECT_REFUSED(-EINVAL, c, &arg);
+		/* Nor does its ticket help, which they leave alone */
+		arg.ticket = ticket;
+		EXPECT_REFUSED(-EINVAL, c, &arg);
+		EXPECT_EQ(ticket, arg.ticket);
+		EXPECT_STREQ(away ? "away" : "waiting", state_of(c, &number));
+		EXPECT_EQ(ticket, number);
+	}
+	EXPECT_EQ(0, release(c));
+	EXPECT_EQ(0, release(self->fd));
+	close(c);
+}
+
+/* A restart finds that its handler made calls on the same file. */
+FIXTURE(handler)
+{
+	int c;
+	int other;
+};
+
+FIXTURE_VARIANT(handler)
+{
+	call_fn *fn;
+	call_fn *in_handler;
+	int ret;
+	const char *state;
+};
+
+FIXTURE_VARIANT_ADD(handler, of_acquire_acquires)
+{
+	.fn = acquire,
+	.in_handler = acquire,
+	.ret = -ECANCELED,
+	.state = "holding",
+};
+
+FIXTURE_VARIANT_ADD(handler, of_reacquire_acquires)
+{
+	.fn = reacquire,
+	.in_handler = acquire,
+	.ret = -ECANCELED,
+	.state = "holding",
+};
+
+/* It has no ticket that could be an old one */
+FIXTURE_VARIANT_ADD(handler, of_flock_acquires)
+{
+	.fn = flock_wait,
+	.in_handler = acquire,
+	.ret = 0,
+	.state = "holding",
+};
+
+FIXTURE_VARIANT_ADD(handler, of_acquire_releases)
+{
+	.fn = acquire,
+	.in_handler = do_release,
+	.ret = -ECANCELED,
+	.state = "idle",
+};
+
+FIXTURE_VARIANT_ADD(handler, of_reacquire_releases)
+{
+	.fn = reacquire,
+	.in_handler = do_release,
+	.ret = -ECANCELED,
+	.state = "idle",
+};
+
+FIXTURE_SETUP(handler)
+{
+	self->c = contender();
+	self->other = contender();
+	ASSERT_FREE(self->c);
+}
+
+FIXTURE_TEARDOWN(handler)
+{
+	close(self->c);
+	close(self->other);
+	EXPECT_LEFT_FREE();
+}
+
+TEST_F(handler, g9_restart_after_its_handlers_call)
+{
+	struct call *sleeper = begin_sleep(self->c, variant->fn, self->other);
+	__u64 number;
+
+	in_handler = variant->in_handler;
+	handler_fd = self->c;
+	handler_ret = STUCK;
+	atomic_store(&linger, 1);
+	handle(SA_RESTART);
+	send_signal(sleeper, SIGUSR1);
+	ASSERT_TRUE(await_value(&handled, 1));
+	ASSERT_EQ(0, release(self->other));
+	atomic_store(&linger, 0);
+	ASSERT_EQ(variant->ret, result(sleeper));
+	EXPECT_EQ(0, handler_ret);
+	EXPECT_EQ(0, sleeper->arg->ticket);
+	EXPECT_STREQ(variant->state, state_of(self->c, &number));
+	EXPECT_EQ(look(self->other).holder.token, number);
+	if (number) {
+		EXPECT_STREQ("handler", look(self->other).holder.job);
+		EXPECT_EQ(0, release(self->c));
+	}
+}
+
+/*
+ * A holder died, and the thread that was granted the lock next has not run yet.
+ * What it should have learned goes to the next grant if its own ends first.
+ */
+FIXTURE(unseen)
+{
+	int c;
+	int other;
+	struct call *sleeper;
+	struct call *hogger;
+	__u64 token;
+};
+
+FIXTURE_VARIANT(unseen)
+{
+	call_fn *fn;
+};
+
+FIXTURE_VARIANT_ADD(unseen, acquire)
+{
+	.fn = acquire,
+};
+
+/* It has nowhere to put it, in any case */
+FIXTURE_VARIANT_ADD(unseen, flock)
+{
+	.fn = flock_wait,
+};
+
+FIXTURE_SETUP(unseen)
+{
+	struct agent *mortal;
+
+	self->c = contender();
+	self->other = contender();
+	ASSERT_FREE(self->c);
+	if (!can_hold_back())
+		return;
+	mortal = agent();
+	run_on(mortal->pid, 0);
+	agent_take(mortal, "mortal");
+	self->sleeper = call(self->c, variant->fn, FOREVER, "c");
+	ASSERT_TRUE(await_state(self->c, "waiting"));
+	self->hogger = hold_back(self->sleeper);
+	agent_kill(mortal);
+	ASSERT_STREQ("holding", state_of(self->c, &self->token));
+}
+
+FIXTURE_TEARDOWN(unseen)
+{
+	close(self->c);
+	close(self->other);
+	EXPECT_LEFT_FREE();
+}
+
+#define EXPECT_CANCELED() do {						\
+	LET_RUN();							\
+	ASSERT_EQ(-ECANCELED, result(self->sleeper));			\
+	if (variant->fn == acquire) {					\
+		EXPECT_EQ(0, self->sleeper->arg->result);		\
+	}								\
+} while (0)
+
+TEST_F(unseen, g11_released_the_next_newcomer_learns)
+{
+	struct tlock_acquire arg = ask(0, "next");
+
+	NEED_TWO_CPUS();
+	ASSERT_EQ(0, release(self->c));
+	ASSERT_EQ(0, acquire(self->other, &arg));
+	EXPECT_EQ(TLOCK_ABANDONED, arg.result);
+	EXPECT_CANCELED();
+	EXPECT_EQ(0, release(self->other));
+}
+
+TEST_F(unseen, g11_released_the_next_waiter_learns)
+{
+	struct call *waiter;
+
+	NEED_TWO_CPUS();
+	waiter = call(self->other, acquire, FOREVER, "next");
+	ASSERT_TRUE(await_waiters(self->c, 1));
+	ASSERT_EQ(0, release(self->c));
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(TLOCK_ABANDONED, waiter->arg->result);
+	EXPECT_CANCELED();
+	EXPECT_EQ(0, release(self->other));
+}
+
+TEST_F(unseen, g11_passed_on_by_reacquire)
+{
+	struct call *waiter, *yielder;
+
+	NEED_TWO_CPUS();
+	waiter = call(self->other, acquire, FOREVER, "next");
+	ASSERT_TRUE(await_waiters(self->c, 1));
+	yielder = call(self->c, reacquire, FOREVER, "");
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_EQ(TLOCK_ABANDONED, waiter->arg->result);
+	EXPECT_CANCELED();
+	ASSERT_EQ(0, release(self->other));
+	ASSERT_EQ(0, result(yielder));
+	EXPECT_EQ(0, yielder->arg->result);
+	EXPECT_EQ(0, release(self->c));
+}
+
+/* The grant goes on, and it is its thread that learns. */
+TEST_F(unseen, g11_kept_by_reacquire)
+{
+	static const char *const jobs[] = { "", "new" };
+	struct tlock_acquire arg;
+
+	NEED_TWO_CPUS();
+	for (size_t i = 0; i < ARRAY_SIZE(jobs); i++) {
+		arg = ask(0, jobs[i]);
+		ASSERT_EQ(0, reacquire(self->c, &arg));
+		EXPECT_EQ(self->token, arg.token);
+		EXPECT_EQ(0, arg.result);
+	}
+	LET_RUN();
+	ASSERT_EQ(0, result(self->sleeper));
+	if (variant->fn == acquire) {
+		EXPECT_EQ(TLOCK_ABANDONED, self->sleeper->arg->result);
+		EXPECT_EQ(self->token, self->sleeper->arg->token);
+	}
+	EXPECT_EQ(0, release(self->c));
+	/* After flock(2), which tells nothing, the next call learns */
+	arg = ask(0, "next");
+	ASSERT_EQ(0, acquire(self->other, &arg));
+	EXPECT_EQ(variant->fn == acquire ? 0 : TLOCK_ABANDONED, arg.result);
+	EXPECT_EQ(0, release(self->other));
+}
+
+/*
+ * Withdrawn, and asked for anew before the thread has run that slept: each of
+ * the two has its own outcome.
+ */
+TEST_F(tlock, g11_asked_anew_before_the_sleeper_ran)
+{
+	struct call *sleeper, *hogger, *anew;
+	int c = contender();
+	__u64 ticket, number;
+
+	NEED_TWO_CPUS();
+	sleeper = begin_sleep(c, acquire, self->fd);
+	state_of(c, &ticket);
+	hogger = hold_back(sleeper);
+	ASSERT_EQ(0, release(c));
+	EXPECT_STREQ("idle", state_of(c, NULL));
+	anew = call(c, acquire, FOREVER, "anew");
+	ASSERT_TRUE(await_state(c, "waiting"));
+	state_of(c, &number);
+	EXPECT_LT(ticket, number);
+
+	let_run(hogger);
+	ASSERT_EQ(-ECANCELED, result(sleeper));
+	EXPECT_STREQ("waiting", state_of(c, &ticket));
+	EXPECT_EQ(number, ticket);
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(anew));
+	EXPECT_STREQ("anew", look(c).holder.job);
+	EXPECT_EQ(0, release(c));
+	close(c);
+}
+
+/* A place in the queue that is withdrawn leaves no gap. */
+TEST_F(tlock, g11_others_keep_their_order)
+{
+	struct call *calls[7];
+	__u64 token = take(self->fd, "holder");
+	int left = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		calls[i] = call(contender(), acquire, FOREVER, "waiter");
+		ASSERT_TRUE(await_waiters(self->fd, i + 1));
+	}
+	/* At either end, and in between */
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i += 2) {
+		ASSERT_EQ(0, release(calls[i]->fd));
+		ASSERT_EQ(-ECANCELED, result(calls[i]));
+		EXPECT_EQ(-EPERM, release(calls[i]->fd));
+	}
+	EXPECT_EQ(3, look(self->fd).waiters);
+	ASSERT_EQ(0, release(self->fd));
+	for (size_t i = 1; i < ARRAY_SIZE(calls); i += 2) {
+		ASSERT_EQ(0, result(calls[i]));
+		EXPECT_EQ(token + ++left, calls[i]->arg->token);
+		ASSERT_EQ(0, release(calls[i]->fd));
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
+		close(calls[i]->fd);
+}
+
+static int release_at(int fd, struct tlock_acquire *arg)
+{
+	while (now() < arg->timeout_ns)
+		;
+	return release(fd);
+}
+
+/*
+ * RELEASE of a waiter meets the hand-over to it. Whichever comes first, the file
+ * is idle after both, and the lock free. The hand-over comes later after each
+ * time that it was first, and earlier else: close to where the two meet.
+ */
+TEST_F(tlock, g11_release_meets_hand_over)
+{
+	__s64 delay = 0, step = 128 * USEC, end = now() + 4 * SEC, at;
+	int c = contender(), rounds = 0, granted = 0;
+	bool first, was_first = false;
+	struct tlock_acquire arg;
+	struct call *waiter, *releaser;
+	__u64 acquired;
+
+	while (rounds++ < 1000 && now() < end) {
+		waiter = begin_sleep(c, acquire, self->fd);
+		acquired = look(c).acquired;
+		at = now() + MSEC;
+		arg = ask(at, "");
+		releaser = call_with(c, release_at, &arg);
+		while (now() < at + delay)
+			;
+		ASSERT_EQ(0, release(self->fd));
+		ASSERT_EQ(0, result(releaser));
+		/* Each of them saw to it alone */
+		ASSERT_STREQ("idle", state_of(c, NULL));
+		ASSERT_EQ(0, look(c).holder.token);
+		if (result(waiter)) {
+			ASSERT_EQ(-ECANCELED, result(waiter));
+		} else {
+			/* It had returned, or was about to */
+			ASSERT_EQ(acquired + 1, look(c).acquired);
+		}
+		ASSERT_EQ(0, waiter->arg->ticket);
+		ASSERT_STREQ("idle", state_of(c, NULL));
+		first = look(c).acquired > acquired;
+		granted += first;
+		if (first != was_first && step > 4 * USEC)
+			step /= 2;
+		was_first = first;
+		delay += first ? step : -step;
+	}
+	TH_LOG("%d of %d waiters were granted the lock", granted, rounds - 1);
+	close(c);
+}
+
+TEST_HARNESS_MAIN
