@@ -34,7 +34,6 @@ struct reply {
 };
 
 #define MAX_AGENTS	64
-#define AGENT_FD	500	/* above all that a test has open */
 static struct agent agents[MAX_AGENTS];
 static int agent_count;
 int agent_ctl = -1;

@@ -16,6 +16,12 @@ struct agent {
 	int ctl;
 };
 
+/*
+ * Its descriptors: the socket, and after it the file if it shares one. They are
+ * above all that a test has open.
+ */
+#define AGENT_FD	500
+
 /* What an agent can be made to call, with a copy of the argument */
 typedef int agent_fn(int fd, struct tlock_acquire *arg);
 

@@ -2,6 +2,7 @@
 /*
  * Guarantee 10: looking is free and never in the way.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -198,6 +199,65 @@ TEST_F(tlock, g10_status_is_of_one_instant)
 	EXPECT_EQ(0, result(changer));
 	EXPECT_LT(0, held);
 	close(changer->fd);
+}
+
+/* In fdinfo, the lines that are of the lock, and no others */
+static const char *lock_lines(pid_t pid, int fd)
+{
+	char path[60];
+	const char *lines;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", (int)pid, fd);
+	lines = strstr(read_text(path), "tlock-");
+	return lines ? lines : "nothing";
+}
+
+static void on_signal(int signal)
+{
+}
+
+/* Which of its files is it that holds, or waits? */
+TEST_F(tlock, g10_fdinfo)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	int fd = contender(), reader = opened(O_RDONLY);
+	struct agent *shares;
+	struct call *waiter;
+	char text[80];
+	__u64 ticket;
+
+	/* Each file for itself */
+	snprintf(text, sizeof(text), "tlock-state:\tholding\ntlock-token:\t%llu",
+		 take(self->fd, "holder"));
+	EXPECT_STREQ(text, lock_lines(getpid(), self->fd));
+	EXPECT_STREQ("tlock-state:\tidle", lock_lines(getpid(), fd));
+	EXPECT_STREQ("tlock-state:\tidle", lock_lines(getpid(), reader));
+	/* And for all who share it */
+	shares = agent_sharing(self->fd);
+	EXPECT_STREQ(text, lock_lines(shares->pid, AGENT_FD + 1));
+	agent_kill(shares);
+
+	sigaction(SIGUSR1, &action, NULL);
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	strcpy(text, lock_lines(getpid(), fd));
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	ticket = waiter->arg->ticket;
+	ASSERT_NE(0, ticket);
+	/* So much for what it was, and this is what it is */
+	EXPECT_NE(NULL, strstr(text, "tlock-state:\twaiting\n"));
+	EXPECT_EQ(ticket, strtoull(strrchr(text, '\t') + 1, NULL, 10));
+	snprintf(text, sizeof(text), "tlock-state:\taway\ntlock-ticket:\t%llu",
+		 ticket);
+	EXPECT_STREQ(text, lock_lines(getpid(), fd));
+
+	ASSERT_EQ(0, release(fd));
+	ASSERT_EQ(0, release(self->fd));
+	EXPECT_STREQ("tlock-state:\tidle", lock_lines(getpid(), fd));
+	EXPECT_STREQ("tlock-state:\tidle", lock_lines(getpid(), self->fd));
+	close(reader);
+	close(fd);
 }
 
 TEST_HARNESS_MAIN
