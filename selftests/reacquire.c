@@ -46,6 +46,110 @@ TEST_F(tlock, g4_new_job)
 }
 
 /*
+ * Where nobody waits, a job that is the same as before costs nothing: whether it
+ * is the same is found by words. The result must not depend on that.
+ */
+FIXTURE(job)
+{
+	int fd;
+	struct tlock_status before;
+};
+
+FIXTURE_VARIANT(job)
+{
+	const char *held;
+	const char *said;
+};
+
+#define JOBS(name, _held, _said)					\
+FIXTURE_VARIANT_ADD(job, name) { .held = _held, .said = _said }
+
+#define BYTES_62 "12345678901234567890123456789012345678901234567890123456789012"
+
+JOBS(same, "scan", "scan");
+JOBS(same_7_bytes, "1234567", "1234567");
+JOBS(same_8_bytes, "12345678", "12345678");
+JOBS(same_9_bytes, "123456789", "123456789");
+JOBS(same_63_bytes, BYTES_62 "3", BYTES_62 "3");
+JOBS(shorter, "scan 12", "scan");
+JOBS(shorter_by_a_word, "12345678 more", "12345678");
+JOBS(shorter_by_all_but_a_byte, BYTES_62 "3", "1");
+JOBS(longer, "scan", "scan 12");
+JOBS(longer_by_a_word, "12345678", "12345678 more");
+JOBS(longer_up_to_63_bytes, BYTES_62, BYTES_62 "3");
+JOBS(other_first_byte, "scan of a source", "Scan of a source");
+JOBS(other_last_byte, BYTES_62 "3", BYTES_62 "4");
+JOBS(other_byte_at_a_words_end, "12345678 more", "1234567X more");
+JOBS(other_byte_at_a_words_start, "12345678 more", "12345678_more");
+JOBS(some_where_there_was_none, "", "scan");
+JOBS(none_keeps_it, "scan", "");
+JOBS(none_keeps_none, "", "");
+
+FIXTURE_SETUP(job)
+{
+	self->fd = contender();
+	ASSERT_FREE(self->fd);
+}
+
+FIXTURE_TEARDOWN(job)
+{
+	close(self->fd);
+	EXPECT_LEFT_FREE();
+}
+
+/* With bytes after the NUL that belong to no job, and without */
+TEST_F(job, g4_is_compared_whole)
+{
+	const char *then = *variant->said ? variant->said : variant->held;
+	static const char garbage[] = { 0, '\n', ' ', 'x', POISON };
+	struct tlock_acquire arg;
+	struct tlock_status after;
+	size_t len = strlen(variant->said);
+	__u64 token;
+
+	for (size_t i = 0; i < ARRAY_SIZE(garbage); i++) {
+		token = take(self->fd, variant->held);
+		self->before = look(self->fd);
+		arg = ask(LONG, variant->said);
+		memset(arg.job + len + 1, garbage[i], sizeof(arg.job) - len - 1);
+		ASSERT_EQ(0, reacquire(self->fd, &arg));
+		EXPECT_EQ(token, arg.token);
+		EXPECT_EQ(0, arg.result);
+		EXPECT_EQ(LONG, arg.timeout_ns);
+		EXPECT_EQ(0, arg.ticket);
+		after = look(self->fd);
+		/* And nothing else has changed */
+		memset(self->before.holder.job, 0, TLOCK_JOB_SIZE);
+		strcpy(self->before.holder.job, then);
+		EXPECT_SAME(self->before, after);
+		EXPECT_EQ(0, release(self->fd));
+	}
+}
+
+/* One that does not end is refused, however much of it is the same. */
+TEST_F(job, g4_without_an_end_is_refused)
+{
+	struct tlock_acquire arg = ask(LONG, "");
+	size_t len = strlen(variant->said);
+	struct tlock_status after;
+
+	take(self->fd, variant->held);
+	self->before = look(self->fd);
+	memset(arg.job, 'x', sizeof(arg.job));
+	memcpy(arg.job, variant->said, len);
+	EXPECT_EQ(-EINVAL, reacquire(self->fd, &arg));
+	/* So is one that goes on with a control character */
+	arg = ask(LONG, variant->said);
+	if (len > sizeof(arg.job) - 2)
+		len = sizeof(arg.job) - 2;
+	memcpy(arg.job + len, "\n", 2);
+	EXPECT_EQ(-EINVAL, reacquire(self->fd, &arg));
+	after = look(self->fd);
+	EXPECT_SAME(self->before, after);
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/*
  * A and B wait, the holder yields, C comes: A, B, holder, C. The holder's job
  * is what it was, and a new one if it says so.
  */
