@@ -37,6 +37,14 @@ __s64 now(void)
 	return ts.tv_sec * SEC + ts.tv_nsec;
 }
 
+__u64 wall_clock_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return ts.tv_sec * 1000000ULL + ts.tv_nsec / USEC;
+}
+
 /* Gives others the time to get on, in a loop that looks for a state. */
 static void pause_briefly(void)
 {

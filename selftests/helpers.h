@@ -44,6 +44,8 @@ void die(const char *format, ...);
 
 /* Clock that the lock's times are on, in nanoseconds */
 __s64 now(void);
+/* The wall clock, in microseconds since the epoch: its tokens begin there */
+__u64 wall_clock_us(void);
 
 /* The ioctls: what they return, or the negative errno */
 int acquire(int fd, struct tlock_acquire *arg);

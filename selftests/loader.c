@@ -3,18 +3,8 @@
  * Loading and unloading the module, $TLOCK_KO. It begins and ends loaded.
  */
 #include <sys/stat.h>
-#include <time.h>
 
 #include "tlock_test.h"
-
-/* The wall clock, in microseconds */
-static __u64 wall_clock(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return ts.tv_sec * 1000000ULL + ts.tv_nsec / USEC;
-}
 
 FIXTURE(module)
 {
@@ -108,9 +98,9 @@ TEST_F(module, begins_anew)
 	close(fd);
 
 	ASSERT_EQ(0, module_unload());
-	before = wall_clock();
+	before = wall_clock_us();
 	ASSERT_EQ(0, module_load());
-	after = wall_clock();
+	after = wall_clock_us();
 	EXPECT_EQ(-EEXIST, module_load());
 	ASSERT_EQ(0, stat(DEVICE, &node));
 	EXPECT_EQ(S_IFCHR, node.st_mode & S_IFMT);
