@@ -3,8 +3,7 @@
 
 The ioctls are made by way of ctypes. fcntl.ioctl() will not do: from Python
 3.14 on it drops what the kernel has written if the call failed, which is where
-a blocker's name is, and makes an interrupted call again on its own, which
-TLOCK_IOC_REACQUIRE does not allow.
+a blocker's name is.
 """
 import ctypes
 import errno
@@ -22,6 +21,7 @@ DEFAULT_PATH = "/dev/tlock"
 
 JOB_SIZE = 64
 COMM_SIZE = 16
+NAME_SIZE = 128
 ABANDONED = 0x1
 
 # What a lock is named by: see device_path()
@@ -35,9 +35,11 @@ class HolderStruct(ctypes.Structure):
 
     _fields_ = [
         ("token", ctypes.c_uint64),
-        ("since_ns", ctypes.c_uint64),
+        ("since_ns", ctypes.c_int64),
         ("pid", ctypes.c_int32),
         ("uid", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32 * 3),
         ("comm", ctypes.c_char * COMM_SIZE),
         ("job", ctypes.c_char * JOB_SIZE),
     ]
@@ -51,6 +53,9 @@ class AcquireStruct(ctypes.Structure):
         ("flags", ctypes.c_uint32),
         ("result", ctypes.c_uint32),
         ("token", ctypes.c_uint64),
+        ("ticket", ctypes.c_uint64),
+        ("lease_ns", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * 4),
         ("job", ctypes.c_char * JOB_SIZE),
         ("holder", HolderStruct),
     ]
@@ -62,7 +67,7 @@ class StatusStruct(ctypes.Structure):
     _fields_ = [
         ("holder", HolderStruct),
         ("waiters", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
         ("acquired", ctypes.c_uint64),
         ("contended", ctypes.c_uint64),
         ("timed_out", ctypes.c_uint64),
@@ -73,6 +78,8 @@ class StatusStruct(ctypes.Structure):
         ("wait_ns_max", ctypes.c_uint64),
         ("hold_ns_total", ctypes.c_uint64),
         ("hold_ns_max", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * 6),
+        ("name", ctypes.c_char * NAME_SIZE),
     ]
 
 
@@ -100,7 +107,8 @@ class Holder(NamedTuple):
     token: int
     """the grant's number: each grant of a lock has a larger one"""
     since_ns: int
-    """when it was granted, in nanoseconds of time.monotonic_ns()"""
+    """when it was granted, in nanoseconds of time.monotonic_ns(); negative if
+    that clock, in a container, had not started yet"""
     pid: int
     """the process; 0 if it has ended or is not visible in this container"""
     uid: int
@@ -117,7 +125,8 @@ class Status(NamedTuple):
     holder: Optional[Holder]
     """None: the lock is free"""
     waiters: int
-    """contenders that wait for it"""
+    """contenders that wait for it; a stopped process or one in a signal
+    handler does not, until it goes on"""
     acquired: int
     """grants"""
     contended: int
@@ -125,7 +134,7 @@ class Status(NamedTuple):
     timed_out: int
     """acquires and reacquires that ran out of time"""
     interrupted: int
-    """acquires and reacquires that a signal ended"""
+    """acquires and reacquires that a signal, a stop or the like disturbed"""
     abandoned: int
     """holders that went without a release"""
     yielded: int
@@ -198,8 +207,9 @@ class Contender(io.FileIO):
     """
 
     job = b""  # of the acquisition
-    held = False  # False: it does not; True: ask the kernel
+    token = 0  # of its grant; 0: it does not hold; else, ask the kernel
     acquired = False  # has held since it was idle
+    waiting = False  # a thread is in a call that takes the lock with it
     in_block = False  # belongs to a with block, which puts it back
 
     def __init__(self, path: str, mode: str) -> None:
@@ -218,9 +228,13 @@ class Contender(io.FileIO):
     def ioctl(self, request: int,
               argument: Optional[ctypes.Structure] = None) -> int:
         """Returns 0 or an errno, EINTR too. Other threads run meanwhile."""
+        before = ctypes.get_errno()
         pointer = None if argument is None else ctypes.byref(argument)
         if _libc.ioctl(self.fileno(), request, pointer) < 0:
-            return ctypes.get_errno()
+            # A signal's handler may run here, and fail with a call of its own
+            number = ctypes.get_errno()
+            ctypes.set_errno(before)
+            return number
         return 0
 
     def error(self, number: int) -> OSError:
@@ -234,13 +248,16 @@ class Contender(io.FileIO):
         return raw
 
     def release(self) -> bool:
-        """Releases the lock. False: this does not hold it (any more)."""
+        """Releases the lock, or withdraws a request for it.
+
+        False: this neither holds it nor has a request (any more).
+        """
         if self.closed:
             return False
         number = self.ioctl(RELEASE)
         if number not in (0, errno.EPERM):
             raise self.error(number)
-        self.held = False
+        self.token = 0
         return number == 0
 
 

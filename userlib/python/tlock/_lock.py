@@ -3,7 +3,6 @@
 import errno
 import math
 import threading
-import time
 from contextlib import contextmanager
 from typing import Iterator, List, Optional, Set
 
@@ -26,8 +25,11 @@ def _nanoseconds(timeout: float) -> int:
     return math.ceil(ns) if ns < _MAX_NS else _MAX_NS
 
 
-class _NotHeld(Exception):
-    """TLOCK_IOC_REACQUIRE of a contender that does not hold the lock"""
+class _Released(RuntimeError):
+    """Another thread has released the contender that a call was to use.
+
+    That thread has put it back, too: it may be a third one's by now.
+    """
 
 
 class _Thread:
@@ -61,8 +63,10 @@ class TimeoutLock:
     compete with it.
 
     KeyboardInterrupt, or whatever else a signal handler raises, ends a wait;
-    the lock is not held by that call then. When the handler returns, the wait
-    goes on, no longer than its timeout, behind those who wait already.
+    that call then neither holds the lock nor waits for it. When the handler
+    returns, the wait goes on in its place and to the same deadline; and so it
+    does after a stop, a suspend or a debugger. Until then, the lock does not
+    wait for it: those behind may get it first.
 
     default_timeout: for calls without a timeout, in seconds; see acquire()
     path: path of the lock's device, or a lock's name
@@ -114,7 +118,9 @@ class TimeoutLock:
         Returns True: the lock is held; `abandoned` and `token` tell more. Or
         False: somebody else has it, see `job` and `blocker`.
 
-        Raises ValueError for another timeout or job.
+        Raises ValueError for another timeout or job, and RuntimeError if
+        another thread released this wait, by calling release() at the moment
+        when a third one released what the object had held.
         """
         return self._acquire(self._timeout(timeout), _device.encode_job(job))
 
@@ -145,9 +151,8 @@ class TimeoutLock:
         """Lets those in who wait, and takes the lock again, for the same job.
 
         In one step: this comes after all who wait now, and before all who
-        come later. (A signal during the wait costs it this place.) If nobody
-        waits, it costs next to nothing: call it as often as you like, such as
-        once per sample.
+        come later. If nobody waits, it costs next to nothing: call it as often
+        as you like, such as once per sample.
 
         timeout: as for acquire()
 
@@ -157,8 +162,10 @@ class TimeoutLock:
         handler leaves the lock held or not, depending on when it came; a with
         block takes care of both.
 
-        Raises RuntimeError if this object did not hold the lock, and
-        ValueError for a bad timeout; neither changes anything.
+        Raises RuntimeError if this object did not hold the lock, or another
+        thread released it at the same moment, and ValueError for a bad
+        timeout; neither changes anything. During a wait, this object does not
+        hold the lock: release() in another thread raises RuntimeError.
         """
         ns = self._timeout(timeout)
         me = self._me()
@@ -168,7 +175,7 @@ class TimeoutLock:
             try:
                 taken = self._take(contender, _device.REACQUIRE, ns,
                                    contender.job)
-            except _NotHeld:
+            except _Released:
                 continue
             except BaseException:
                 me.lost = contender.job
@@ -262,9 +269,12 @@ class TimeoutLock:
                 return contender
 
     def _holders(self) -> List[Contender]:
-        """Who may hold the lock: one at most does, and the kernel knows"""
+        """Who may hold the lock: one at most does, and the kernel knows."""
+        # In release_and_acquire() it may wait, and a release would withdraw it
         return [contender for contender in tuple(self._active)
-                if contender.held and not contender.closed]
+                if contender.token and not contender.closed
+                and (not contender.waiting
+                     or contender.look().holder.token == contender.token)]
 
     def _put_back(self, contender: Contender) -> None:
         """Frees a contender that does not hold, unless a block still has it.
@@ -292,14 +302,17 @@ class TimeoutLock:
         """acquire(), with a valid timeout and job"""
         blocks = self._me().blocks
         contender = blocks[-1] if blocks else None
-        # If a block has lost what it acquired, this is for it to release
-        if (contender is None or contender.closed or contender.held
-                or not contender.acquired):
+        # If a block has lost what it acquired, this is for it to release. But
+        # a signal's handler must not use what it has interrupted.
+        if (contender is None or contender.closed or contender.token
+                or contender.waiting or not contender.acquired):
             contender = self._contender()
         try:
             self._active.add(contender)
             if self._take(contender, _device.ACQUIRE, ns, job):
                 return True
+        except _Released:
+            raise
         except BaseException:
             contender.release()
             self._put_back(contender)
@@ -309,32 +322,39 @@ class TimeoutLock:
 
     def _take(self, contender: Contender, request: int, ns: int,
               job: bytes) -> bool:
-        """ACQUIRE or REACQUIRE. After an exception it may hold the lock."""
+        """ACQUIRE or REACQUIRE.
+
+        After an exception, the contender may hold the lock or have a request:
+        release it, but not after _Released.
+        """
         me = self._me()
         me.blocker = None
         me.name_blocker = False
         argument = _device.AcquireStruct(timeout_ns=ns, job=job)
-        deadline = time.monotonic_ns() + ns
-        number = contender.ioctl(request, argument)
-        while number == errno.EINTR:
-            # Python has run the signal's handler. After an interrupted
-            # REACQUIRE we do not hold, and stand in the queue again.
-            if ns > 0:
-                argument.timeout_ns = max(0, deadline - time.monotonic_ns())
-            number = contender.ioctl(_device.ACQUIRE, argument)
+        try:
+            contender.waiting = True
+            number = contender.ioctl(request, argument)
+            while number == errno.EINTR:
+                # Python has run the signal's handler. The argument has the
+                # request's ticket: it goes on in its place.
+                number = contender.ioctl(request, argument)
+        finally:
+            contender.waiting = False
 
         if number == 0:
             contender.job = job
-            contender.held = contender.acquired = True
+            contender.token = self.token = argument.token
+            contender.acquired = True
             self.abandoned = bool(argument.result & _device.ABANDONED)
-            self.token = argument.token
             me.lost = None
             return True
-        contender.held = False
+        # EBUSY: yet another thread already waits to acquire it again
+        if number == errno.ECANCELED or (request == _device.REACQUIRE and
+                                         number in (errno.EPERM, errno.EBUSY)):
+            raise _Released("another thread has released the lock")
+        contender.token = 0
         if number == errno.ETIMEDOUT:
             me.blocker = _device.make_holder(argument.holder)
             me.name_blocker = True
             return False
-        if number == errno.EPERM:
-            raise _NotHeld
         raise contender.error(number)
