@@ -10,4 +10,7 @@ loaded or the device is missing, PermissionError if permission is lacking.
 from ._device import DEFAULT_PATH, Holder, Status, status
 from ._lock import TimeoutLock
 
+# The same as in the file VERSION, which a package built by pip cannot reach
+__version__ = "0.1"
+
 __all__ = ["DEFAULT_PATH", "Holder", "Status", "TimeoutLock", "status"]
