@@ -2,6 +2,8 @@
 """What the tests share: other processes with a lock, and patience."""
 import ast
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +32,19 @@ for line in sys.stdin:
 
 def environment():
     return dict(os.environ, PYTHONPATH=PYTHON_DIR, PYTHONDONTWRITEBYTECODE="1")
+
+
+def states(pid="self"):
+    """What each file of a lock that a process has open is doing"""
+    folder = "/proc/%s/fdinfo/" % pid
+    found = []
+    for name in os.listdir(folder):
+        try:
+            with open(folder + name) as file:
+                found += re.findall(r"^tlock-state:\t(.*)$", file.read(), re.M)
+        except FileNotFoundError:
+            continue    # closed by now, as the directory
+    return found
 
 
 class Agent:
@@ -109,6 +124,8 @@ class TestCase(unittest.TestCase):
             pass
         self.addCleanup(self.wait_for, lambda: tlock.status()[:2] == (None, 0),
                         "a free lock")
+        self.addCleanup(self.wait_for, lambda: set(states()) <= {"idle"},
+                        "end of all requests")
 
     def agent(self):
         agent = Agent.spare.pop() if Agent.spare else Agent()
@@ -128,6 +145,27 @@ class TestCase(unittest.TestCase):
     def assert_free(self):
         self.assertIsNone(tlock.status().holder)
 
+    def assert_idle(self):
+        """Nothing in this process holds the lock or has a request"""
+        self.assertEqual(set(states()), {"idle"})
+
     def assert_job(self, job):
         """Whoever holds the lock does it for this job"""
         self.assertEqual(tlock.status().holder.job, job)
+
+
+class SignalTestCase(TestCase):
+    def setUp(self):
+        super().setUp()
+        for number in signal.SIGINT, signal.SIGALRM, signal.SIGPROF:
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        for timer in signal.ITIMER_REAL, signal.ITIMER_PROF:
+            self.addCleanup(signal.setitimer, timer, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def signal_the_waiter(self, number, waiters):
+        """Signals this process as soon as there are so many waiters"""
+        def run():
+            self.wait_for_waiters(waiters)
+            os.kill(os.getpid(), number)
+        return Call(run)

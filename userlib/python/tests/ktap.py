@@ -10,7 +10,7 @@ PYTHON_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PYTHON_DIR)
 
 # Less than what selftests/run allows
-LIMIT = 115
+LIMIT = 300
 
 
 def tests_of(suite):

@@ -11,7 +11,7 @@ import time
 import ktap  # first: finds this tree's package
 import tlock
 from tlock import TimeoutLock
-from helper import Call, TestCase
+from helper import PYTHON_DIR, Call, TestCase
 
 
 def open_files():
@@ -474,6 +474,12 @@ class WhoHasIt(TestCase):
         self.assertGreaterEqual(status.hold_ns_max, before.hold_ns_max)
 
 
+class Package(TestCase):
+    def test_version(self):
+        with open(PYTHON_DIR + "/../../VERSION") as file:
+            self.assertEqual(tlock.__version__ + "\n", file.read())
+
+
 class Threads(TestCase):
     def test_exclusion_and_reuse_of_files(self):
         lock = TimeoutLock()
@@ -515,6 +521,109 @@ class Threads(TestCase):
             lock.job
         call.result()
         lock.release()
+
+    def test_release_spares_a_waiting_release_and_acquire(self):
+        # As often as it takes to meet the contenders in another order
+        for _ in range(8):
+            lock = TimeoutLock()
+            lock.acquire(0, "acq")
+            short = Call(lock.acquire, -1, "short")
+            self.wait_for_waiters(1)
+            again = Call(lock.release_and_acquire, -1)
+            self.assertTrue(short.result())
+            self.wait_for_waiters(1)
+            lock.release()
+            self.assertTrue(again.result())
+            self.assert_job("acq")
+            lock.release()
+
+    def test_nothing_to_release_during_a_release_and_acquire(self):
+        lock = TimeoutLock()
+        other = self.agent()
+        lock.acquire(0, "acq")
+        other.begin("lock.acquire(-1, 'other')")
+        self.wait_for_waiters(1)
+        again = Call(lock.release_and_acquire, -1)
+        other.result()
+        self.wait_for_waiters(1)
+        for call in lock.release, lock.release_and_acquire:
+            with self.assertRaises(RuntimeError):
+                call()
+        self.assertEqual(tlock.status().waiters, 1)
+        other.do("lock.release()")
+        self.assertTrue(again.result())
+        lock.release()
+
+    def test_release_during_release_and_acquires_that_need_not_wait(self):
+        def work():
+            while True:
+                self.assertTrue(lock.release_and_acquire(0))
+
+        for _ in range(20):
+            lock = TimeoutLock()
+            lock.acquire(0, "acq")
+            worker = Call(work)
+            time.sleep(0.001)
+            lock.release()
+            self.assert_free()
+            with self.assertRaises(RuntimeError):
+                worker.result()
+            self.assert_idle()
+
+    def release_the_waiter(self, lock):
+        """As a release() that comes too late: meant for what it was before"""
+        contender, = [contender for contender in lock._active
+                      if contender.waiting]
+        self.assertTrue(contender.release())
+        lock._put_back(contender)
+
+    def test_withdrawn_acquire(self):
+        lock = TimeoutLock()
+        other = self.agent()
+        other.do("lock.acquire(0, 'other')")
+        call = Call(lock.acquire, -1)
+        self.wait_for_waiters(1)
+        self.release_the_waiter(lock)
+        with self.assertRaises(RuntimeError):
+            call.result()
+        self.assert_idle()
+        self.assertFalse(lock.acquire(0))
+        other.do("lock.release()")
+        self.assertTrue(lock.acquire(0))
+        lock.release()
+
+    def test_withdrawn_block(self):
+        lock = TimeoutLock()
+        other = self.agent()
+        other.do("lock.acquire(0, 'other')")
+
+        def work():
+            with lock.acquire_timeout(-1):
+                self.fail("the block runs")
+
+        call = Call(work)
+        self.wait_for_waiters(1)
+        self.release_the_waiter(lock)
+        with self.assertRaises(RuntimeError):
+            call.result()
+        self.assert_idle()
+
+    def test_withdrawn_release_and_acquire(self):
+        lock = TimeoutLock()
+        other = self.agent()
+        lock.acquire(0, "acq")
+        other.begin("lock.acquire(-1, 'other')")
+        self.wait_for_waiters(1)
+        call = Call(lock.release_and_acquire, -1)
+        other.result()
+        self.wait_for_waiters(1)
+        self.release_the_waiter(lock)
+        with self.assertRaises(RuntimeError):
+            call.result()
+        self.assert_idle()
+        with self.assertRaises(RuntimeError):
+            lock.release()
+        self.assert_job("other")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,196 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Signals during a wait, and KeyboardInterrupt anywhere at all."""
+"""Signals during a wait."""
 import contextlib
+import hashlib
 import os
 import signal
-import sys
+import threading
 import time
 
 import ktap  # first: finds this tree's package
 import tlock
 from tlock import TimeoutLock
-from helper import Call, TestCase
+from helper import LONG, Call, SignalTestCase, TestCase, states
 
 
-class SignalTestCase(TestCase):
-    def setUp(self):
-        super().setUp()
-        for number in signal.SIGINT, signal.SIGALRM:
-            self.addCleanup(signal.signal, number, signal.getsignal(number))
-        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+class NoHandler(TestCase):
+    """A stop and a continue, in which no handler runs"""
 
-    def signal_the_waiter(self, number, waiters):
-        """Signals this process as soon as there are so many waiters"""
-        def run():
-            self.wait_for_waiters(waiters)
-            os.kill(os.getpid(), number)
-        return Call(run)
+    def waiter(self, again, timeout):
+        """Returns an agent that waits, another that holds the lock, and when.
+
+        The first one's result is what its call returned, and its token.
+        """
+        waiter, holder = self.agent(), self.agent()
+        if again:
+            waiter.do("lock.acquire(0, 'acq')")
+            holder.begin("lock.acquire(-1, 'other')")
+            self.wait_for_waiters(1)
+            call = "lock.release_and_acquire(%r)"
+        else:
+            holder.do("lock.acquire(0, 'other')")
+            call = "lock.acquire(%r, 'acq')"
+        begin = time.monotonic()
+        waiter.begin("[%s, lock.token]" % (call % timeout))
+        if again:
+            holder.result()
+        self.wait_for_waiters(1)
+        return waiter, holder, begin
+
+    def stop(self, agent):
+        os.kill(agent.pid, signal.SIGSTOP)
+        self.wait_for(lambda: "away" in states(agent.pid), "stopped waiter")
+
+    def check_place(self, again):
+        waiter, holder, _ = self.waiter(again, -1)
+        behind = self.agent()
+        behind.begin("lock.acquire(-1) and lock.token")
+        self.wait_for_waiters(2)
+        for _ in range(3):
+            self.stop(waiter)
+            self.assertEqual(tlock.status().waiters, 1)
+            os.kill(waiter.pid, signal.SIGCONT)
+            self.wait_for_waiters(2)
+        token = holder.do("lock.token")
+        holder.do("lock.release()")
+        self.assertEqual(waiter.result(), [True, token + 1])
+        self.assert_job("acq")
+        waiter.do("lock.release()")
+        self.assertEqual(behind.result(), token + 2)
+
+    def test_acquire_keeps_its_place(self):
+        self.check_place(False)
+
+    def test_release_and_acquire_keeps_its_place(self):
+        self.check_place(True)
+
+    def check_deadline(self, again):
+        waiter, _, begin = self.waiter(again, 4)
+        self.stop(waiter)
+        # It has most of its time left
+        self.assertLess(time.monotonic() - begin, 2)
+        time.sleep(begin + 5 - time.monotonic())
+        os.kill(waiter.pid, signal.SIGCONT)
+        self.assertFalse(waiter.result()[0])
+        self.assertLess(time.monotonic() - begin, 7)
+        self.assertEqual(waiter.do("lock.blocker.job"), "other")
+
+    def test_acquire_keeps_its_deadline(self):
+        self.check_deadline(False)
+
+    def test_release_and_acquire_keeps_its_deadline(self):
+        self.check_deadline(True)
 
 
 class HandlerReturns(SignalTestCase):
+    def check_place(self, again, handler=lambda lock: None):
+        """A wait that a handler interrupts stays ahead of who came later"""
+        lock = TimeoutLock()
+        other, behind = self.agent(), self.agent()
+        handled = threading.Event()
+        waiters = []
+
+        def on_alarm(*_):
+            waiters.append(tlock.status().waiters)
+            handler(lock)
+            handled.set()
+
+        def interrupt():
+            if again:
+                other.result()
+            self.wait_for_waiters(1)
+            behind.begin("lock.acquire(-1) and lock.token")
+            self.wait_for_waiters(2)
+            os.kill(os.getpid(), signal.SIGALRM)
+            self.assertTrue(handled.wait(LONG))
+            self.wait_for_waiters(2)
+            other.do("lock.release()")
+
+        signal.signal(signal.SIGALRM, on_alarm)
+        with contextlib.ExitStack() as stack:
+            if again:
+                stack.enter_context(lock.acquire_timeout(0, "mine"))
+                other.begin("lock.acquire(-1)")
+                self.wait_for_waiters(1)
+                interrupter = Call(interrupt)
+                self.assertTrue(lock.release_and_acquire(-1))
+            else:
+                other.do("lock.acquire(0)")
+                interrupter = Call(interrupt)
+                self.assertTrue(stack.enter_context(
+                    lock.acquire_timeout(-1, "mine")))
+            interrupter.result()
+            self.assert_job("mine")
+            token = lock.token
+        # Away while the handler ran
+        self.assertEqual(waiters, [1])
+        self.assertEqual(behind.result(), token + 1)
+        behind.do("lock.release()")
+        self.assert_idle()
+
+    def test_acquire_keeps_its_place(self):
+        self.check_place(False)
+
+    def test_release_and_acquire_keeps_its_place(self):
+        self.check_place(True)
+
+    def use(self, lock):
+        """What a handler may do with the lock: it fails, and that is all"""
+        for call in lock.release, lock.release_and_acquire:
+            with self.assertRaises(RuntimeError):
+                call()
+        with lock.acquire_timeout(0.01) as acquired:
+            self.assertFalse(acquired)
+        self.assertFalse(lock.acquire(0))
+
+    def test_handler_uses_the_lock_during_an_acquire(self):
+        self.check_place(False, self.use)
+
+    def test_handler_uses_the_lock_during_a_release_and_acquire(self):
+        self.check_place(True, self.use)
+
+    def check_profiler(self, timer, number):
+        """Others take turns: an interrupted waiter gets its own, too"""
+        lock = TimeoutLock()
+        others = [self.agent(), self.agent()]
+        ticks = []
+        signal.signal(number, lambda *_: ticks.append(1))
+        for other in others:
+            other.begin("[(lock.acquire(-1), time.sleep(0.1), lock.release()) "
+                        "for _ in range(1000)] and None")
+        interrupted = tlock.status().interrupted
+        signal.setitimer(timer, 0.02, 0.02)
+        while len(ticks) < 10:
+            self.wait_for_waiters(1)
+            before = tlock.status().acquired
+            self.assertTrue(lock.acquire(LONG))
+            # When its turn comes it may be in the handler: then, the next one
+            self.assertLessEqual(tlock.status().acquired - before, 8)
+            lock.release()
+        signal.setitimer(timer, 0)
+        self.assertGreater(tlock.status().interrupted, interrupted)
+
+    def test_timer(self):
+        self.check_profiler(signal.ITIMER_REAL, signal.SIGALRM)
+
+    def test_profiler(self):
+        # Its clock runs while another thread of the process runs, which leaves
+        # the signal to this one
+        done = threading.Event()
+
+        def work():
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPROF])
+            while not done.is_set():
+                hashlib.pbkdf2_hmac("sha256", b"", b"", 1000)
+
+        worker = Call(work)
+        try:
+            self.check_profiler(signal.ITIMER_PROF, signal.SIGPROF)
+        finally:
+            done.set()
+            worker.result()
+
     def test_acquire_goes_on(self):
         lock = TimeoutLock()
         other = self.agent()
@@ -124,14 +285,20 @@ class HandlerRaises(SignalTestCase):
         lock = TimeoutLock()
         other = self.agent()
         other.do("lock.acquire(0, 'other')")
-        for timeout in -1, 1000:
-            signaller = self.signal_the_waiter(signal.SIGINT, 1)
-            with self.assertRaises(KeyboardInterrupt):
-                with lock.acquire_timeout(timeout):
-                    self.fail("the block runs")
-            signaller.result()
-            self.assertEqual(tlock.status().waiters, 0)
-            self.assert_job("other")
+
+        def block(timeout):
+            with lock.acquire_timeout(timeout):
+                self.fail("the block runs")
+
+        for call in block, lock.acquire:
+            for timeout in -1, 1000:
+                signaller = self.signal_the_waiter(signal.SIGINT, 1)
+                with self.assertRaises(KeyboardInterrupt):
+                    call(timeout)
+                signaller.result()
+                self.assertEqual(tlock.status().waiters, 0)
+                self.assert_idle()
+                self.assert_job("other")
         other.do("lock.release()")
         self.assert_free()
         with self.assertRaises(RuntimeError):
@@ -153,97 +320,35 @@ class HandlerRaises(SignalTestCase):
                 lock.release_and_acquire(-1)
         signaller.result()
         self.assertEqual(tlock.status().waiters, 0)
+        self.assert_idle()
         self.assert_job("other")
         other.do("lock.release()")
         self.assert_free()
 
+    def test_interrupted_wait_lost_its_place(self):
+        # The same contender asks anew
+        lock = TimeoutLock()
+        other, behind = self.agent(), self.agent()
+        other.do("lock.acquire(0)")
 
-class InterruptEverywhere(SignalTestCase):
-    """KeyboardInterrupt before each instruction of the package, in turn"""
+        def interrupt():
+            self.wait_for_waiters(1)
+            behind.begin("lock.acquire(-1) and lock.token")
+            self.wait_for_waiters(2)
+            os.kill(os.getpid(), signal.SIGINT)
 
-    FILES = (os.path.dirname(tlock.__file__), contextlib.__file__)
-
-    def interrupt(self, scenario, instruction):
-        """Returns whether the scenario was so long that it was interrupted."""
-        count = 0
-
-        def trace(frame, event, _):
-            nonlocal count
-            if not frame.f_code.co_filename.startswith(self.FILES):
-                return None
-            frame.f_trace_opcodes = True
-            if event == "opcode":
-                count += 1
-                if count == instruction:
-                    sys.settrace(None)
-                    raise KeyboardInterrupt
-            return trace
-
-        try:
-            sys.settrace(trace)
-            scenario()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.settrace(None)
-        return False
-
-    def interrupt_everywhere(self, scenario, prepare=lambda lock: None,
-                             held_is_fine=False):
-        instruction = 0
-        interrupted = True
-        while interrupted:
-            instruction += 1
-            lock = TimeoutLock()
-            prepare(lock)
-            interrupted = self.interrupt(lambda: scenario(lock), instruction)
-            if held_is_fine:
-                # As a finally clause does: it is held still, or was lost
-                with contextlib.suppress(RuntimeError):
-                    lock.release()
-            self.assertIsNone(tlock.status().holder,
-                              "held after instruction %d" % instruction)
-            # It is as good as new
-            with lock.acquire_timeout(0) as acquired:
-                self.assertTrue(acquired)
-                self.assertTrue(lock.release_and_acquire(0))
-            self.assert_free()
-        self.assertGreater(instruction, 50)
-
-    def test_block(self):
-        def scenario(lock):
-            with lock.acquire_timeout(0):
-                pass
-
-        self.interrupt_everywhere(scenario)
-
-    def test_block_with_an_exception(self):
-        def scenario(lock):
-            with contextlib.suppress(KeyError):
-                with lock.acquire_timeout(0):
-                    raise KeyError
-
-        self.interrupt_everywhere(scenario)
-
-    def test_release_and_acquire_in_a_block(self):
-        def scenario(lock):
-            with lock.acquire_timeout(0):
-                lock.release_and_acquire(0)
-
-        self.interrupt_everywhere(scenario)
-
-    def test_acquire(self):
-        # On the way back to its caller it may be held
-        self.interrupt_everywhere(lambda lock: lock.acquire(0) and
-                                  lock.release(), held_is_fine=True)
-
-    def test_release_and_acquire(self):
-        self.interrupt_everywhere(lambda lock: lock.release_and_acquire(0),
-                                  lambda lock: lock.acquire(0), True)
-
-    def test_release(self):
-        self.interrupt_everywhere(lambda lock: lock.release(),
-                                  lambda lock: lock.acquire(0), True)
+        interrupter = Call(interrupt)
+        with self.assertRaises(KeyboardInterrupt):
+            lock.acquire(-1)
+        interrupter.result()
+        call = Call(lock.acquire, -1)
+        self.wait_for_waiters(2)
+        other.do("lock.release()")
+        token = behind.result()
+        behind.do("lock.release()")
+        self.assertTrue(call.result())
+        self.assertEqual(lock.token, token + 1)
+        lock.release()
 
 
 if __name__ == "__main__":
