@@ -84,9 +84,10 @@ class NoHandler(TestCase):
 
 
 class HandlerReturns(SignalTestCase):
-    def check_place(self, again, handler=lambda lock: None):
-        """A wait that a handler interrupts stays ahead of who came later"""
+    def check_place(self, call, handler=lambda lock: None):
+        """A wait that a handler interrupts stays ahead of later ones"""
         lock = TimeoutLock()
+        again = call == "release_and_acquire"
         other, behind = self.agent(), self.agent()
         handled = threading.Event()
         waiters = []
@@ -109,17 +110,23 @@ class HandlerReturns(SignalTestCase):
 
         signal.signal(signal.SIGALRM, on_alarm)
         with contextlib.ExitStack() as stack:
-            if again:
+            if call != "acquire_timeout":
                 stack.enter_context(lock.acquire_timeout(0, "mine"))
+            if again:
                 other.begin("lock.acquire(-1)")
                 self.wait_for_waiters(1)
-                interrupter = Call(interrupt)
-                self.assertTrue(lock.release_and_acquire(-1))
             else:
+                if call == "acquire":
+                    lock.release()
                 other.do("lock.acquire(0)")
-                interrupter = Call(interrupt)
-                self.assertTrue(stack.enter_context(
-                    lock.acquire_timeout(-1, "mine")))
+            interrupter = Call(interrupt)
+            if again:
+                taken = lock.release_and_acquire(-1)
+            elif call == "acquire":
+                taken = lock.acquire(-1, "mine")
+            else:
+                taken = stack.enter_context(lock.acquire_timeout(-1, "mine"))
+            self.assertTrue(taken)
             interrupter.result()
             self.assert_job("mine")
             token = lock.token
@@ -129,11 +136,14 @@ class HandlerReturns(SignalTestCase):
         behind.do("lock.release()")
         self.assert_idle()
 
+    def test_block_keeps_its_place(self):
+        self.check_place("acquire_timeout")
+
     def test_acquire_keeps_its_place(self):
-        self.check_place(False)
+        self.check_place("acquire")
 
     def test_release_and_acquire_keeps_its_place(self):
-        self.check_place(True)
+        self.check_place("release_and_acquire")
 
     def use(self, lock):
         """What a handler may do with the lock: it fails, and that is all"""
@@ -144,11 +154,14 @@ class HandlerReturns(SignalTestCase):
             self.assertFalse(acquired)
         self.assertFalse(lock.acquire(0))
 
+    def test_handler_uses_the_lock_of_a_block(self):
+        self.check_place("acquire_timeout", self.use)
+
     def test_handler_uses_the_lock_during_an_acquire(self):
-        self.check_place(False, self.use)
+        self.check_place("acquire", self.use)
 
     def test_handler_uses_the_lock_during_a_release_and_acquire(self):
-        self.check_place(True, self.use)
+        self.check_place("release_and_acquire", self.use)
 
     def check_profiler(self, timer, number):
         """Others take turns: an interrupted waiter gets its own, too"""
