@@ -3,12 +3,15 @@
  * libtlock: see tlock.h, which says what each function does.
  */
 #include <limits.h>
+#include <linux/futex.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* What is declared there is what others see; all else is hidden */
@@ -19,18 +22,48 @@
 #define DEV	"/dev/"
 #define CLASS	"/sys/class/tlock"
 
+#define likely(x)	__builtin_expect(!!(x), 1)
+
 /**
- * struct tlock - a contender, and what its calls were told
+ * enum state - what tlock_cancel() finds
+ * @QUIET: no call runs and no request is away: the handle is idle or holds
+ * @CALLING: a call runs, and whatever RELEASE ends is that call's
+ * @REPLACING: a call runs, and RELEASE may end what the handle had before it
+ * @AWAY: no call runs, and a request is away
+ * @CANCELING: a thread is in tlock_cancel()
+ * @RETURNED: so it is, and the handle's own thread waits for it
+ * @CANCELED: it is done, and the call, or the next one, returns ECANCELED
+ *
+ * The handle's own thread makes all changes but those to CANCELING and CANCELED.
+ */
+enum state {
+	QUIET,
+	CALLING,
+	REPLACING,
+	AWAY,
+	CANCELING,
+	RETURNED,
+	CANCELED,
+};
+
+/**
+ * struct tlock - a contender, and what its calls returned
  * @fd: the contender's descriptor
- * @abandoned: what the last success said
+ * @state: an enum state; a futex for RETURNED
+ * @abandoned: what the last grant said
  * @token: of the grant that is held, or 0
+ * @ticket: of the request that is away, or 0
  * @time_left: of the last timeout
  * @blocker: who had the lock at the last ETIMEDOUT
+ *
+ * All but @fd and @state is for the handle's own thread.
  */
 struct tlock {
 	int fd;
+	atomic_uint state;
 	bool abandoned;
 	uint64_t token;
+	uint64_t ticket;
 	int64_t time_left;
 	struct tlock_holder blocker;
 };
@@ -236,12 +269,122 @@ int tlock_fd(const struct tlock *t)
 	return t->fd;
 }
 
+static void futex(atomic_uint *word, int op, unsigned int value,
+		  const long timeout[2])
+{
+	syscall(SYS_futex, word, op, value, timeout);
+}
+
+/*
+ * Waits for a tlock_cancel() that is at work: what its RELEASE ends must not be
+ * what this thread asks for next. Returns whether there was one.
+ */
+static bool was_canceled(struct tlock *t)
+{
+	unsigned int state = CANCELING;
+
+	if (atomic_compare_exchange_strong(&t->state, &state, RETURNED)) {
+		do {
+			futex(&t->state, FUTEX_WAIT_PRIVATE, RETURNED, NULL);
+			state = t->state;
+		} while (state == RETURNED);
+	}
+	if (state != CANCELED)
+		return false;
+	t->state = QUIET;
+	t->token = 0;
+	t->ticket = 0;
+	return true;
+}
+
+static __attribute__((__noinline__))
+bool advance_slow(struct tlock *t, unsigned int next)
+{
+	if (was_canceled(t))
+		return false;
+	/* Of a copy of the handle in a child, or of a call that was jumped out of */
+	t->state = next;
+	return true;
+}
+
+/* From one state to the next; returns false if a tlock_cancel() came first. */
+static inline bool advance(struct tlock *t, unsigned int state,
+			   unsigned int next)
+{
+	return likely(atomic_compare_exchange_strong(&t->state, &state,
+						     next)) ||
+		advance_slow(t, next);
+}
+
+/* Begins a call. Returns the state before, or CANCELED: it must not be made. */
+static inline unsigned int begin(struct tlock *t, unsigned int call)
+{
+	unsigned int state = atomic_load_explicit(&t->state,
+						  memory_order_relaxed);
+
+	/* Nobody else leaves QUIET */
+	if (likely(state == QUIET))
+		atomic_store_explicit(&t->state, call, memory_order_relaxed);
+	/* A second thread, which is a mistake, gets its EBUSY */
+	else if (state != CALLING && state != REPLACING &&
+		 !advance(t, AWAY, call))
+		return CANCELED;
+	return state;
+}
+
+/* Ends a call that failed. Returns the errno. */
+static __attribute__((__noinline__))
+int fail(struct tlock *t, const struct tlock_acquire *arg, unsigned int before,
+	 unsigned int call, int err)
+{
+	switch (err) {
+	case EBUSY:
+		if (before == CALLING || before == REPLACING)
+			return err;
+		break;
+	case ETIMEDOUT:
+		t->blocker = arg->holder;
+		/* fall through */
+	case EINTR:
+		t->time_left = arg->timeout_ns;
+		/* fall through */
+	case ECANCELED:
+		t->ticket = err == EINTR ? arg->ticket : 0;
+		/* fall through */
+	case EPERM:
+		t->token = 0;
+	}
+	return advance(t, call, t->ticket ? AWAY : QUIET) ? err : ECANCELED;
+}
+
+static inline int take(struct tlock *t, unsigned long cmd,
+		       struct tlock_acquire *arg, unsigned int call)
+{
+	unsigned int before = begin(t, call);
+
+	if (before == CANCELED)
+		goto canceled;
+	if (ioctl(t->fd, cmd, arg)) {
+		errno = fail(t, arg, before, call, errno);
+		return -1;
+	}
+	t->token = arg->token;
+	t->ticket = 0;
+	t->abandoned = arg->result & TLOCK_ABANDONED;
+	t->time_left = arg->timeout_ns;
+	if (advance(t, call, QUIET))
+		return 0;
+canceled:
+	errno = ECANCELED;
+	return -1;
+}
+
 /*
  * The argument is not the handle's but this call's: a second thread on a
- * handle that waits, a mistake, shall get its EBUSY and spoil nothing.
+ * handle that waits, a mistake, must get its EBUSY and spoil nothing.
  */
-static int take(struct tlock *t, unsigned long cmd, const char *job,
-		int64_t timeout_ns)
+static int ask(struct tlock *t, unsigned long cmd, const char *job,
+	       int64_t timeout_ns, unsigned int call)
 {
 	struct tlock_acquire arg = { .timeout_ns = timeout_ns };
 
@@ -254,39 +397,71 @@ static int take(struct tlock *t, unsigned long cmd, const char *job,
 		}
 		memcpy(arg.job, job, len);
 	}
-
-	if (!ioctl(t->fd, cmd, &arg)) {
-		t->token = arg.token;
-		t->abandoned = arg.result & TLOCK_ABANDONED;
-		t->time_left = arg.timeout_ns;
-		return 0;
-	}
-	if (errno == ETIMEDOUT || errno == EINTR)
-		t->time_left = arg.timeout_ns;
-	if (errno == ETIMEDOUT)
-		t->blocker = arg.holder;
-	return -1;
+	return take(t, cmd, &arg, call);
 }
 
 int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns)
 {
-	return take(t, TLOCK_IOC_ACQUIRE, job, timeout_ns);
+	return ask(t, TLOCK_IOC_ACQUIRE, job, timeout_ns,
+		   t->token || t->ticket ? REPLACING : CALLING);
 }
 
 int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns)
 {
-	int ret = take(t, TLOCK_IOC_REACQUIRE, job, timeout_ns);
+	/* Once RELEASE has ended the grant, this asks for nothing */
+	return ask(t, TLOCK_IOC_REACQUIRE, job, timeout_ns, CALLING);
+}
 
-	/* A bad job changes nothing; all others mean that it is not held */
-	if (ret && errno != EINVAL)
-		t->token = 0;
-	return ret;
+int tlock_resume(struct tlock *t)
+{
+	struct tlock_acquire arg = {
+		.timeout_ns = t->time_left,
+		.ticket = t->ticket,
+	};
+
+	if (!t->ticket) {
+		errno = EPERM;
+		return -1;
+	}
+	return take(t, TLOCK_IOC_ACQUIRE, &arg, CALLING);
 }
 
 int tlock_release(struct tlock *t)
 {
+	if (atomic_load_explicit(&t->state, memory_order_relaxed) != QUIET)
+		advance(t, AWAY, QUIET);
 	t->token = 0;
+	t->ticket = 0;
 	return ioctl(t->fd, TLOCK_IOC_RELEASE);
+}
+
+int tlock_cancel(struct tlock *t)
+{
+	static const long ms[2] = { 0, 1000000 };
+	unsigned int state = t->state;
+	bool returned, ended;
+
+	do {
+		if (state == QUIET) {
+			errno = EPERM;
+			return -1;
+		}
+		/* Another thread cancels it */
+		if (state >= CANCELING)
+			return 0;
+	} while (!atomic_compare_exchange_weak(&t->state, &state, CANCELING));
+
+	for (;;) {
+		returned = t->state == RETURNED;
+		ended = !ioctl(t->fd, TLOCK_IOC_RELEASE);
+		if (returned || state == AWAY || (ended && state == CALLING))
+			break;
+		/* The call is on its way into the kernel, or back */
+		futex(&t->state, FUTEX_WAIT_PRIVATE, CANCELING, ms);
+	}
+	if (atomic_exchange(&t->state, CANCELED) == RETURNED)
+		futex(&t->state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL);
+	return 0;
 }
 
 int tlock_status(const struct tlock *t, struct tlock_status *status)
@@ -297,6 +472,11 @@ int tlock_status(const struct tlock *t, struct tlock_status *status)
 uint64_t tlock_token(const struct tlock *t)
 {
 	return t->token;
+}
+
+uint64_t tlock_ticket(const struct tlock *t)
+{
+	return t->ticket;
 }
 
 bool tlock_abandoned(const struct tlock *t)

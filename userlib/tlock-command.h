@@ -60,6 +60,6 @@ char *human_time(uint64_t ns);
 char *user_name(uint32_t uid);
 
 /* How long ago on CLOCK_MONOTONIC @since_ns was, in nanoseconds */
-uint64_t ns_since(uint64_t since_ns);
+uint64_t ns_since(int64_t since_ns);
 
 #endif /* TLOCK_COMMAND_H */

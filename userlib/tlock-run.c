@@ -292,7 +292,7 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 		}
 		return false;
 	}
-	took = ns_since(start.tv_sec * UINT64_C(1000000000) + start.tv_nsec);
+	took = ns_since(start.tv_sec * INT64_C(1000000000) + start.tv_nsec);
 
 	if (run->verbose) {
 		warnx("getting lock took %" PRIu64 ".%06" PRIu64 " seconds",

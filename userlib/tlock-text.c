@@ -136,12 +136,12 @@ char *user_name(uint32_t uid)
 	return user ? checked(strdup(user->pw_name)) : format("%" PRIu32, uid);
 }
 
-uint64_t ns_since(uint64_t since_ns)
+uint64_t ns_since(int64_t since_ns)
 {
 	struct timespec now;
-	uint64_t now_ns;
+	int64_t now_ns;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	now_ns = now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
+	now_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 	return now_ns > since_ns ? now_ns - since_ns : 0;
 }

@@ -13,18 +13,24 @@
  *	}
  *
  * A handle is one contender. It holds the lock at most once. It is for one
- * thread at a time, except for tlock_fd() and tlock_status(), which any may
- * call: threads that compete for a lock open it once each. After a fork(),
- * parent and child have the same contender: what one releases, the other has
- * lost too.
+ * thread at a time, except for tlock_fd(), tlock_status() and tlock_cancel(),
+ * which any thread may call: threads that compete for a lock open it once each.
+ * After a fork(), parent and child have the same contender: what one releases,
+ * the other has lost too.
  *
- * A lock is given back by tlock_release(), or by the kernel when the last
- * descriptor of its contender is closed, as by the death of the process. The
- * latter is told to the next holder, see tlock_abandoned().
+ * A lock is released by tlock_release(), or by the kernel when the last
+ * descriptor of its contender is closed, as by the death of the process. Then
+ * the next holder learns that it was abandoned, see tlock_abandoned().
  *
- * What fails returns -1, or NULL, and sets errno. tlock_acquire(),
- * tlock_reacquire() and tlock_release() make one system call each, which
- * they do not repeat, and allocate nothing.
+ * What a handle asks for is a request: a place in the queue and a deadline. It
+ * outlives a call that a signal handler interrupts (EINTR): tlock_resume() goes
+ * on with it in its place, tlock_release() withdraws it, and tlock_acquire()
+ * replaces it by a new one. A handle whose tlock_ticket() is not 0 has such a
+ * request.
+ *
+ * A function that fails returns -1, or NULL, and sets errno. tlock_acquire(),
+ * tlock_reacquire(), tlock_resume() and tlock_release() make one system call
+ * each, which they do not repeat, and allocate nothing.
  */
 #ifndef TLOCK_H
 #define TLOCK_H
@@ -45,7 +51,7 @@ extern "C" {
 #define TLOCK_TRY	((int64_t)0)	/* don't wait */
 #define TLOCK_FOREVER	((int64_t)-1)	/* as is any negative one */
 
-/* Room for all that tlock_explain() has to say, but for long paths */
+/* Room for every text of tlock_explain(), unless the path is long */
 #define TLOCK_EXPLAIN_SIZE	512
 
 /** struct tlock - a handle: one contender for one lock */
@@ -53,17 +59,18 @@ struct tlock;
 
 /**
  * tlock_open - become a contender for a lock
- * @lock: which one: NULL is the first lock, /dev/tlock; what has a '/' in it is
- *	a device's path; all else is a lock's name, NAME for /dev/tlock-NAME,
- *	or its device's name as sysfs lists it, "tlock" or "tlock-NAME"
+ * @lock: which one: NULL is the first lock, /dev/tlock; a string with a '/' in
+ *	it is a device's path; any other is a lock's name, NAME for
+ *	/dev/tlock-NAME, or its device's name as sysfs lists it, "tlock" or
+ *	"tlock-NAME"
  * @mode: O_RDWR, or O_RDONLY to look only: tlock_status() works, and
  *	tlock_acquire() fails with EBADF
  *
  * The descriptor is closed on exec. Never blocks, whatever @lock names.
  *
  * Return: an idle contender, for tlock_close() to end; or NULL and errno, which
- * tlock_explain() puts into words. ENOENT: no such device. ENXIO: nothing
- * behind it. EACCES, EPERM: no permission. ENOTTY: it is no tlock.
+ * tlock_explain() puts into words. ENOENT: no such device. ENXIO: no driver
+ * behind it. EACCES, EPERM: no permission. ENOTTY: it is not a tlock.
  * ENAMETOOLONG: no lock has so long a name. EINVAL: @mode, or an empty @lock.
  * Others as for open(2).
  */
@@ -71,13 +78,13 @@ struct tlock *tlock_open(const char *lock, int mode);
 
 /**
  * tlock_explain - say why a lock could not be opened, and what to do about it
- * @lock: as tlock_open() was given it
+ * @lock: the argument of tlock_open()
  * @err: the errno it left
  * @buf: where to; TLOCK_EXPLAIN_SIZE is a good size
- * @size: of @buf. What does not fit is cut off; there always is a NUL unless
- *	it is 0.
+ * @size: of @buf. A text that does not fit is cut off; it always ends with a
+ *	NUL, unless @size is 0.
  *
- * Looks at the system now, so call it soon. Leaves errno alone.
+ * Looks at the system as it is now, so call it soon. Leaves errno alone.
  *
  * Return: @buf: one line that begins with the device's path, without a newline
  */
@@ -87,8 +94,9 @@ char *tlock_explain(const char *lock, int err, char *buf, size_t size);
  * tlock_close - end a contender
  * @t: the handle, or NULL; not to be used any more
  *
- * This does not release the lock. If it is held then, unless another process
- * still has this contender's descriptor, the kernel passes it on as abandoned.
+ * This does not release the lock. If it is held then, the kernel passes it on as
+ * abandoned, and it withdraws a request; unless another process still has this
+ * contender's descriptor. No other thread may use the handle, or be about to.
  * Leaves errno alone.
  */
 void tlock_close(struct tlock *t);
@@ -109,53 +117,113 @@ int tlock_fd(const struct tlock *t);
  * @timeout_ns: how long to wait at most, in nanoseconds; TLOCK_TRY or
  *	TLOCK_FOREVER
  *
- * Contenders get the lock in the order in which they began to wait.
+ * Makes a new request. Contenders get the lock in the order in which they asked
+ * for it.
  *
- * A signal handler that was installed with SA_RESTART lets the wait go on
- * afterwards, with the time that was left when the signal came.
+ * The wait goes on in its place, to the same deadline, when the process is
+ * stopped and continued, frozen or traced, and after a signal handler that was
+ * installed with SA_RESTART. Another handler ends the call with EINTR. An
+ * interrupted request of @t is replaced, unless the error is EINVAL.
  *
- * Return: 0: the lock is held, and tlock_token() and tlock_abandoned() tell
- * about this grant. Or -1 and errno, and this call took no lock. ETIMEDOUT:
- * somebody else has it, see tlock_blocker(). EINTR: a signal, see
- * tlock_time_left(). EINVAL: @job. EDEADLK: @t holds the lock already, and
- * still does. EBADF: @t is for looking only. EBUSY: @t waits already, in
- * another thread.
+ * Return: 0: the lock is held; tlock_token() and tlock_abandoned() describe the
+ * grant. Or -1 and errno, and this call took no lock. ETIMEDOUT: another
+ * contender holds it, see tlock_blocker(). EINTR: interrupted, see
+ * tlock_resume(). ECANCELED: see tlock_cancel(); or another process with this
+ * contender called tlock_release(). EINVAL: @job. EDEADLK: @t holds the lock
+ * already, and still does. EBADF: @t is for looking only. EBUSY: @t waits
+ * already, in another thread or process.
  */
 int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns);
 
 /**
- * tlock_reacquire - let those in who wait, and take the lock again
+ * tlock_reacquire - let the waiters in, and take the lock again
  * @t: the handle, which holds the lock
  * @job: as for tlock_acquire(); NULL or "" keeps the job as it is
  * @timeout_ns: as for tlock_acquire()
  *
- * In one step: who has waited longest gets the lock, and @t waits behind all
- * who wait now and ahead of all who come later. If nobody waits, this returns
- * at once, still holding, with the token it had, having done next to nothing:
- * it may be called once per sample.
+ * In one step: the longest waiter gets the lock, and @t waits behind everyone
+ * who waits now and ahead of everyone who comes later. If nobody waits, this
+ * returns at once, still holding, with the token it had, having done almost
+ * nothing: call it once per sample.
  *
- * Return: 0: the lock is held, and tlock_token() and tlock_abandoned() tell
- * how. Or -1 and errno. ETIMEDOUT, EINTR: as for tlock_acquire(), but for
- * SA_RESTART, which does nothing here; the lock is not held any more. EINVAL:
- * @job; the lock is still held. EPERM: @t did not hold it.
+ * Interruptions are as for tlock_acquire().
+ *
+ * Return: 0: the lock is held; tlock_token() and tlock_abandoned() describe the
+ * grant. Or -1 and errno. ETIMEDOUT, EINTR, ECANCELED: as for tlock_acquire();
+ * the lock is not held any more. EINVAL: @job; the lock is still held. EPERM:
+ * @t did not hold it; an interrupted request is left as it is.
  */
 int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns);
 
 /**
- * tlock_release - give the lock to who has waited longest
- * @t: the handle, which holds the lock
+ * tlock_resume - go on with a request that was interrupted
+ * @t: the handle, after a call that failed with EINTR
  *
- * Return: 0; or -1 and errno EPERM: @t did not hold it. Afterwards it does not
- * hold it, either way.
+ * The request has the place in the queue that it had, ahead of everyone who
+ * came after it, its job, and its deadline: the time since counts. If that has
+ * passed, this tries once. So a loop does not prolong a wait:
+ *
+ *	ret = tlock_acquire(t, "job", timeout);
+ *	while (ret && errno == EINTR)
+ *		ret = tlock_resume(t);
+ *
+ * Meanwhile the lock passes over the request. One that is not wanted any more
+ * costs nothing, but tlock_release() withdraws it.
+ *
+ * Return: as tlock_acquire(), or tlock_reacquire() if that was interrupted; or
+ * -1 and errno EPERM: @t has no such request
+ */
+int tlock_resume(struct tlock *t);
+
+/**
+ * tlock_release - end what the handle has: a grant, or an interrupted request
+ * @t: the handle
+ *
+ * If it holds the lock, the longest waiter gets it. To end a call that another
+ * thread is in, use tlock_cancel().
+ *
+ * Return: 0; or -1 and errno EPERM: @t had neither, or it was canceled.
+ * Afterwards it has neither, either way.
  */
 int tlock_release(struct tlock *t);
+
+/**
+ * tlock_cancel - end another thread's call, or an interrupted request
+ * @t: the handle
+ *
+ * Ends a tlock_acquire(), tlock_reacquire() or tlock_resume() of @t that runs
+ * in another thread. If this returns 0, that call returns ECANCELED, even if it
+ * was just about to return 0, and @t neither holds the lock nor waits: a grant
+ * that came meanwhile passes on. If nothing runs but a request is interrupted,
+ * it is withdrawn, and the next of these calls, unless there is a
+ * tlock_release() before, returns ECANCELED without asking for the lock.
+ *
+ * If there is nothing to cancel, nothing happens: a lock that is held stays
+ * held, and a call that begins later is not affected. So a thread that must
+ * stop needs a flag that it looks at before each call, and is canceled until it
+ * has seen it:
+ *
+ *	stop = true;
+ *	while (!stopped)
+ *		if (tlock_cancel(t))
+ *			usleep(1000);
+ *
+ * It does not wait for the lock, nor for the other thread, except while that is
+ * on its way between this library and the kernel; so it must not be called by a
+ * signal handler. pthread_cancel() ends no wait: these calls are no
+ * cancellation points.
+ *
+ * Return: 0; or -1 and errno EPERM: no call runs, or it has its outcome, and no
+ * request is interrupted
+ */
+int tlock_cancel(struct tlock *t);
 
 /**
  * tlock_status - look at the lock
  * @t: the handle; O_RDONLY will do
  * @status: where to; all of it is from one instant
  *
- * Never waits for the lock, nor delays those who do.
+ * Never waits for the lock, nor delays those that do.
  *
  * Return: 0; or -1 and errno
  */
@@ -166,22 +234,32 @@ int tlock_status(const struct tlock *t, struct tlock_status *status);
  * @t: the handle
  *
  * Each grant of a lock has a larger token than the one before, so that a
- * device or a log can tell a late message of an earlier holder. Makes no system
- * call: it is what this handle's calls were told.
+ * device or a log can recognize a late message of an earlier holder. Makes no
+ * system call: it is what this handle's calls returned.
  *
  * Return: the token, or 0: @t does not hold the lock
  */
 uint64_t tlock_token(const struct tlock *t);
 
 /**
- * tlock_abandoned - whether the holder before went without a release
+ * tlock_ticket - the ticket of the request that was interrupted
+ * @t: the handle
+ *
+ * Makes no system call.
+ *
+ * Return: the ticket, or 0: there is nothing for tlock_resume() to go on with
+ */
+uint64_t tlock_ticket(const struct tlock *t);
+
+/**
+ * tlock_abandoned - whether the previous holder ended without a release
  * @t: the handle
  *
  * If so, the instrument may be in the middle of a command.
  *
- * Return: as the last tlock_acquire() or tlock_reacquire() of @t that
- * succeeded was told; false if there was none. A tlock_reacquire() that let
- * nobody in is told false.
+ * Return: what the last grant of @t said; false if there was none. A
+ * tlock_reacquire() that let nobody in says false. A grant that tlock_cancel()
+ * ended as its call returned counts: look at this after ECANCELED, too.
  */
 bool tlock_abandoned(const struct tlock *t);
 
@@ -189,9 +267,9 @@ bool tlock_abandoned(const struct tlock *t);
  * tlock_blocker - who had the lock when this contender gave up
  * @t: the handle
  *
- * Return: the holder at the instant the last tlock_acquire() or
- * tlock_reacquire() of @t that failed with ETIMEDOUT did so; all 0 (token 0)
- * if none has. It is the handle's, and changes with the next such failure.
+ * Return: the holder at the instant when the last call of @t that failed with
+ * ETIMEDOUT did so; all 0 (token 0) if none has. It is the handle's, and changes
+ * with the next such failure.
  */
 const struct tlock_holder *tlock_blocker(const struct tlock *t);
 
@@ -199,12 +277,9 @@ const struct tlock_holder *tlock_blocker(const struct tlock *t);
  * tlock_time_left - what was left of the timeout
  * @t: the handle
  *
- * To go on after EINTR, give this to the next tlock_acquire(), which so never
- * waits longer than was meant at first. It waits behind those who wait already.
- *
- * Return: nanoseconds that were left when the last tlock_acquire() or
- * tlock_reacquire() of @t succeeded, timed out (0) or was interrupted; its
- * timeout_ns if that was TLOCK_TRY or negative
+ * Return: nanoseconds that were left when the last tlock_acquire(),
+ * tlock_reacquire() or tlock_resume() of @t succeeded, timed out (0) or was
+ * interrupted; the request's timeout_ns if that was TLOCK_TRY or negative
  */
 int64_t tlock_time_left(const struct tlock *t);
 
@@ -212,11 +287,12 @@ int64_t tlock_time_left(const struct tlock *t);
  * tlock_seconds - a timeout from seconds
  * @s: how long to wait; negative: for ever
  *
- * Beware of differences: a deadline that is past is negative too.
+ * Beware of differences: the time to a deadline that has passed is negative,
+ * too.
  *
  * Return: nanoseconds, rounded up, so that only 0 becomes TLOCK_TRY; 292 years
- * for whatever is longer, infinity too; TLOCK_FOREVER if @s is negative;
- * TLOCK_TRY if it is not a number
+ * for anything longer, even infinity; TLOCK_FOREVER if @s is negative; TLOCK_TRY
+ * if it is not a number
  */
 int64_t tlock_seconds(double s);
 
@@ -236,6 +312,17 @@ struct tlock_scope {
 	bool left;
 };
 
+/* Ends what there is, and keeps errno */
+static inline void tlock_scope_end(struct tlock *t)
+{
+	if (tlock_token(t) || tlock_ticket(t)) {
+		int err = errno;
+
+		tlock_release(t);
+		errno = err;
+	}
+}
+
 static inline struct tlock_scope
 tlock_scope_enter(struct tlock *t, const char *job, int64_t timeout_ns)
 {
@@ -243,17 +330,15 @@ tlock_scope_enter(struct tlock *t, const char *job, int64_t timeout_ns)
 
 	if (!tlock_acquire(t, job, timeout_ns))
 		scope.lock = t;
+	else if (errno == EINTR)
+		tlock_scope_end(t);
 	return scope;
 }
 
 static inline void tlock_scope_leave(struct tlock_scope *scope)
 {
-	if (scope->lock && tlock_token(scope->lock)) {
-		int err = errno;
-
-		tlock_release(scope->lock);
-		errno = err;
-	}
+	if (scope->lock)
+		tlock_scope_end(scope->lock);
 }
 
 #define TLOCK_SCOPE_PASTE(name, line)	name ## line
@@ -271,15 +356,16 @@ static inline void tlock_scope_leave(struct tlock_scope *scope)
  *		...
  *	}
  *
- * The first block runs if tlock_acquire() succeeds, and gives the lock back
+ * The first block runs if tlock_acquire() succeeds, and the lock is released
  * however it is left: at its end, by return, goto, break or continue (which
- * both leave this block only, not a loop around it). It releases only what it
- * still holds: not after a tlock_reacquire() that failed or a tlock_release()
- * in it. The second block, which may be left out, runs if tlock_acquire()
- * fails, with its errno. Leaving the first keeps errno.
+ * both leave this block only, not a loop around it). That ends only what is
+ * there: nothing after a tlock_release() or a tlock_reacquire() that failed,
+ * but a request that was interrupted. The second block, which may be left out,
+ * runs if tlock_acquire() fails, with its errno; after EINTR the request has
+ * been withdrawn. Leaving the first keeps errno.
  *
- * As all that is built upon the cleanup attribute, it is not left by exit() or
- * longjmp(), and by a C++ exception in C++ only; there, std::unique_lock and
+ * Like everything built upon the cleanup attribute, it is not left by exit() or
+ * longjmp(), and by an exception in C++ only; there, std::unique_lock and
  * tlock.hpp are at home.
  */
 #define tlock_scoped(t, job, timeout_ns)				\

@@ -9,7 +9,7 @@
  *	if (!held)
  *		std::cerr << "busy: " << stage.blocker().job << '\n';
  *
- * Link with libtlock. tlock.h tells more about what happens here.
+ * Link with libtlock. tlock.h says more about what happens here.
  */
 #ifndef TLOCK_HPP
 #define TLOCK_HPP
@@ -29,7 +29,7 @@ namespace libtlock {
  * timeout - a timeout in nanoseconds, as tlock.h has it
  * @time: any duration; 0, a negative one or NaN: TLOCK_TRY
  *
- * Rounded up; 292 years for whatever is longer.
+ * Rounded up; 292 years for anything longer.
  */
 template <class Rep, class Period>
 std::int64_t timeout(const std::chrono::duration<Rep, Period> &time)
@@ -46,12 +46,17 @@ std::int64_t timeout(const std::chrono::duration<Rep, Period> &time)
 /**
  * class contender - one contender for one lock
  *
- * Unlike a std::mutex, this is not shared by those who compete for the lock:
- * each thread has a contender of its own.
+ * Unlike a std::mutex, this is not shared by the threads that compete for the
+ * lock: each has a contender of its own. Only cancel() and status() may be called
+ * by another thread.
+ *
+ * As with a std::mutex, a signal ends no wait: after its handler, of whatever
+ * kind, the wait goes on in its place, to the same deadline. A wait is ended by
+ * cancel(); or use the functions of tlock.h, which return EINTR, with
+ * native_handle().
  *
  * Errors are std::system_error with the errno that tlock.h says. That includes
- * EINTR after a signal whose handler was installed without SA_RESTART, and
- * EDEADLK if this contender holds the lock already.
+ * EDEADLK if this contender holds the lock already, and ECANCELED.
  *
  * Where a job is nullptr, it is that of the constructor.
  */
@@ -59,8 +64,8 @@ class contender {
 public:
 	/**
 	 * contender() - become a contender for a lock
-	 * @job: what the lock is taken for, unless lock() and its like are
-	 *	told otherwise: up to 63 bytes, no control characters
+	 * @job: what the lock is taken for, unless lock() and its like have
+	 *	another: up to 63 bytes, no control characters
 	 * @lock: which one, as for tlock_open(): its name, its path, or nullptr
 	 *	for /dev/tlock
 	 * @mode: O_RDWR, or O_RDONLY to look only
@@ -79,7 +84,7 @@ public:
 		}
 	}
 
-	/** ~contender() - if it still holds the lock, that is abandoned */
+	/** ~contender() - if it still holds the lock, it abandons it */
 	~contender() { tlock_close(t_); }
 
 	contender(const contender &) = delete;
@@ -92,7 +97,7 @@ public:
 			fail(ETIMEDOUT, "tlock: lock");	/* cannot be */
 	}
 
-	/** try_lock() - take the lock unless somebody has it */
+	/** try_lock() - take the lock unless another contender holds it */
 	bool try_lock(const char *job = nullptr)
 	{
 		return acquire(job, TLOCK_TRY);
@@ -101,7 +106,7 @@ public:
 	/**
 	 * try_lock_for() - take the lock, waiting this long at most
 	 *
-	 * Return: whether it is held; if not, blocker() tells who has it
+	 * Return: whether it is held; if not, blocker() is the holder
 	 */
 	template <class Rep, class Period>
 	bool try_lock_for(const std::chrono::duration<Rep, Period> &time,
@@ -129,7 +134,7 @@ public:
 	}
 
 	/**
-	 * unlock() - give the lock to who has waited longest
+	 * unlock() - give the lock to the longest waiter
 	 *
 	 * EPERM if it is not held; unless it was lost by a reacquire() that
 	 * failed: then this does nothing, once, so that a std::unique_lock
@@ -146,7 +151,7 @@ public:
 	}
 
 	/**
-	 * reacquire() - let those in who wait, and take the lock again
+	 * reacquire() - let the waiters in, and take the lock again
 	 * @job: nullptr keeps the one that it was taken for
 	 *
 	 * As tlock_reacquire(); if nobody waits, it returns at once. After an
@@ -170,6 +175,17 @@ public:
 		return yield(job, timeout(time));
 	}
 
+	/**
+	 * cancel() - end another thread's call of this contender
+	 *
+	 * As tlock_cancel(): if a call waits for the lock, or is just about to
+	 * return with it, that call throws ECANCELED, and the lock is not held.
+	 * Otherwise nothing happens; a lock that is held stays held.
+	 *
+	 * Return: whether there was such a call
+	 */
+	bool cancel() noexcept { return !tlock_cancel(t_); }
+
 	/** status() - the lock at this instant; never waits for it */
 	struct tlock_status status() const
 	{
@@ -180,7 +196,7 @@ public:
 		return st;
 	}
 
-	/** blocker() - who had the lock at the last time-out */
+	/** blocker() - who held the lock at the last timeout */
 	const struct tlock_holder &blocker() const noexcept
 	{
 		return *tlock_blocker(t_);
@@ -189,7 +205,7 @@ public:
 	/** token() - of the grant that is held, or 0 */
 	std::uint64_t token() const noexcept { return tlock_token(t_); }
 
-	/** abandoned() - whether the holder before went without a release */
+	/** abandoned() - whether the previous holder ended without a release */
 	bool abandoned() const noexcept { return tlock_abandoned(t_); }
 
 	/** native_handle() - what the functions of tlock.h take */
@@ -202,6 +218,14 @@ private:
 		throw std::system_error(err, std::generic_category(), what);
 	}
 
+	/* Goes on with a call after signal handlers */
+	int wait(int ret)
+	{
+		while (ret && errno == EINTR)
+			ret = tlock_resume(t_);
+		return ret;
+	}
+
 	/* Whether it went well; false: timed out */
 	static bool outcome(int ret, const char *what)
 	{
@@ -212,8 +236,8 @@ private:
 
 	bool acquire(const char *job, std::int64_t timeout_ns)
 	{
-		int ret = tlock_acquire(t_, job ? job : job_.c_str(),
-					timeout_ns);
+		int ret = wait(tlock_acquire(t_, job ? job : job_.c_str(),
+					     timeout_ns));
 
 		if (!ret)
 			lost_ = false;
@@ -223,7 +247,7 @@ private:
 	bool yield(const char *job, std::int64_t timeout_ns)
 	{
 		bool held = token();
-		int ret = tlock_reacquire(t_, job, timeout_ns);
+		int ret = wait(tlock_reacquire(t_, job, timeout_ns));
 
 		lost_ = lost_ || (held && !token());
 		return outcome(ret, "tlock: reacquire");
