@@ -57,6 +57,8 @@ int main(void)
 	       errno == ETIMEDOUT, "acquire of what is held");
 	expect(!tlock_status(looker, &status), "status");
 	expect(!tlock_reacquire(holder, NULL, TLOCK_TRY), "reacquire");
+	expect(tlock_resume(other) && errno == EPERM, "resume of nothing");
+	expect(tlock_cancel(other) && errno == EPERM, "cancel of nothing");
 	expect(!tlock_release(holder), "release");
 	tlock_scoped(holder, "scoped", TLOCK_TRY)
 		held = 1;

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -41,20 +42,33 @@ static struct tlock_status look(const struct tlock *t)
 	return st;
 }
 
+/* Waits for what the lock's status shows; false: it does not come */
+#define AWAIT(t, condition) ({						\
+	struct timespec briefly_ = { .tv_nsec = MSEC };			\
+	int64_t deadline_ = now() + PATIENCE;				\
+	struct tlock_status st;						\
+									\
+	while (st = look(t), !(condition) && now() < deadline_)		\
+		nanosleep(&briefly_, NULL);				\
+	(condition);							\
+})
+
 static bool await_waiters(const struct tlock *t, unsigned int waiters)
 {
-	struct timespec briefly = { .tv_nsec = MSEC };
-	int64_t deadline = now() + PATIENCE;
-
-	while (look(t).waiters != waiters) {
-		if (now() > deadline)
-			return false;
-		nanosleep(&briefly, NULL);
-	}
-	return true;
+	return AWAIT(t, st.waiters == waiters);
 }
 
-/* A call of tlock_acquire() or tlock_reacquire() in a thread of its own */
+static bool await_interrupted(const struct tlock *t, uint64_t interrupted)
+{
+	return AWAIT(t, st.interrupted == interrupted);
+}
+
+static bool await_held(const struct tlock *t)
+{
+	return AWAIT(t, st.holder.token);
+}
+
+/* A call of tlock_acquire() or its like in a thread of its own */
 struct call {
 	pthread_t thread;
 	int (*fn)(struct tlock *t, const char *job, int64_t timeout_ns);
@@ -63,7 +77,15 @@ struct call {
 	int64_t timeout_ns;
 	int64_t took;
 	int err;	/* errno or 0 */
+	atomic_bool ended;
 };
+
+static int resume(struct tlock *t, const char *job, int64_t timeout_ns)
+{
+	(void)job;
+	(void)timeout_ns;
+	return tlock_resume(t);
+}
 
 static void *call_thread(void *data)
 {
@@ -72,11 +94,13 @@ static void *call_thread(void *data)
 
 	c->err = c->fn(c->t, c->job, c->timeout_ns) ? errno : 0;
 	c->took = now() - begun;
+	c->ended = true;
 	return NULL;
 }
 
 static void begin(struct call *c)
 {
+	c->ended = false;
 	if (pthread_create(&c->thread, NULL, call_thread, c))
 		abort();
 }
@@ -411,24 +435,168 @@ TEST_F(lock, fork_shares_the_contender)
 	EXPECT_EQ(ENOTUNIQ, errno);
 }
 
-TEST_F(lock, signal_ends_wait)
+/*
+ * Leaves a contender with an interrupted request: it waited for the lock, which
+ * another one holds, until a handler without SA_RESTART ran.
+ */
+static void interrupt(struct __test_metadata *_metadata, struct call *c)
+{
+	unsigned int waiters = look(c->t).waiters;
+
+	handle_sigusr1(0);
+	begin(c);
+	ASSERT_TRUE(await_waiters(c->t, waiters + 1));
+	ASSERT_EQ(0, pthread_kill(c->thread, SIGUSR1));
+	ASSERT_EQ(EINTR, end(c));
+	ASSERT_EQ(waiters, look(c->t).waiters);
+}
+
+TEST_F(lock, g9_signal_interrupts_wait)
 {
 	struct call c = {
 		.fn = tlock_acquire, .t = self->b, .job = "waiter",
 		.timeout_ns = LONG,
 	};
 
-	handle_sigusr1(0);
 	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
-	begin(&c);
-	ASSERT_TRUE(await_waiters(self->a, 1));
-	EXPECT_EQ(0, pthread_kill(c.thread, SIGUSR1));
-	EXPECT_EQ(EINTR, end(&c));
-	EXPECT_EQ(0, look(self->a).waiters);
+	EXPECT_EQ(0, tlock_ticket(self->b));
+	interrupt(_metadata, &c);
 	EXPECT_EQ(0, tlock_token(self->b));
+	EXPECT_NE(0, tlock_ticket(self->b));
 	EXPECT_LT(0, tlock_time_left(self->b));
 	EXPECT_GT(LONG, tlock_time_left(self->b));
+
+	/* What the kernel withdraws, and that only once */
+	EXPECT_EQ(0, tlock_release(self->b));
+	EXPECT_EQ(0, tlock_ticket(self->b));
+	EXPECT_EQ(-1, tlock_release(self->b));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(-1, tlock_resume(self->b));
+	EXPECT_EQ(EPERM, errno);
 	EXPECT_EQ(0, tlock_release(self->a));
+}
+
+/* Whose turn it is: the one that asked first, or the one that came later */
+FIXTURE(turn)
+{
+	struct tlock *holder, *first, *later;
+};
+
+FIXTURE_SETUP(turn)
+{
+	self->holder = tlock_open(NULL, O_RDWR);
+	ASSERT_NE(NULL, self->holder);
+	self->first = tlock_open(NULL, O_RDWR);
+	ASSERT_NE(NULL, self->first);
+	self->later = tlock_open(NULL, O_RDWR);
+	ASSERT_NE(NULL, self->later);
+	ASSERT_EQ(0, tlock_acquire(self->holder, "holder", TLOCK_TRY));
+}
+
+FIXTURE_TEARDOWN(turn)
+{
+	EXPECT_EQ(0, look(self->holder).holder.token);
+	EXPECT_EQ(0, look(self->holder).waiters);
+	tlock_close(self->holder);
+	tlock_close(self->first);
+	tlock_close(self->later);
+}
+
+TEST_F(turn, g9_resume_goes_on_in_place)
+{
+	struct call c = {
+		.fn = tlock_acquire, .t = self->first, .job = "first",
+		.timeout_ns = LONG,
+	};
+	struct call d = {
+		.fn = tlock_acquire, .t = self->later, .job = "later",
+		.timeout_ns = LONG,
+	};
+	uint64_t ticket;
+
+	interrupt(_metadata, &c);
+	ticket = tlock_ticket(self->first);
+	begin(&d);
+	ASSERT_TRUE(await_waiters(self->holder, 1));
+
+	/* Again, as a loop around it would meet it */
+	c.fn = resume;
+	interrupt(_metadata, &c);
+	EXPECT_EQ(ticket, tlock_ticket(self->first));
+	begin(&c);
+	ASSERT_TRUE(await_waiters(self->holder, 2));
+	EXPECT_EQ(0, tlock_release(self->holder));
+	EXPECT_EQ(0, end(&c));
+	EXPECT_STREQ("first", look(self->holder).holder.job);
+	EXPECT_EQ(look(self->holder).holder.token, tlock_token(self->first));
+	EXPECT_EQ(0, tlock_ticket(self->first));
+	EXPECT_GT(LONG, tlock_time_left(self->first));
+	EXPECT_EQ(1, look(self->holder).waiters);
+	EXPECT_EQ(0, tlock_release(self->first));
+	EXPECT_EQ(0, end(&d));
+	EXPECT_EQ(0, tlock_release(self->later));
+}
+
+TEST_F(turn, g9_acquire_asks_anew)
+{
+	struct call c = {
+		.fn = tlock_acquire, .t = self->first, .job = "first",
+		.timeout_ns = LONG,
+	};
+	struct call d = {
+		.fn = tlock_acquire, .t = self->later, .job = "later",
+		.timeout_ns = LONG,
+	};
+	uint64_t ticket;
+
+	interrupt(_metadata, &c);
+	ticket = tlock_ticket(self->first);
+	begin(&d);
+	ASSERT_TRUE(await_waiters(self->holder, 1));
+
+	/* Not by these */
+	EXPECT_EQ(-1, tlock_reacquire(self->first, NULL, LONG));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(-1, tlock_acquire(self->first, "two\nlines", LONG));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(ticket, tlock_ticket(self->first));
+
+	begin(&c);
+	ASSERT_TRUE(await_waiters(self->holder, 2));
+	EXPECT_EQ(0, tlock_release(self->holder));
+	EXPECT_EQ(0, end(&d));
+	EXPECT_EQ(0, tlock_release(self->later));
+	EXPECT_EQ(0, end(&c));
+	EXPECT_EQ(0, tlock_release(self->first));
+}
+
+TEST_F(turn, g9_resume_after_the_deadline_tries)
+{
+	struct call c = {
+		.fn = tlock_acquire, .t = self->first, .job = "first",
+		.timeout_ns = tlock_milliseconds(2000),
+	};
+	struct timespec briefly = { .tv_nsec = 10 * MSEC };
+	int64_t begun = now();
+
+	/* In a busy machine the wait may end before the signal comes */
+	handle_sigusr1(0);
+	begin(&c);
+	while (!c.ended) {
+		ASSERT_EQ(0, pthread_kill(c.thread, SIGUSR1));
+		nanosleep(&briefly, NULL);
+	}
+	ASSERT_EQ(EINTR, end(&c));
+	while (now() < begun + c.timeout_ns)
+		nanosleep(&briefly, NULL);
+	EXPECT_EQ(-1, tlock_resume(self->first));
+	EXPECT_EQ(ETIMEDOUT, errno);
+	EXPECT_EQ(0, tlock_time_left(self->first));
+	EXPECT_EQ(0, tlock_ticket(self->first));
+	EXPECT_STREQ("holder", tlock_blocker(self->first)->job);
+	EXPECT_EQ(-1, tlock_resume(self->first));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(0, tlock_release(self->holder));
 }
 
 /* If each restart had the whole timeout again, this would not end. */
@@ -456,7 +624,7 @@ TEST_F(lock, signals_do_not_prolong_wait)
 	EXPECT_EQ(0, tlock_release(self->a));
 }
 
-TEST_F(lock, signal_ends_reacquire)
+TEST_F(lock, g9_reacquire_goes_on)
 {
 	struct call c = {
 		.fn = tlock_acquire, .t = self->b, .job = "task",
@@ -465,6 +633,7 @@ TEST_F(lock, signal_ends_reacquire)
 	struct call d = {
 		.fn = tlock_reacquire, .t = self->a, .timeout_ns = LONG,
 	};
+	uint64_t interrupted = look(self->a).interrupted;
 
 	handle_sigusr1(SA_RESTART);
 	ASSERT_EQ(0, tlock_acquire(self->a, "acq", TLOCK_TRY));
@@ -474,12 +643,263 @@ TEST_F(lock, signal_ends_reacquire)
 	EXPECT_EQ(0, end(&c));
 	ASSERT_TRUE(await_waiters(self->b, 1));
 	EXPECT_EQ(0, pthread_kill(d.thread, SIGUSR1));
+	ASSERT_TRUE(await_interrupted(self->a, interrupted + 1));
+	ASSERT_TRUE(await_waiters(self->b, 1));
+
+	/* Without SA_RESTART it returns, and is then gone on with */
+	handle_sigusr1(0);
+	EXPECT_EQ(0, pthread_kill(d.thread, SIGUSR1));
 	EXPECT_EQ(EINTR, end(&d));
 	EXPECT_EQ(0, tlock_token(self->a));
+	EXPECT_NE(0, tlock_ticket(self->a));
 	EXPECT_LT(0, tlock_time_left(self->a));
-	EXPECT_EQ(-1, tlock_release(self->a));
-	EXPECT_EQ(EPERM, errno);
+	d.fn = resume;
+	begin(&d);
+	ASSERT_TRUE(await_waiters(self->b, 1));
 	EXPECT_EQ(0, tlock_release(self->b));
+	EXPECT_EQ(0, end(&d));
+	EXPECT_STREQ("acq", look(self->a).holder.job);
+	EXPECT_EQ(interrupted + 1, look(self->a).interrupted);
+	EXPECT_EQ(0, tlock_release(self->a));
+}
+
+TEST_F(lock, g11_cancel_ends_wait)
+{
+	struct call c = {
+		.fn = tlock_acquire, .t = self->b, .job = "waiter",
+		.timeout_ns = TLOCK_FOREVER,
+	};
+
+	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
+	begin(&c);
+	ASSERT_TRUE(await_waiters(self->a, 1));
+	EXPECT_EQ(0, tlock_cancel(self->b));
+	EXPECT_EQ(0, look(self->a).waiters);
+	EXPECT_EQ(ECANCELED, end(&c));
+	EXPECT_EQ(0, tlock_ticket(self->b));
+	EXPECT_EQ(-1, tlock_release(self->b));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(tlock_token(self->a), look(self->a).holder.token);
+
+	/* It was that call's, and no other one's */
+	EXPECT_EQ(-1, tlock_acquire(self->b, "waiter", TLOCK_TRY));
+	EXPECT_EQ(ETIMEDOUT, errno);
+	EXPECT_EQ(0, tlock_release(self->a));
+	EXPECT_EQ(0, tlock_acquire(self->b, "waiter", TLOCK_TRY));
+	EXPECT_EQ(0, tlock_release(self->b));
+}
+
+TEST_F(lock, g11_cancel_ends_reacquire)
+{
+	struct call c = {
+		.fn = tlock_acquire, .t = self->b, .job = "task",
+		.timeout_ns = LONG,
+	};
+	struct call d = {
+		.fn = tlock_reacquire, .t = self->a,
+		.timeout_ns = TLOCK_FOREVER,
+	};
+
+	ASSERT_EQ(0, tlock_acquire(self->a, "acq", TLOCK_TRY));
+	begin(&c);
+	ASSERT_TRUE(await_waiters(self->a, 1));
+	begin(&d);
+	EXPECT_EQ(0, end(&c));
+	ASSERT_TRUE(await_waiters(self->b, 1));
+	EXPECT_EQ(0, tlock_cancel(self->a));
+	EXPECT_EQ(ECANCELED, end(&d));
+	EXPECT_EQ(0, tlock_token(self->a));
+	EXPECT_EQ(tlock_token(self->b), look(self->a).holder.token);
+	EXPECT_EQ(0, tlock_release(self->b));
+}
+
+TEST_F(lock, g11_cancel_of_nothing)
+{
+	EXPECT_EQ(-1, tlock_cancel(self->a));
+	EXPECT_EQ(EPERM, errno);
+	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
+	EXPECT_EQ(-1, tlock_cancel(self->a));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(tlock_token(self->a), look(self->a).holder.token);
+	EXPECT_EQ(-1, tlock_acquire(self->b, "waiter", MSEC));
+	EXPECT_EQ(ETIMEDOUT, errno);
+	EXPECT_EQ(-1, tlock_cancel(self->b));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(0, tlock_release(self->a));
+}
+
+TEST_F(lock, g11_cancel_of_an_interrupted_request)
+{
+	struct call c = {
+		.fn = tlock_acquire, .t = self->b, .job = "waiter",
+		.timeout_ns = LONG,
+	};
+
+	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
+	interrupt(_metadata, &c);
+	EXPECT_EQ(0, tlock_cancel(self->b));
+	/* It is not forgotten before somebody has seen it */
+	EXPECT_EQ(0, tlock_cancel(self->b));
+	EXPECT_EQ(-1, tlock_resume(self->b));
+	EXPECT_EQ(ECANCELED, errno);
+	EXPECT_EQ(-1, tlock_resume(self->b));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(-1, tlock_cancel(self->b));
+	EXPECT_EQ(EPERM, errno);
+
+	/* Those that ask anew see it, too */
+	interrupt(_metadata, &c);
+	EXPECT_EQ(0, tlock_cancel(self->b));
+	EXPECT_EQ(-1, tlock_acquire(self->b, "waiter", TLOCK_TRY));
+	EXPECT_EQ(ECANCELED, errno);
+	EXPECT_EQ(-1, tlock_acquire(self->b, "waiter", TLOCK_TRY));
+	EXPECT_EQ(ETIMEDOUT, errno);
+
+	/* The kernel has nothing left to release */
+	interrupt(_metadata, &c);
+	EXPECT_EQ(0, tlock_cancel(self->b));
+	EXPECT_EQ(-1, tlock_release(self->b));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(-1, tlock_acquire(self->b, "waiter", TLOCK_TRY));
+	EXPECT_EQ(ETIMEDOUT, errno);
+	EXPECT_EQ(0, tlock_release(self->a));
+}
+
+/* Another process withdraws what a call that sleeps here has asked for. */
+TEST_F(lock, g11_release_by_another_process)
+{
+	struct call c = {
+		.fn = tlock_acquire, .t = self->b, .job = "waiter",
+		.timeout_ns = LONG,
+	};
+	pid_t pid;
+
+	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
+	begin(&c);
+	ASSERT_TRUE(await_waiters(self->a, 1));
+	pid = fork();
+	if (!pid)
+		_exit(!!tlock_release(self->b));
+	ASSERT_EQ(0, exit_status(pid));
+	EXPECT_EQ(ECANCELED, end(&c));
+	EXPECT_EQ(0, tlock_ticket(self->b));
+
+	/* One that is away is nobody's then */
+	interrupt(_metadata, &c);
+	pid = fork();
+	if (!pid)
+		_exit(!!tlock_release(self->b));
+	ASSERT_EQ(0, exit_status(pid));
+	EXPECT_EQ(-1, tlock_resume(self->b));
+	EXPECT_EQ(ECANCELED, errno);
+	EXPECT_EQ(0, tlock_ticket(self->b));
+	EXPECT_EQ(0, tlock_release(self->a));
+}
+
+static void spin(int turns)
+{
+	for (volatile int i = 0; i < turns; i++)
+		;
+}
+
+#define ROUNDS	3000
+
+/*
+ * The lock is handed over and the call canceled at the same time. Never both
+ * are true: that the cancel returned 0, and that the call did.
+ */
+TEST_F(lock, g11_cancel_meets_the_grant)
+{
+	struct call c = {
+		.fn = tlock_acquire, .t = self->b, .job = "waiter",
+		.timeout_ns = LONG,
+	};
+	int delay = 0, canceled = 0;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		bool cancels;
+
+		ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
+		begin(&c);
+		ASSERT_TRUE(await_waiters(self->a, 1));
+		ASSERT_EQ(0, tlock_release(self->a));
+		spin(delay);
+		cancels = !tlock_cancel(self->b);
+		if (!cancels)
+			ASSERT_EQ(EPERM, errno);
+		ASSERT_EQ(cancels ? ECANCELED : 0, end(&c)) {
+			TH_LOG("round %d, delay %d", i, delay);
+		}
+		ASSERT_EQ(!cancels, look(self->a).holder.token != 0);
+		ASSERT_EQ(!cancels, tlock_token(self->b) != 0);
+		ASSERT_EQ(cancels ? -1 : 0, tlock_release(self->b));
+		canceled += cancels;
+		/* To where they meet */
+		delay += cancels ? 100 : -100;
+		if (delay < 0)
+			delay = 0;
+	}
+	TH_LOG("%d of %d were canceled, delay %d", canceled, ROUNDS, delay);
+	EXPECT_LT(0, canceled);
+	EXPECT_GT(ROUNDS, canceled);
+}
+
+/* A cancel that comes while the call is on its way into the kernel holds. */
+TEST_F(lock, g11_cancel_meets_the_call)
+{
+	struct call c = {
+		.fn = tlock_acquire, .t = self->b, .job = "waiter",
+		.timeout_ns = TLOCK_FOREVER,
+	};
+
+	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
+	for (int i = 0; i < ROUNDS; i++) {
+		begin(&c);
+		/* The call cannot end otherwise */
+		while (tlock_cancel(self->b))
+			ASSERT_EQ(EPERM, errno);
+		ASSERT_EQ(ECANCELED, end(&c));
+		ASSERT_EQ(0, look(self->a).waiters);
+	}
+	ASSERT_EQ(0, tlock_release(self->a));
+}
+
+/*
+ * So does one of a call by a contender that holds the lock already, though
+ * RELEASE may end that grant, before the call asks for another one.
+ */
+TEST_F(lock, g11_cancel_meets_a_call_that_holds)
+{
+	int canceled = 0;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		struct call c = {
+			.fn = i & 1 ? tlock_reacquire : tlock_acquire,
+			.t = self->b, .job = "again",
+			.timeout_ns = TLOCK_FOREVER,
+		};
+		int ret;
+
+		ASSERT_EQ(0, tlock_acquire(self->b, "holder", TLOCK_TRY));
+		begin(&c);
+		do {
+			ret = tlock_cancel(self->b);
+			if (ret)
+				ASSERT_EQ(EPERM, errno);
+		} while (ret && !c.ended);
+		if (!ret) {
+			ASSERT_EQ(ECANCELED, end(&c));
+			ASSERT_EQ(0, tlock_token(self->b));
+			ASSERT_EQ(0, look(self->a).holder.token);
+			canceled++;
+		} else {
+			ASSERT_EQ(i & 1 ? 0 : EDEADLK, end(&c));
+			ASSERT_EQ(tlock_token(self->b),
+				  look(self->a).holder.token);
+			ASSERT_EQ(0, tlock_release(self->b));
+		}
+	}
+	TH_LOG("%d of %d were canceled", canceled, ROUNDS);
 }
 
 static int return_from_scope(struct tlock *t)
@@ -557,6 +977,61 @@ TEST_F(lock, scope_not_entered)
 	tlock_scoped(self->a, "again", TLOCK_TRY)
 		EXPECT_TRUE(false);
 	EXPECT_EQ(tlock_token(self->a), look(self->a).holder.token);
+	EXPECT_EQ(0, tlock_release(self->a));
+}
+
+static void *scope_thread(void *data)
+{
+	struct call *c = data;
+
+	tlock_scoped(c->t, c->job, c->timeout_ns)
+		c->err = 0;
+	else
+		c->err = errno;
+	return NULL;
+}
+
+static void *scope_around_reacquire(void *data)
+{
+	struct call *c = data;
+
+	tlock_scoped(c->t, c->job, TLOCK_TRY) {
+		if (!await_waiters(c->t, 1))
+			abort();
+		c->err = tlock_reacquire(c->t, NULL, c->timeout_ns) ? errno : 0;
+	}
+	return NULL;
+}
+
+/* A request that nobody goes on with is withdrawn. */
+TEST_F(lock, g11_scope_withdraws)
+{
+	struct call c = {
+		.t = self->b, .job = "scope", .timeout_ns = TLOCK_FOREVER,
+	};
+
+	handle_sigusr1(0);
+	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
+	ASSERT_EQ(0, pthread_create(&c.thread, NULL, scope_thread, &c));
+	ASSERT_TRUE(await_waiters(self->a, 1));
+	EXPECT_EQ(0, pthread_kill(c.thread, SIGUSR1));
+	EXPECT_EQ(EINTR, end(&c));
+	EXPECT_EQ(0, tlock_ticket(self->b));
+	EXPECT_EQ(-1, tlock_release(self->b));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(0, tlock_release(self->a));
+
+	/* In the block, which the contender holds no lock at the end of */
+	ASSERT_EQ(0, pthread_create(&c.thread, NULL, scope_around_reacquire,
+				    &c));
+	ASSERT_TRUE(await_held(self->a));
+	ASSERT_EQ(0, tlock_acquire(self->a, "task", LONG));
+	ASSERT_TRUE(await_waiters(self->a, 1));
+	EXPECT_EQ(0, pthread_kill(c.thread, SIGUSR1));
+	EXPECT_EQ(EINTR, end(&c));
+	EXPECT_EQ(0, tlock_ticket(self->b));
+	EXPECT_EQ(-1, tlock_release(self->b));
+	EXPECT_EQ(EPERM, errno);
 	EXPECT_EQ(0, tlock_release(self->a));
 }
 

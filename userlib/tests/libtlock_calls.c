@@ -49,7 +49,8 @@ static int calls(struct tlock *t)
 	    !tlock_acquire(t, "job", TLOCK_TRY) ||
 	    tlock_reacquire(t, NULL, tlock_seconds(0.5)) ||
 	    !tlock_token(t) || tlock_abandoned(t) || tlock_time_left(t) < 0 ||
-	    tlock_blocker(t)->token || tlock_fd(t) < 0 ||
+	    tlock_blocker(t)->token || tlock_fd(t) < 0 || tlock_ticket(t) ||
+	    !tlock_resume(t) || !tlock_cancel(t) ||
 	    tlock_release(t) || !tlock_release(t))
 		return 1;
 	tlock_scoped(t, "block", TLOCK_TRY) {

@@ -17,6 +17,8 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "kselftest.h"
 #include <tlock.hpp>
@@ -67,6 +69,16 @@ static bool held_for(const contender &c, const char *job)
 {
 	return c.status().holder.token &&
 	       !std::strcmp(c.status().holder.job, job);
+}
+
+static void await_job(const contender &c, const char *job)
+{
+	auto deadline = std::chrono::steady_clock::now() + patience;
+
+	while (!held_for(c, job)) {
+		CHECK(std::chrono::steady_clock::now() < deadline);
+		std::this_thread::sleep_for(1ms);
+	}
 }
 
 /* A thread that takes the lock and keeps it until this ends */
@@ -326,9 +338,20 @@ static void lost_lock_ends_guard_once()
 
 static void on_signal(int) {}
 
-static void signal_is_an_error()
+static void await_interrupted(const contender &c, std::uint64_t interrupted)
+{
+	auto deadline = std::chrono::steady_clock::now() + patience;
+
+	while (c.status().interrupted != interrupted) {
+		CHECK(std::chrono::steady_clock::now() < deadline);
+		std::this_thread::sleep_for(1ms);
+	}
+}
+
+static void g9_lock_goes_on_after_a_signal()
 {
 	contender a("holder"), b("waiter");
+	auto interrupted = a.status().interrupted;
 	struct sigaction action = {};
 	int error = 0;
 
@@ -338,9 +361,132 @@ static void signal_is_an_error()
 	std::thread thread([&] { error = error_of([&] { b.lock(); }); });
 	await_waiters(a, 1);
 	pthread_kill(thread.native_handle(), SIGUSR1);
+	await_interrupted(a, interrupted + 1);
+	await_waiters(a, 1);
+	a.unlock();
 	thread.join();
-	CHECK(error == EINTR);
+	CHECK(!error);
+	CHECK(held_for(a, "waiter"));
+
+	/* To the same deadline */
+	contender c("late");
+	bool got = true;
+	auto begun = std::chrono::steady_clock::now();
+	std::thread late([&] { got = c.try_lock_for(500ms); });
+	await_waiters(a, 1);
+	pthread_kill(late.native_handle(), SIGUSR1);
+	late.join();
+	CHECK(!got);
+	CHECK(std::chrono::steady_clock::now() >= begun + 500ms);
+	CHECK(!std::strcmp(c.blocker().job, "waiter"));
+	b.unlock();
+}
+
+/* Ends a child, whatever becomes of the test */
+class child {
+public:
+	explicit child(const std::function<void()> &run) : pid_(fork())
+	{
+		if (pid_)
+			return;
+		try {
+			run();
+		} catch (const std::exception &error) {
+			std::fprintf(stderr, "# child: %s\n", error.what());
+			_exit(1);
+		}
+		_exit(0);
+	}
+	~child()
+	{
+		if (pid_ > 0) {
+			kill(pid_, SIGKILL);
+			waitpid(pid_, nullptr, 0);
+		}
+	}
+	void send(int signal) { CHECK(!kill(pid_, signal)); }
+	/* Its next change of state */
+	int await(int options)
+	{
+		int status;
+
+		CHECK(waitpid(pid_, &status, options) == pid_);
+		if (!WIFSTOPPED(status) && !WIFCONTINUED(status))
+			pid_ = -1;
+		return status;
+	}
+
+private:
+	pid_t pid_;
+};
+
+/* An agent in the README's style, after Ctrl-Z and fg while others have the lock */
+static void g9_agent_is_stopped_and_goes_on()
+{
+	contender task("task");
+
+	for (int signal : { SIGSTOP, SIGTSTP }) {
+		child agent([] {
+			/* In a process group without a shell, SIGTSTP stops nobody */
+			CHECK(!setpgid(0, 0));
+			contender lock("acq");
+			std::unique_lock held(lock);
+			auto first = lock.token();
+
+			while (lock.token() == first)
+				lock.reacquire();
+			CHECK(held_for(lock, "acq"));
+		});
+
+		await_job(task, "acq");
+		task.lock();
+		await_waiters(task, 1);
+		agent.send(signal);
+		CHECK(WIFSTOPPED(agent.await(WUNTRACED)));
+		await_waiters(task, 0);
+		agent.send(SIGCONT);
+		CHECK(WIFCONTINUED(agent.await(WCONTINUED)));
+		await_waiters(task, 1);
+		task.unlock();
+		CHECK(agent.await(0) == 0);
+		CHECK(task.try_lock() && !task.abandoned());
+		task.unlock();
+	}
+}
+
+static void g11_cancel()
+{
+	contender a("holder"), b("waiter");
+	int error = 0;
+
+	CHECK(!a.cancel());
+	a.lock();
+	CHECK(!a.cancel());
+	CHECK(held_for(b, "holder"));
+	std::thread thread([&] { error = error_of([&] { b.lock(); }); });
+	await_waiters(a, 1);
+	CHECK(b.cancel());
+	thread.join();
+	CHECK(error == ECANCELED);
 	CHECK(!b.token());
+	a.unlock();
+	CHECK(is_free(a));
+
+	/* A guard around a reacquire that is canceled can end */
+	std::thread guarded([&] {
+		std::unique_lock held(b);
+
+		await_waiters(b, 1);
+		error = error_of([&] { b.reacquire(); });
+	});
+	await_job(a, "waiter");
+	error = 0;
+	a.lock();
+	await_waiters(a, 1);
+	CHECK(b.cancel());
+	guarded.join();
+	CHECK(error == ECANCELED);
+	CHECK(held_for(b, "holder"));
 	a.unlock();
 }
 
@@ -387,7 +533,9 @@ int main()
 		ENTRY(reacquire),
 		ENTRY(reacquire_that_times_out),
 		ENTRY(lost_lock_ends_guard_once),
-		ENTRY(signal_is_an_error),
+		ENTRY(g9_lock_goes_on_after_a_signal),
+		ENTRY(g9_agent_is_stopped_and_goes_on),
+		ENTRY(g11_cancel),
 		ENTRY(timeouts),
 	};
 

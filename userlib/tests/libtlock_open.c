@@ -20,6 +20,12 @@
 
 #define NOBODY	65534
 
+/* With "tlock-" before it, a device's name of 127 bytes */
+#define LONGEST								\
+	"789.123456789.123456789.123456789.123456789.123456789.123456789." \
+	"123456789.123456789.123456789.123456789.123456789.1234567"
+_Static_assert(sizeof("tlock-" LONGEST) == TLOCK_NAME_SIZE, "the longest name");
+
 /* Which descriptors are open, as far as a test gets */
 static int open_descriptors(void)
 {
@@ -39,23 +45,23 @@ static int exit_status(pid_t pid)
 	return WEXITSTATUS(status);
 }
 
-/* A folder of the test's own */
+/* A directory of the test's own */
 FIXTURE(open)
 {
-	char folder[24];
+	char dir[24];
 };
 
 FIXTURE_SETUP(open)
 {
-	strcpy(self->folder, "/tmp/libtlock-XXXXXX");
-	ASSERT_NE(NULL, mkdtemp(self->folder));
-	ASSERT_EQ(0, chdir(self->folder));
+	strcpy(self->dir, "/tmp/libtlock-XXXXXX");
+	ASSERT_NE(NULL, mkdtemp(self->dir));
+	ASSERT_EQ(0, chdir(self->dir));
 }
 
 FIXTURE_TEARDOWN(open)
 {
 	EXPECT_EQ(0, chdir("/"));
-	EXPECT_EQ(0, rmdir(self->folder));
+	EXPECT_EQ(0, rmdir(self->dir));
 }
 
 #define EXPECT_OPENS(lock) do {						\
@@ -96,14 +102,14 @@ TEST_F(open, by_name_and_path)
 	ASSERT_EQ(0, mkdir("real", 0700));
 	ASSERT_EQ(0, mount("/dev", "real", "", MS_BIND, NULL));
 	ASSERT_EQ(0, mount("", "/dev", "tmpfs", 0, NULL));
-	snprintf(device, sizeof(device), "%s/real/tlock", self->folder);
+	snprintf(device, sizeof(device), "%s/real/tlock", self->dir);
 	ASSERT_EQ(0, symlink(device, "/dev/tlock-stage"));
 	ASSERT_EQ(0, symlink(device, "/dev/tlock-tlock-x"));
-	ASSERT_EQ(0, symlink(device, "/dev/tlock-789.123456789.123456789.1"));
+	ASSERT_EQ(0, symlink(device, "/dev/tlock-" LONGEST));
 	EXPECT_OPENS("stage");
 	EXPECT_OPENS("tlock-stage");
 	EXPECT_OPENS("tlock-tlock-x");
-	EXPECT_OPENS("789.123456789.123456789.1");
+	EXPECT_OPENS(LONGEST);
 	EXPECT_OPEN_FAILS(ENOENT, "tlock", O_RDWR);
 	EXPECT_OPEN_FAILS(ENOENT, NULL, O_RDWR);
 	EXPECT_OPEN_FAILS(ENOENT, "tlock-x", O_RDWR);
@@ -131,6 +137,8 @@ TEST_F(open, for_looking_only)
 
 	ASSERT_NE(NULL, t);
 	EXPECT_EQ(0, tlock_status(t, &st));
+	EXPECT_STREQ("tlock", st.name);
+	EXPECT_EQ(0, st.flags);
 	EXPECT_EQ(-1, tlock_acquire(t, "j", TLOCK_TRY));
 	EXPECT_EQ(EBADF, errno);
 	EXPECT_EQ(-1, tlock_release(t));
@@ -189,8 +197,8 @@ TEST_F(open, errors)
 	EXPECT_OPEN_FAILS(ENOENT, "nosuch", O_RDWR);
 	EXPECT_OPEN_FAILS(ENOENT, "./nosuch", O_RDWR);
 	EXPECT_OPEN_FAILS(EINVAL, "", O_RDWR);
-	EXPECT_OPEN_FAILS(ENOENT, "789.123456789.123456789.1", O_RDWR);
-	EXPECT_OPEN_FAILS(ENAMETOOLONG, "789.123456789.123456789.12", O_RDWR);
+	EXPECT_OPEN_FAILS(ENOENT, LONGEST, O_RDWR);
+	EXPECT_OPEN_FAILS(ENAMETOOLONG, LONGEST "2", O_RDWR);
 	EXPECT_OPEN_FAILS(EINVAL, NULL, O_WRONLY);
 	EXPECT_OPEN_FAILS(EINVAL, NULL, O_RDWR | O_NONBLOCK);
 
@@ -224,8 +232,8 @@ FIXTURE(explain)
 
 FIXTURE_VARIANT(explain)
 {
-	const char *hidden[2];	/* folders that are empty */
-	const char *made[6];	/* folders that are made then */
+	const char *hidden[2];	/* directories that are empty */
+	const char *made[6];	/* directories that are made then */
 	const char *state;	/* the module's */
 	uid_t uid;
 	const char *lock;
@@ -313,10 +321,10 @@ FIXTURE_VARIANT_ADD(explain, empty)
 
 FIXTURE_VARIANT_ADD(explain, too_long)
 {
-	.lock = "longer-than-any-lock-is-called",
+	.lock = LONGEST "2",
 	.err = ENAMETOOLONG,
-	.begins = "longer-than-any-lock-is-called: ",
-	.says = "at most 31 bytes",
+	.begins = LONGEST "2: ",
+	.says = "at most 127 bytes",
 };
 
 FIXTURE_SETUP(explain)
