@@ -802,7 +802,9 @@ static void spin(int turns)
 		;
 }
 
+/* As many rounds as fit into a while, on a machine of any speed */
 #define ROUNDS	3000
+#define WHILE	(6 * SEC)
 
 /*
  * The lock is handed over and the call canceled at the same time. Never both
@@ -814,9 +816,10 @@ TEST_F(lock, g11_cancel_meets_the_grant)
 		.fn = tlock_acquire, .t = self->b, .job = "waiter",
 		.timeout_ns = LONG,
 	};
-	int delay = 0, canceled = 0;
+	int64_t until = now() + WHILE;
+	int delay = 0, canceled = 0, i;
 
-	for (int i = 0; i < ROUNDS; i++) {
+	for (i = 0; i < ROUNDS && now() < until; i++) {
 		bool cancels;
 
 		ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
@@ -835,13 +838,14 @@ TEST_F(lock, g11_cancel_meets_the_grant)
 		ASSERT_EQ(cancels ? -1 : 0, tlock_release(self->b));
 		canceled += cancels;
 		/* To where they meet */
-		delay += cancels ? 100 : -100;
-		if (delay < 0)
-			delay = 0;
+		if (cancels)
+			delay += delay / 8 + 8;
+		else
+			delay -= delay / 8;
 	}
-	TH_LOG("%d of %d were canceled, delay %d", canceled, ROUNDS, delay);
+	TH_LOG("%d of %d were canceled, delay %d", canceled, i, delay);
 	EXPECT_LT(0, canceled);
-	EXPECT_GT(ROUNDS, canceled);
+	EXPECT_GT(i, canceled);
 }
 
 /* A cancel that comes while the call is on its way into the kernel holds. */
@@ -852,8 +856,10 @@ TEST_F(lock, g11_cancel_meets_the_call)
 		.timeout_ns = TLOCK_FOREVER,
 	};
 
+	int64_t until = now() + WHILE;
+
 	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
-	for (int i = 0; i < ROUNDS; i++) {
+	for (int i = 0; i < ROUNDS && now() < until; i++) {
 		begin(&c);
 		/* The call cannot end otherwise */
 		while (tlock_cancel(self->b))
@@ -870,9 +876,10 @@ TEST_F(lock, g11_cancel_meets_the_call)
  */
 TEST_F(lock, g11_cancel_meets_a_call_that_holds)
 {
-	int canceled = 0;
+	int64_t until = now() + WHILE;
+	int canceled = 0, i;
 
-	for (int i = 0; i < ROUNDS; i++) {
+	for (i = 0; i < ROUNDS && now() < until; i++) {
 		struct call c = {
 			.fn = i & 1 ? tlock_reacquire : tlock_acquire,
 			.t = self->b, .job = "again",
@@ -899,7 +906,7 @@ TEST_F(lock, g11_cancel_meets_a_call_that_holds)
 			ASSERT_EQ(0, tlock_release(self->b));
 		}
 	}
-	TH_LOG("%d of %d were canceled", canceled, ROUNDS);
+	TH_LOG("%d of %d were canceled", canceled, i);
 }
 
 static int return_from_scope(struct tlock *t)
