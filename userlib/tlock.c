@@ -12,10 +12,6 @@
 
 #include "tlock-command.h"
 
-#ifndef TLOCK_VERSION
-#define TLOCK_VERSION	"0.1"
-#endif
-
 static const struct {
 	const char *name;
 	int (*main)(int argc, char **argv);
@@ -125,7 +121,7 @@ int main(int argc, char **argv)
 		return EX_OK;
 	}
 	if (*name)
-		warnx("'%s' is neither a command nor an option", name);
+		warnx("unknown %s '%s'", *name == '-' ? "option" : "command", name);
 	else
 		warnx("no command given");
 	try_help("");

@@ -7,6 +7,7 @@
 set -uo pipefail
 
 userlib=$(dirname "$(readlink -f "$0")")/..
+version=$(<"$userlib/../VERSION")
 CC=${CC:-cc}
 CXX=${CXX:-c++}
 work=$(mktemp -d)
@@ -37,18 +38,66 @@ try() {
 	failed=1
 }
 
+# install_to DIR [MAKE-ARGUMENT...]
+install_to() {
+	make -s -C "$userlib" install OUTPUT="$work/build" DESTDIR="$1" \
+		PREFIX=/usr LIBDIR=/usr/lib/test "${@:2}"
+}
+
 installs() {
-	make -s -C "$userlib" install OUTPUT="$work/build" DESTDIR="$root" \
-		PREFIX=/usr LIBDIR=/usr/lib/test || return
+	install_to "$root" || return
 	local file
 	for file in "$include"/{tlock.h,tlock.hpp,linux/tlock.h} \
 		"$lib"/{libtlock.a,libtlock.so,libtlock.so.1} \
+		"$lib/libtlock.so.1.$version" \
 		"$lib/pkgconfig/libtlock.pc" \
 		"$root"/usr/share/man/man3/{libtlock,tlock_open}.3 \
 		"$root"/usr/bin/tlock "$root"/usr/share/man/man{1/tlock.1,4/tlock.4} \
 		"$root/usr/share/bash-completion/completions/tlock" \
 		"$root"/usr/lib/python3/dist-packages/tlock/{__init__.py,py.typed}; do
 		[[ -e $file ]] || { echo "$file: missing"; return 1; }
+	done
+}
+
+# is_version VERSION DIR: everything installed there says so
+is_version() {
+	local page said
+	local said_by=(
+		"$("$2/usr/bin/tlock" --version)"
+		"tlock $(PKG_CONFIG_PATH=$2/usr/lib/test/pkgconfig \
+			pkg-config --modversion libtlock)"
+		"tlock $(readlink "$2/usr/lib/test/libtlock.so.1" |
+			sed 's/^libtlock\.so\.1\.//')"
+	)
+
+	for page in "$2"/usr/share/man/man{1/tlock.1,3/libtlock.3,4/tlock.4}; do
+		said_by+=("$(sed -n 's/^\.TH .*"\(tlock [^"]*\)".*/\1/p' "$page")")
+	done
+	for said in "${said_by[@]}"; do
+		[[ $said == "tlock $1" ]] || { echo "'$said'"; return 1; }
+	done
+	[[ -f $2/usr/lib/test/libtlock.so.1 ]] && ! grep -r @VERSION@ "$2"
+}
+
+# A build that is there already is not taken for another version's
+one_version() {
+	is_version "$version" "$root" &&
+		install_to "$work/other" VERSION=9.9 &&
+		is_version 9.9 "$work/other" &&
+		install_to "$work/again" &&
+		is_version "$version" "$work/again"
+}
+
+# dkms reads this file so
+dkms_version() {
+	mkdir "$work/source" &&
+		cp "$userlib/../dkms.conf" "$work/source" &&
+		echo 9.9 >"$work/source/VERSION" || return
+	local conf
+	for conf in "$work/source/dkms.conf" ../source/dkms.conf ./dkms.conf; do
+		[[ $(cd "$work/source" && bash -c ". $conf"'
+			echo "$PACKAGE_NAME $PACKAGE_VERSION"') == "tlock 9.9" ]] ||
+			return
 	done
 }
 
@@ -67,7 +116,7 @@ symbols() {
 }
 
 exports_what_is_declared() {
-	[[ $(declared | wc -l) -ge 14 ]] &&
+	[[ $(declared | wc -l) -ge 17 ]] &&
 		diff <(declared | sed 's/$/@@TLOCK_1.0/') \
 			<(symbols -D --with-symbol-versions "$lib/libtlock.so.1")
 }
@@ -84,10 +133,11 @@ needs_only_libc() {
 	[[ $(readelf -d "$lib/libtlock.so" | grep NEEDED) == *'[libc.so.6]' ]]
 }
 
-# No lock of its own, no clock, no thread
+# No lock of its own, no clock, no thread; but a futex, by syscall(2), for
+# tlock_cancel() and a call that meets it
 calls_little() {
 	! nm -D --undefined-only "$lib/libtlock.so" |
-		grep -E 'pthread|mtx_|clock|time|sem_|futex|syscall'
+		grep -E 'pthread|mtx_|clock|time|sem_|sleep|poll'
 }
 
 # header COMPILER... FILE: compiles alone, and twice, without a warning
@@ -169,14 +219,16 @@ manual_has_all() {
 manual_lint() {
 	local output
 
-	output=$(mandoc -T lint "$userlib/man/libtlock.3" 2>&1)
+	output=$(mandoc -T lint "$root"/usr/share/man/man{1/tlock.1,3/libtlock.3,4/tlock.4} 2>&1)
 	echo "$output"
 	[[ -z $output ]]
 }
 
 echo "TAP version 13"
-echo "1..15"
+echo "1..17"
 try installs installs
+try one_version one_version
+try dkms_version dkms_version
 try exports_what_is_declared exports_what_is_declared
 try static_defines_no_more static_defines_no_more
 try soname soname
