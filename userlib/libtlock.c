@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What is declared there is what others see; all else is hidden */
+/* Only what is declared there is visible to others */
 #pragma GCC visibility push(default)
 #include "tlock.h"
 #pragma GCC visibility pop
@@ -107,8 +107,8 @@ static int open_device(const char *path, int mode)
 	int fd, err;
 
 	/*
-	 * To open what is no device may disturb somebody: it would let the
-	 * other end of a FIFO go on.
+	 * Opening something that is not a device may disturb somebody: it would
+	 * let the other end of a FIFO go on.
 	 */
 	if (stat(path, &st))
 		return -1;
@@ -122,7 +122,7 @@ static int open_device(const char *path, int mode)
 	if (fd < 0)
 		return -1;
 
-	/* Other drivers have all sorts of errors for what they don't know */
+	/* Other drivers have all sorts of errors for commands they don't know */
 	if (ioctl(fd, TLOCK_IOC_STATUS, &status))
 		err = ENOTTY;
 	else if (fcntl(fd, F_SETFL, 0))
@@ -163,7 +163,7 @@ struct tlock *tlock_open(const char *lock, int mode)
 	return t;
 }
 
-/* Its device files go before the rest of it */
+/* Its device files are removed before the rest of it */
 static bool module_unloading(void)
 {
 	int fd = open("/sys/module/tlock/initstate", O_RDONLY | O_CLOEXEC);
@@ -199,11 +199,11 @@ static void explain_missing(const char *path, char *buf, size_t size)
 	snprintf(entry, sizeof(entry), CLASS "/%s", name);
 	if (*name && !access(entry, F_OK))
 		snprintf(buf, size,
-			 "%s: the lock is there, but its device file is missing or stale: in a container, pass the device in (as docker's --device does); elsewhere, see to udev",
+			 "%s: the lock is there, but its device file is missing or stale: in a container, pass the device in (as docker's --device does); elsewhere, check udev",
 			 path);
 	else
 		snprintf(buf, size,
-			 "%s: no such lock: 'ls " CLASS "' lists those there are",
+			 "%s: no such lock: 'ls " CLASS "' lists the locks of this host",
 			 path);
 }
 
@@ -227,7 +227,7 @@ char *tlock_explain(const char *lock, int err, char *buf, size_t size)
 		break;
 	case EACCES:
 		snprintf(buf, size,
-			 "%s: no permission: to look takes read permission, to take the lock write permission, too: as root, run 'setfacl -m u:%u:rw %s', or have a udev rule do so for good",
+			 "%s: permission denied: looking takes read permission, taking the lock write permission, too: as root, run 'setfacl -m u:%u:rw %s', or add a udev rule that lasts",
 			 path, (unsigned int)geteuid(), path);
 		break;
 	case EPERM:
@@ -237,12 +237,12 @@ char *tlock_explain(const char *lock, int err, char *buf, size_t size)
 		break;
 	case ENOTTY:
 		snprintf(buf, size,
-			 "%s: not a tlock: 'ls " CLASS "' lists those there are",
+			 "%s: not a tlock: 'ls " CLASS "' lists the locks of this host",
 			 path);
 		break;
 	case ENAMETOOLONG:
 		snprintf(buf, size,
-			 "%s: no lock has so long a name: its device's name has at most %d bytes",
+			 "%s: the name is too long: a device's name has at most %d bytes",
 			 path, TLOCK_NAME_SIZE - 1);
 		break;
 	default:

@@ -3,9 +3,9 @@
  * tlock run: run a command while holding a lock, with the options and exit
  * codes of flock(1).
  *
- * The lock is given back when the command has ended by itself. If it was
- * killed, or this process is, the instrument may be in the middle of something:
- * then the lock is left to the kernel, which tells the next holder so.
+ * The lock is released when the command has ended by itself. If it was killed, or
+ * this process is, the instrument may be in the middle of something: then the
+ * lock is left to the kernel, and the next holder learns that it was abandoned.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -39,11 +39,12 @@ static const char usage[] =
 " -n, --nonblock           fail rather than wait\n"
 " -j, --job JOB            what the lock is held for (default: COMMAND's name)\n"
 " -E, --conflict-exit-code CODE\n"
-"                          exit status if the lock was not to be had (default: 1)\n"
+"                          exit status if the lock could not be acquired\n"
+"                          (default: 1)\n"
 " -o, --close              do not pass the lock's descriptor to COMMAND\n"
 " -F, --no-fork            execute COMMAND without forking\n"
 " -c, --command STRING     run STRING through the shell\n"
-" -x, --exclusive          nothing: these locks are always exclusive\n"
+" -x, --exclusive          ignored, for flock compatibility\n"
 "     --verbose            say how long it took to get the lock\n"
 " -h, --help               display this help\n"
 " -V, --version            display version\n"
@@ -51,12 +52,12 @@ static const char usage[] =
 "For more details see tlock(1).\n";
 
 /**
- * struct run - what was asked for
+ * struct run - the command line
  * @lock: as tlock_open() takes it
  * @path: of the lock, to be named in messages
  * @job: what to hold it for
  * @timeout_ns: how long to wait
- * @conflict: exit status if it was not to be had
+ * @conflict: exit status if it could not be acquired
  * @close: whether to keep the lock's descriptor from the command
  * @no_fork: whether to become the command
  * @verbose: whether to say how it goes
@@ -142,8 +143,8 @@ static void parse_command(struct run *run, char **words, char *string)
 	if (!words[1] && **words &&
 	    strspn(*words, "0123456789") == strlen(*words))
 		errx(EX_USAGE,
-		     "'%s' is no COMMAND, and the lock of a shell's descriptor cannot be taken: put what needs the lock into -c STRING or a script",
-		     *words);
+		     "'%s' is not a command: use 'exec %s<>/dev/tlock; flock %s' for a shell's descriptor, or put the commands that need the lock into -c STRING or a script",
+		     *words, *words, *words);
 	run->command = words;
 }
 
@@ -210,7 +211,7 @@ static void parse(struct run *run, int argc, char **argv)
 			     "a lock cannot be shared: leave out -s to take it exclusively");
 		case 'u':
 			errx(EX_USAGE,
-			     "a lock cannot be dropped for its holder: it ends with COMMAND, 'tlock status' says whose it is");
+			     "a lock cannot be dropped for its holder: it ends with COMMAND, 'tlock status' shows who holds it");
 		case OPT_VERBOSE:
 			run->verbose = true;
 			break;
@@ -229,7 +230,7 @@ static void parse(struct run *run, int argc, char **argv)
 		run->timeout_ns = TLOCK_TRY;
 	if (run->no_fork && run->close)
 		errx(EX_USAGE,
-		     "-F and -o exclude each other: nobody would hold the lock");
+		     "mutually exclusive: -F -o (nobody would hold the lock)");
 
 	parse_command(run, argv + optind, string);
 	run->path = lock_path(run->lock);
@@ -305,7 +306,7 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 	return true;
 }
 
-/* What the command may want to know of the grant */
+/* What the command may want to know about the grant */
 static void set_environment(const struct tlock *t)
 {
 	char token[24];
@@ -352,7 +353,7 @@ static int wait_for(pid_t pid, const sigset_t *signals)
 	}
 }
 
-/* Runs the command and gives the lock back. Returns the exit status. */
+/* Runs the command and releases the lock. Returns the exit status. */
 static int fork_and_wait(struct tlock *t, const struct run *run)
 {
 	static const int passed_on[] = {
@@ -368,7 +369,7 @@ static int fork_and_wait(struct tlock *t, const struct run *run)
 	for (i = 0; i < sizeof(passed_on) / sizeof(*passed_on); i++)
 		sigaddset(&signals, passed_on[i]);
 	sigprocmask(SIG_BLOCK, &signals, &old);
-	/* Who started us may ignore it; then there would be no status */
+	/* Our parent may ignore it; then there would be no status */
 	signal(SIGCHLD, SIG_DFL);
 
 	pid = fork();
@@ -406,7 +407,7 @@ int run_main(int argc, char **argv)
 	t = open_lock(run.lock, O_RDWR, &status);
 	if (!t)
 		goto out;
-	/* Who looks at the lock wants to see the command */
+	/* Others that look at the lock want to see the command */
 	clean(comm, sizeof(comm), basename(run.command[0]));
 	prctl(PR_SET_NAME, comm);
 	if (acquire(t, &run, &status)) {

@@ -75,11 +75,11 @@ static const struct {
 	[COL_TIMED_OUT] = { "TIMED-OUT", NUMBER,
 			    "acquires and reacquires that timed out" },
 	[COL_INTERRUPTED] = { "INTERRUPTED", NUMBER,
-			      "those that a signal ended" },
+			      "those whose wait was interrupted" },
 	[COL_ABANDONED] = { "ABANDONED", NUMBER,
 			    "holders that went without a release" },
 	[COL_YIELDED] = { "YIELDED", NUMBER,
-			  "reacquires that let somebody in" },
+			  "reacquires that let a waiter in" },
 	[COL_WAIT_TOTAL] = { "WAIT-TOTAL", TIME, "time spent waiting" },
 	[COL_WAIT_MAX] = { "WAIT-MAX", TIME, "the longest wait" },
 	[COL_HOLD_TOTAL] = { "HOLD-TOTAL", TIME, "time the lock was held" },
@@ -489,7 +489,7 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 		}
 	}
 	if (view.json && view.raw)
-		errx(EX_USAGE, "--json and --raw exclude each other");
+		errx(EX_USAGE, "mutually exclusive: --json --raw");
 	if (!list) {
 		for (opt = 0; opt < NUM_COLS; opt++)
 			add_column(&view, opt);

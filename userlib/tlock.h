@@ -70,8 +70,8 @@ struct tlock;
  *
  * Return: an idle contender, for tlock_close() to end; or NULL and errno, which
  * tlock_explain() puts into words. ENOENT: no such device. ENXIO: no driver
- * behind it. EACCES, EPERM: no permission. ENOTTY: it is not a tlock.
- * ENAMETOOLONG: no lock has so long a name. EINVAL: @mode, or an empty @lock.
+ * behind it. EACCES, EPERM: permission denied. ENOTTY: it is not a tlock.
+ * ENAMETOOLONG: the name is too long for a lock. EINVAL: @mode, or an empty @lock.
  * Others as for open(2).
  */
 struct tlock *tlock_open(const char *lock, int mode);

@@ -123,8 +123,8 @@ hold_raw() {
 		open(my $comm, ">", "/proc/self/comm") or die;
 		syswrite($comm, $ARGV[0]);
 		open(my $lock, "+<", "/dev/tlock") or die;
-		my $arg = pack("qLLQa64x104", -1, 0, 0, 0, $ARGV[1]);
-		ioctl($lock, 0xC0C0BC00, $arg) or die;	# TLOCK_IOC_ACQUIRE
+		my $arg = pack("qx64a64x120", -1, $ARGV[1]);
+		ioctl($lock, 0xC100BC00, $arg) or die;	# TLOCK_IOC_ACQUIRE
 		<STDIN>;
 		ioctl($lock, 0xBC01, 0) or die;		# TLOCK_IOC_RELEASE
 	' "$1" "$2" <>fifo &
@@ -274,7 +274,36 @@ test_what_flock_has_and_tlock_has_not() {
 		in_file '^tlock: a lock cannot be dropped ' err
 	done
 	run 64 "$tlock" run -n 9
-	in_file "'9' is no COMMAND, .* -c STRING or a script" err
+	in_file "'9' is not a command: use .*; flock 9' .* -c STRING or a script" err
+}
+
+test_flock_excludes_and_is_excluded() {
+	hold -j acq
+	run 1 flock -n /dev/tlock echo never
+	run 1 flock -w 0.1 /dev/tlock echo never
+	[[ ! -s out ]]
+	run 65 flock -s /dev/tlock echo never
+	flock -w 3600 /dev/tlock sh -c "cat $sysfs/job $sysfs/comm" >out2 &
+	until_ok is waiters 1
+	let_go
+	wait $!
+	[[ $(<out2) == $'\n'flock ]]
+	# Closing the file is how flock ends
+	not_abandoned
+
+	exec 9<>/dev/tlock
+	flock 9
+	run 1 "$tlock" run -n echo never
+	in_file "^tlock: /dev/tlock: held by flock \(user root\) for " err
+	"$tlock" run -w 3600 echo hello >out2 &
+	until_ok is waiters 1
+	flock -u 9
+	wait $!
+	[[ $(<out2) == hello ]]
+	flock -n 9
+	run 1 "$tlock" run -n echo never
+	exec 9>&-
+	not_abandoned
 }
 
 # same WORDS...: with the lock file file for each @, flock(1) exits with the same
@@ -443,7 +472,7 @@ test_command_killed_but_not_what_it_started() {
 		sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!; kill -9 $$'
 	mv out out2
 	is job left
-	is pid 0
+	is pid ''
 	run 1 "$tlock" run -n echo never
 	in_file "held by job 'left' \(sh, user root\) for " err
 	run 0 "$tlock" status --json
@@ -457,7 +486,7 @@ test_runner_killed() {
 	kill -9 "$holder"
 	wait "$holder" || :
 	is job instrument
-	is pid 0
+	is pid ''
 	"$tlock" run printenv TLOCK_ABANDONED >next 2>/dev/null &
 	until_ok is waiters 1
 	echo >fifo
@@ -522,6 +551,23 @@ test_signal_ends_the_wait() {
 		is waiters 0
 	done
 	let_go
+	not_abandoned
+}
+
+test_stopped_while_it_waits() {
+	hold
+	background "$tlock" run echo first >order
+	waiter=$!
+	until_ok is waiters 1
+	kill -STOP $waiter
+	until_ok is waiters 0
+	background "$tlock" run echo second >>order
+	until_ok is waiters 1
+	kill -CONT $waiter
+	until_ok is waiters 2
+	let_go
+	wait
+	[[ $(<order) == first$'\n'second ]]
 	not_abandoned
 }
 
@@ -787,6 +833,12 @@ test_help_and_version() {
 	done
 }
 
+test_version_is_the_modules() {
+	run 0 "$tlock" --version
+	[[ $(<out) == "tlock $(<"$top/VERSION")" ]]
+	[[ $(<out) == "tlock $(</sys/module/tlock/version)" ]]
+}
+
 test_manual_pages() {
 	# Each option and column is in the manual and is completed
 	for subcommand in run status list; do
@@ -854,7 +906,7 @@ test_permission_lacking() {
 	run 66 setpriv --reuid 65534 --regid 65534 --clear-groups \
 		"$tlock" run echo never
 	[[ ! -s out ]]
-	in_file '^tlock: /dev/tlock: no permission: .*udev' err
+	in_file '^tlock: /dev/tlock: permission denied: .*udev' err
 }
 
 test_device_missing() {

@@ -299,7 +299,7 @@ FIXTURE_VARIANT_ADD(explain, no_permission)
 {
 	.uid = NOBODY,
 	.err = EACCES,
-	.begins = "/dev/tlock: no permission",
+	.begins = "/dev/tlock: permission denied",
 	.says = "setfacl -m u:65534:rw /dev/tlock",
 };
 
