@@ -204,9 +204,10 @@ int tlock_release(struct tlock *t);
  * has seen it:
  *
  *	stop = true;
- *	while (!stopped)
- *		if (tlock_cancel(t))
- *			usleep(1000);
+ *	while (!stopped) {
+ *		tlock_cancel(t);
+ *		usleep(1000);
+ *	}
  *
  * It does not wait for the lock, nor for the other thread, except while that is
  * on its way between this library and the kernel; so it must not be called by a
