@@ -669,6 +669,24 @@ test_status_of_a_held_lock() {
 	wait
 }
 
+held_longer_than() {
+	(($(<"$sysfs/held_ns") > $1 * 1000000000))
+}
+
+# In a time namespace whose clock began after the grant
+test_held_since_before_the_clock() {
+	hold
+	until_ok held_longer_than 2
+	read -r uptime _ </proc/uptime
+	run 0 unshare --time --monotonic -"${uptime%.*}" \
+		"$tlock" status --json
+	check '2 < l["held"] < 600' out
+	run 1 unshare --time --monotonic -"${uptime%.*}" \
+		"$tlock" run -n echo never
+	in_file ' for ([2-9]|[1-9][0-9]+)\.[0-9]s$| for [0-9]+m ' err
+	let_go
+}
+
 test_columns() {
 	run 0 "$tlock" status -r -o lock,timed-out
 	[[ $(head -n 1 out) == "LOCK TIMED-OUT" ]]
