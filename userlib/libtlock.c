@@ -54,7 +54,8 @@ enum state {
  * @token: of the grant that is held, or 0
  * @ticket: of the request that is away, or 0
  * @time_left: of the last timeout
- * @blocker: who had the lock at the last ETIMEDOUT
+ * @arg: of the call that runs; its holder is that of the last ETIMEDOUT. It is
+ *	here because one on the stack would have to be filled with zeros.
  *
  * All but @fd and @state is for the handle's own thread.
  */
@@ -65,7 +66,7 @@ struct tlock {
 	uint64_t token;
 	uint64_t ticket;
 	int64_t time_left;
-	struct tlock_holder blocker;
+	struct tlock_acquire arg;
 };
 
 /* Room for the path of a device that is known by its name */
@@ -302,7 +303,7 @@ bool advance_slow(struct tlock *t, unsigned int next)
 {
 	if (was_canceled(t))
 		return false;
-	/* Of a copy of the handle in a child, or of a call that was jumped out of */
+	/* A signal handler left the call, or released the handle during it */
 	t->state = next;
 	return true;
 }
@@ -316,40 +317,34 @@ static inline bool advance(struct tlock *t, unsigned int state,
 		advance_slow(t, next);
 }
 
-/* Begins a call. Returns the state before, or CANCELED: it must not be made. */
-static inline unsigned int begin(struct tlock *t, unsigned int call)
+/* Begins a call. Returns 0, or the errno with which it must not be made. */
+static inline int begin(struct tlock *t, unsigned int call)
 {
 	unsigned int state = atomic_load_explicit(&t->state,
 						  memory_order_relaxed);
 
-	/* Nobody else leaves QUIET */
-	if (likely(state == QUIET))
+	if (likely(state == QUIET)) {
+		/* Nobody else leaves it */
 		atomic_store_explicit(&t->state, call, memory_order_relaxed);
-	/* A second thread, which is a mistake, gets its EBUSY */
-	else if (state != CALLING && state != REPLACING &&
-		 !advance(t, AWAY, call))
-		return CANCELED;
-	return state;
+		return 0;
+	}
+	/* A second thread, which is a mistake, must spoil nothing */
+	if (state == CALLING || state == REPLACING)
+		return EBUSY;
+	return advance(t, AWAY, call) ? 0 : ECANCELED;
 }
 
 /* Ends a call that failed. Returns the errno. */
 static __attribute__((__noinline__))
-int fail(struct tlock *t, const struct tlock_acquire *arg, unsigned int before,
-	 unsigned int call, int err)
+int fail(struct tlock *t, unsigned int call, int err)
 {
 	switch (err) {
-	case EBUSY:
-		if (before == CALLING || before == REPLACING)
-			return err;
-		break;
-	case ETIMEDOUT:
-		t->blocker = arg->holder;
-		/* fall through */
 	case EINTR:
-		t->time_left = arg->timeout_ns;
+	case ETIMEDOUT:
+		t->time_left = t->arg.timeout_ns;
 		/* fall through */
 	case ECANCELED:
-		t->ticket = err == EINTR ? arg->ticket : 0;
+		t->ticket = err == EINTR ? t->arg.ticket : 0;
 		/* fall through */
 	case EPERM:
 		t->token = 0;
@@ -357,73 +352,61 @@ int fail(struct tlock *t, const struct tlock_acquire *arg, unsigned int before,
 	return advance(t, call, t->ticket ? AWAY : QUIET) ? err : ECANCELED;
 }
 
-static inline int take(struct tlock *t, unsigned long cmd,
-		       struct tlock_acquire *arg, unsigned int call)
+static inline int take(struct tlock *t, unsigned long cmd, const char *job,
+		       int64_t timeout_ns, uint64_t ticket, unsigned int call)
 {
-	unsigned int before = begin(t, call);
+	size_t size = job ? strnlen(job, TLOCK_JOB_SIZE) + 1 : 0;
+	int err = EINVAL;
 
-	if (before == CANCELED)
-		goto canceled;
-	if (ioctl(t->fd, cmd, arg)) {
-		errno = fail(t, arg, before, call, errno);
-		return -1;
+	if (size > TLOCK_JOB_SIZE)
+		goto failed;
+	err = begin(t, call);
+	if (err)
+		goto failed;
+
+	t->arg.timeout_ns = timeout_ns;
+	t->arg.ticket = ticket;
+	if (job)
+		memcpy(t->arg.job, job, size);
+	else
+		t->arg.job[0] = '\0';
+	if (ioctl(t->fd, cmd, &t->arg)) {
+		err = fail(t, call, errno);
+		goto failed;
 	}
-	t->token = arg->token;
+	t->token = t->arg.token;
 	t->ticket = 0;
-	t->abandoned = arg->result & TLOCK_ABANDONED;
-	t->time_left = arg->timeout_ns;
+	t->abandoned = t->arg.result & TLOCK_ABANDONED;
+	t->time_left = t->arg.timeout_ns;
 	if (advance(t, call, QUIET))
 		return 0;
-canceled:
-	errno = ECANCELED;
+	err = ECANCELED;
+
+failed:
+	errno = err;
 	return -1;
-}
-
-/*
- * The argument is not the handle's but this call's: a second thread on a
- * handle that waits, a mistake, must get its EBUSY and spoil nothing.
- */
-static int ask(struct tlock *t, unsigned long cmd, const char *job,
-	       int64_t timeout_ns, unsigned int call)
-{
-	struct tlock_acquire arg = { .timeout_ns = timeout_ns };
-
-	if (job) {
-		size_t len = strnlen(job, sizeof(arg.job));
-
-		if (len == sizeof(arg.job)) {
-			errno = EINVAL;
-			return -1;
-		}
-		memcpy(arg.job, job, len);
-	}
-	return take(t, cmd, &arg, call);
 }
 
 int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns)
 {
-	return ask(t, TLOCK_IOC_ACQUIRE, job, timeout_ns,
-		   t->token || t->ticket ? REPLACING : CALLING);
+	return take(t, TLOCK_IOC_ACQUIRE, job, timeout_ns, 0,
+		    t->token || t->ticket ? REPLACING : CALLING);
 }
 
 int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns)
 {
 	/* Once RELEASE has ended the grant, this asks for nothing */
-	return ask(t, TLOCK_IOC_REACQUIRE, job, timeout_ns, CALLING);
+	return take(t, TLOCK_IOC_REACQUIRE, job, timeout_ns, 0, CALLING);
 }
 
 int tlock_resume(struct tlock *t)
 {
-	struct tlock_acquire arg = {
-		.timeout_ns = t->time_left,
-		.ticket = t->ticket,
-	};
-
 	if (!t->ticket) {
 		errno = EPERM;
 		return -1;
 	}
-	return take(t, TLOCK_IOC_ACQUIRE, &arg, CALLING);
+	return take(t, TLOCK_IOC_ACQUIRE, NULL, t->time_left, t->ticket,
+		    CALLING);
 }
 
 int tlock_release(struct tlock *t)
@@ -486,7 +469,7 @@ bool tlock_abandoned(const struct tlock *t)
 
 const struct tlock_holder *tlock_blocker(const struct tlock *t)
 {
-	return &t->blocker;
+	return &t->arg.holder;
 }
 
 int64_t tlock_time_left(const struct tlock *t)

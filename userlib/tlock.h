@@ -130,8 +130,9 @@ int tlock_fd(const struct tlock *t);
  * contender holds it, see tlock_blocker(). EINTR: interrupted, see
  * tlock_resume(). ECANCELED: see tlock_cancel(); or another process with this
  * contender called tlock_release(). EINVAL: @job. EDEADLK: @t holds the lock
- * already, and still does. EBADF: @t is for looking only. EBUSY: @t waits
- * already, in another thread or process.
+ * already, and still does. EBADF: @t is for looking only. EBUSY: @t is in
+ * such a call already, in another thread or process; or a signal handler left it
+ * by longjmp(), after which tlock_release() must be called.
  */
 int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns);
 

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <math.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -661,6 +662,50 @@ TEST_F(lock, g9_reacquire_goes_on)
 	EXPECT_STREQ("acq", look(self->a).holder.job);
 	EXPECT_EQ(interrupted + 1, look(self->a).interrupted);
 	EXPECT_EQ(0, tlock_release(self->a));
+}
+
+static sigjmp_buf jump;
+
+static void jump_out(int sig)
+{
+	(void)sig;
+	siglongjmp(jump, 1);
+}
+
+static int acquire_and_jump(struct tlock *t, const char *job, int64_t timeout_ns)
+{
+	if (!sigsetjmp(jump, 1))
+		return tlock_acquire(t, job, timeout_ns);
+	/* As far as the library knows, the call goes on */
+	if (!tlock_acquire(t, job, TLOCK_TRY) || errno != EBUSY)
+		abort();
+	if (tlock_release(t))
+		abort();
+	errno = EINTR;
+	return -1;
+}
+
+/* A call that a handler jumps out of is ended by a release. */
+TEST_F(lock, g11_release_after_a_jump)
+{
+	struct sigaction sa = { .sa_handler = jump_out };
+	struct call c = {
+		.fn = acquire_and_jump, .t = self->b, .job = "waiter",
+		.timeout_ns = LONG,
+	};
+
+	sigaction(SIGUSR1, &sa, NULL);
+	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
+	begin(&c);
+	ASSERT_TRUE(await_waiters(self->a, 1));
+	EXPECT_EQ(0, pthread_kill(c.thread, SIGUSR1));
+	EXPECT_EQ(EINTR, end(&c));
+	EXPECT_EQ(0, look(self->a).waiters);
+	EXPECT_EQ(-1, tlock_cancel(self->b));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(0, tlock_release(self->a));
+	EXPECT_EQ(0, tlock_acquire(self->b, "waiter", TLOCK_TRY));
+	EXPECT_EQ(0, tlock_release(self->b));
 }
 
 TEST_F(lock, g11_cancel_ends_wait)
