@@ -849,7 +849,7 @@ static void spin(int turns)
 
 /* As many rounds as fit into a while, on a machine of any speed */
 #define ROUNDS	3000
-#define WHILE	(6 * SEC)
+#define WHILE	(10 * SEC)
 
 /*
  * The lock is handed over and the call canceled at the same time. Never both
