@@ -678,10 +678,10 @@ test_held_since_before_the_clock() {
 	hold
 	until_ok held_longer_than 2
 	read -r uptime _ </proc/uptime
-	run 0 unshare --time --monotonic -"${uptime%.*}" \
+	run 0 unshare --fork --time --monotonic -"${uptime%.*}" \
 		"$tlock" status --json
 	check '2 < l["held"] < 600' out
-	run 1 unshare --time --monotonic -"${uptime%.*}" \
+	run 1 unshare --fork --time --monotonic -"${uptime%.*}" \
 		"$tlock" run -n echo never
 	in_file ' for ([2-9]|[1-9][0-9]+)\.[0-9]s$| for [0-9]+m ' err
 	let_go
