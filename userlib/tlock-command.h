@@ -47,7 +47,7 @@ void clean(char *buf, size_t size, const char *text);
  * escaped - text of any bytes, made fit to print
  *
  * Bytes that are not UTF-8 and control characters are written \xHH, as is a
- * backslash ahead of an 'x', so that the bytes can be told from the result.
+ * backslash ahead of an 'x', so that the result is unambiguous.
  *
  * Return: UTF-8 without control characters, to be freed
  */

@@ -180,7 +180,7 @@ static void add_columns(struct view *view, const char *list,
 	free(copy);
 }
 
-/* The number that is to be shown, of whatever kind */
+/* The number to show, of any kind */
 static uint64_t number_of(const struct tlock_status *s, int col)
 {
 	switch (col) {

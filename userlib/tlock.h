@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libtlock: take, give back and look at a tlock from C or C++.
+ * libtlock: take, release and look at a tlock from C or C++.
  *
  *	struct tlock *t = tlock_open(NULL, O_RDWR);
  *

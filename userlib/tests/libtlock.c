@@ -134,7 +134,7 @@ static int exit_status(pid_t pid)
 	return WEXITSTATUS(status);
 }
 
-/* Two contenders for a free lock, which the test gives back */
+/* Two contenders for a free lock, which the test leaves free */
 FIXTURE(lock)
 {
 	struct tlock *a, *b;
@@ -151,7 +151,7 @@ FIXTURE_SETUP(lock)
 	self->b = tlock_open(NULL, O_RDWR);
 	ASSERT_NE(NULL, self->b);
 	ASSERT_EQ(0, look(self->a).holder.token);
-	/* A holder that died before is not told to the test */
+	/* So that the test does not learn of a holder that died before */
 	ASSERT_EQ(0, tlock_acquire(self->a, "setup", TLOCK_TRY));
 	ASSERT_EQ(0, tlock_release(self->a));
 }
@@ -425,7 +425,7 @@ TEST_F(lock, fork_shares_the_contender)
 	EXPECT_EQ(-1, tlock_release(self->a));
 	EXPECT_EQ(EPERM, errno);
 
-	/* A block has nothing to give back then, which is no error */
+	/* A block has nothing to release then, which is no error */
 	tlock_scoped(self->a, "j", TLOCK_TRY) {
 		pid = fork();
 		if (!pid)

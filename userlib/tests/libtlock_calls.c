@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What libtlock calls to take and give back the lock: one ioctl() each, and
+ * What libtlock calls to take and release the lock: one ioctl() each, and
  * nothing that allocates. A program of its own, for it traces itself, and is
  * linked so that allocations come by here.
  */

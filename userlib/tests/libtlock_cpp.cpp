@@ -199,7 +199,7 @@ static void scoped_lock_and_lock()
 	a.unlock();
 	other.unlock();
 
-	/* One of two cannot be had: the other is given back */
+	/* One of two cannot be locked: the other is unlocked again */
 	b.lock();
 	CHECK(std::try_lock(other, a) == 1);
 	CHECK(other.try_lock());
