@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -9,7 +10,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -487,4 +490,95 @@ bool module_registered(void)
 	if (file)
 		fclose(file);
 	return found;
+}
+
+int write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+/* Where the hierarchy is; NULL: nowhere yet */
+static const char *cgroups;
+
+static bool cgroups_mounted(const char *at)
+{
+	struct statfs fs;
+
+	return !statfs(at, &fs) && fs.f_type == CGROUP2_SUPER_MAGIC;
+}
+
+static const char *cgroup_path(const char *name, const char *file)
+{
+	static char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s/%s", cgroups, name, file);
+	return path;
+}
+
+bool cgroup_create(const char *name)
+{
+	static char own[32];
+
+	if (!cgroups && cgroups_mounted("/sys/fs/cgroup"))
+		cgroups = "/sys/fs/cgroup";
+	if (!cgroups) {
+		strcpy(own, "/tmp/tlock-cgroup.XXXXXX");
+		if (!mkdtemp(own))
+			die("no directory to mount cgroups on");
+		if (mount("cgroup2", own, "cgroup2", 0, NULL)) {
+			rmdir(own);
+			return false;
+		}
+		cgroups = own;
+	}
+	/* Controllers are not there by default, and not in every kernel */
+	write_text(cgroup_path(".", "cgroup.subtree_control"), "+cpu");
+	if (mkdir(cgroup_path(name, ""), 0755) && errno != EEXIST)
+		die("no cgroup %s", name);
+	return true;
+}
+
+int cgroup_write(const char *name, const char *file, const char *text)
+{
+	return write_text(cgroup_path(name, file), text);
+}
+
+void cgroup_enter(const char *name, pid_t pid)
+{
+	char number[16];
+
+	snprintf(number, sizeof(number), "%d", (int)pid);
+	if (cgroup_write(name, "cgroup.procs", number))
+		die("cannot enter cgroup %s", name);
+}
+
+bool await_cgroup(const char *name, const char *event)
+{
+	__s64 deadline = now() + PATIENCE;
+
+	while (!strstr(read_text(cgroup_path(name, "cgroup.events")), event)) {
+		if (now() > deadline)
+			return false;
+		pause_briefly();
+	}
+	return true;
+}
+
+void cgroup_remove(const char *name)
+{
+	if (!await_cgroup(name, "populated 0") ||
+	    rmdir(cgroup_path(name, "")))
+		die("cannot remove cgroup %s", name);
+	if (!strcmp(cgroups, "/sys/fs/cgroup"))
+		return;
+	umount(cgroups);
+	rmdir(cgroups);
+	cgroups = NULL;
 }

@@ -145,6 +145,19 @@ __u64 read_number(const char *path);
 extern const char *const sysfs_files[SYSFS_FILES];
 
 bool exists(const char *path);
+/* Returns 0 or the negative errno */
+int write_text(const char *path, const char *text);
+
+/*
+ * A cgroup (version 2), whose hierarchy is mounted if need be; false: this
+ * kernel has none. It must be empty, or become so, to be removed.
+ */
+bool cgroup_create(const char *name);
+int cgroup_write(const char *name, const char *file, const char *text);
+void cgroup_enter(const char *name, pid_t pid);
+/* Whether a line of cgroup.events, like "frozen 1", came to be seen in time */
+bool await_cgroup(const char *name, const char *event);
+void cgroup_remove(const char *name);
 
 /*
  * Loads $TLOCK_KO, unloads it, and whether there is a driver of that name.
