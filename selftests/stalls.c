@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guarantee 10: a reader never holds a contender up, however little CPU time it
+ * gets. Nor does a task that releases the lock hold up the more urgent one that
+ * gets it.
+ */
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "tlock_test.h"
+
+static void pin_to(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		die("cannot run on CPU %d", cpu);
+}
+
+/*
+ * How long calls took. If the host has no time for the guest, its CPU stands
+ * still, and the running thread's time goes on: a call was held up by others
+ * only while its thread did not have the CPU.
+ */
+struct times {
+	__s64 begun, cpu_begun;
+	__s64 longest;		/* of all calls */
+	__s64 held_up;		/* the longest that one was */
+	int count;
+};
+
+static __s64 cpu_time(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return ts.tv_sec * SEC + ts.tv_nsec;
+}
+
+static void begin(struct times *t)
+{
+	t->cpu_begun = cpu_time();
+	t->begun = now();
+}
+
+static void end(struct times *t)
+{
+	__s64 took = now() - t->begun;
+	__s64 held_up = took - (cpu_time() - t->cpu_begun);
+
+	if (took > t->longest)
+		t->longest = took;
+	if (held_up > t->held_up)
+		t->held_up = held_up;
+	t->count++;
+}
+
+/* The readers' CPU, and that of the contender which they must not disturb */
+#define READERS_CPU	0
+#define CONTENDER_CPU	1
+
+#define NOBODY		65534
+#define READERS		12
+
+/* Of all readers */
+static atomic_int *rounds;
+
+/* In an agent: nobody in particular, who may look */
+static void become_nobody(void)
+{
+	pin_to(READERS_CPU);
+	if (setgid(NOBODY) || setuid(NOBODY) ||
+	    prctl(PR_SET_PDEATHSIG, SIGKILL))
+		die("cannot become nobody");
+}
+
+/* In an agent: ways to look that never end */
+
+static int read_status(int fd, struct tlock_acquire *arg)
+{
+	become_nobody();
+	fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
+	for (;; atomic_fetch_add(rounds, 1))
+		look(fd);
+	return 0;
+}
+
+static int read_sysfs(int fd, struct tlock_acquire *arg)
+{
+	char text[80];
+
+	become_nobody();
+	fd = open(SYSFS "/job", O_RDONLY | O_CLOEXEC);
+	for (;; atomic_fetch_add(rounds, 1))
+		if (pread(fd, text, sizeof(text), 0) <= 0)
+			die("cannot read the job");
+	return 0;
+}
+
+static int read_nothing(int fd, struct tlock_acquire *arg)
+{
+	become_nobody();
+	for (;; atomic_fetch_add(rounds, 1)) {
+		fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			die("cannot open the device");
+		close(fd);
+	}
+	return 0;
+}
+
+/*
+ * In an agent: leaves the CPU to idle readers for a moment, just long enough
+ * for some rounds, and then takes it from them wherever they are.
+ */
+static int hog(int fd, struct tlock_acquire *arg)
+{
+	pin_to(READERS_CPU);
+	for (;; usleep(1000))
+		for (__s64 until = now() + 120 * MSEC; now() < until;)
+			;
+	return 0;
+}
+
+/*
+ * Each throttled reader has a cgroup. It may run 1 ms every 50 ms; but how long
+ * it ran is only seen at a tick, and then it pauses for several times as long.
+ */
+static const char *cgroup(int i)
+{
+	static char name[24];
+
+	snprintf(name, sizeof(name), "tlock-stalls-%d", i);
+	return name;
+}
+
+static void make_idle(struct agent *a)
+{
+	const struct sched_param param = { 0 };
+
+	if (sched_setscheduler(a->pid, SCHED_IDLE, &param))
+		die("cannot make a reader idle");
+}
+
+FIXTURE(readers)
+{
+	int fd;
+	bool usable;
+};
+
+FIXTURE_VARIANT(readers)
+{
+	agent_fn *read;
+	bool throttled;		/* or of the idle class, beside a busy task */
+};
+
+FIXTURE_VARIANT_ADD(readers, throttled_of_status)
+{
+	.read = read_status,
+	.throttled = true,
+};
+
+FIXTURE_VARIANT_ADD(readers, throttled_of_sysfs)
+{
+	.read = read_sysfs,
+	.throttled = true,
+};
+
+FIXTURE_VARIANT_ADD(readers, throttled_in_open)
+{
+	.read = read_nothing,
+	.throttled = true,
+};
+
+FIXTURE_VARIANT_ADD(readers, idle_of_status)
+{
+	.read = read_status,
+};
+
+FIXTURE_VARIANT_ADD(readers, idle_of_sysfs)
+{
+	.read = read_sysfs,
+};
+
+FIXTURE_VARIANT_ADD(readers, idle_in_open)
+{
+	.read = read_nothing,
+};
+
+FIXTURE_SETUP(readers)
+{
+	self->fd = contender();
+	ASSERT_FREE(self->fd);
+	rounds = mmap(NULL, sizeof(*rounds), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, rounds);
+	self->usable = true;
+	for (int i = 0; i < READERS && variant->throttled; i++)
+		if (!cgroup_create(cgroup(i)) ||
+		    cgroup_write(cgroup(i), "cpu.max", "1000 50000"))
+			self->usable = false;
+}
+
+FIXTURE_TEARDOWN(readers)
+{
+	if (variant->throttled && self->usable) {
+		/* So that they end at once */
+		for (int i = 0; i < READERS; i++)
+			cgroup_write(cgroup(i), "cpu.max", "max");
+		agents_kill();
+		for (int i = 0; i < READERS; i++)
+			cgroup_remove(cgroup(i));
+	}
+	close(self->fd);
+	EXPECT_LEFT_FREE();
+}
+
+static void start_readers(agent_fn *read, bool throttled)
+{
+	struct agent *readers[READERS];
+
+	for (int i = 0; i < READERS; i++) {
+		readers[i] = agent();
+		agent_begin(readers[i], read, NULL);
+	}
+	if (!await_value(rounds, 1000))
+		die("nobody reads");
+	for (int i = 0; i < READERS; i++) {
+		if (throttled)
+			cgroup_enter(cgroup(i), readers[i]->pid);
+		else
+			make_idle(readers[i]);
+	}
+	if (!throttled)
+		agent_begin(agent(), hog, NULL);
+}
+
+/* A call that takes less goes unnoticed by a person or an instrument. */
+#define BOUND		(100 * MSEC)
+
+TEST_F(readers, g10_hold_no_contender_up)
+{
+	/* There, any two that open a character device share a sleeping lock */
+	bool realtime = exists("/sys/kernel/realtime");
+	struct times pairs = {}, opens = {};
+	struct tlock_acquire arg;
+	int before;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		SKIP(return, "this needs two CPUs");
+	if (!self->usable)
+		SKIP(return, "this kernel has no cpu.max");
+	pin_to(CONTENDER_CPU);
+	start_readers(variant->read, variant->throttled);
+	before = atomic_load(rounds);
+	for (__s64 until = now() + 3 * SEC; now() < until;) {
+		arg = ask(0, "contender");
+		begin(&pairs);
+		ASSERT_EQ(0, acquire(self->fd, &arg));
+		ASSERT_EQ(0, release(self->fd));
+		end(&pairs);
+		begin(&opens);
+		close(contender());
+		end(&opens);
+		usleep(100);
+	}
+	EXPECT_LT(before, atomic_load(rounds));
+	TH_LOG("%d calls beside %d of readers; the longest: %lld us, to open %lld us; held up: %lld us, %lld us",
+	       pairs.count, atomic_load(rounds) - before, pairs.longest / USEC,
+	       opens.longest / USEC, pairs.held_up / USEC,
+	       opens.held_up / USEC);
+	EXPECT_GT(BOUND, pairs.held_up);
+	if (!realtime)
+		EXPECT_GT(BOUND, opens.held_up);
+}
+
+/*
+ * A task releases the lock to a more urgent one, which preempts it. A third one,
+ * of a priority in between, then keeps the first from running: so the urgent
+ * one's next calls must not wait for it. All on the same CPU.
+ */
+#define URGENT	50
+#define MIDDLE	10
+
+static void run_fifo(int priority)
+{
+	const struct sched_param param = { .sched_priority = priority };
+
+	if (sched_setscheduler(0, SCHED_FIFO, &param))
+		die("cannot become urgent");
+}
+
+static int wake_middle[2];
+static atomic_int urgent_done;
+
+static int run_middle(int fd, struct tlock_acquire *arg)
+{
+	__s64 until;
+	char byte;
+
+	pin_to(READERS_CPU);
+	run_fifo(MIDDLE);
+	if (read(wake_middle[0], &byte, 1) != 1)
+		die("nobody wakes the middle one");
+	for (until = now() + SEC / 2;
+	     now() < until && !atomic_load(&urgent_done);)
+		;
+	return 0;
+}
+
+static struct times urgent;
+
+static int run_urgent(int fd, struct tlock_acquire *arg)
+{
+	int ret;
+
+	pin_to(READERS_CPU);
+	run_fifo(URGENT);
+	ret = acquire(fd, arg);
+	if (write(wake_middle[1], "", 1) != 1)
+		die("cannot wake the middle one");
+	if (!ret) {
+		begin(&urgent);
+		ret = release(fd);
+		end(&urgent);
+		begin(&urgent);
+		look(fd);
+		end(&urgent);
+	}
+	atomic_store(&urgent_done, 1);
+	return ret;
+}
+
+TEST_F(tlock, g10_release_is_no_priority_inversion)
+{
+	struct call *middle, *first;
+	int fd = contender();
+
+	ASSERT_EQ(0, pipe(wake_middle));
+	pin_to(READERS_CPU);
+	for (int round = 0; round < 10; round++) {
+		atomic_store(&urgent_done, 0);
+		take(self->fd, "low");
+		middle = call(self->fd, run_middle, 0, "");
+		ASSERT_TRUE(await_asleep(middle->tid));
+		first = call(fd, run_urgent, FOREVER, "urgent");
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		ASSERT_TRUE(await_asleep(first->tid));
+		ASSERT_EQ(0, release(self->fd));
+		ASSERT_EQ(0, result(first));
+		ASSERT_EQ(0, result(middle));
+	}
+	TH_LOG("the worst call took %lld us (held up: %lld us)",
+	       urgent.longest / USEC, urgent.held_up / USEC);
+	EXPECT_GT(5 * MSEC, urgent.held_up);
+	close(fd);
+}
+
+TEST_HARNESS_MAIN
