@@ -1,0 +1,508 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guarantees 11 and 6: any thread can end a wait, and after that the file
+ * neither holds nor waits, whoever raced. What the ended call could not return
+ * goes to the next grant.
+ */
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "tlock_test.h"
+
+static void pin(pid_t tid, int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	if (sched_setaffinity(tid, sizeof(cpus), &cpus))
+		die("cannot run on CPU %d", cpu);
+}
+
+/* What the lock says of a file */
+static bool idle(int fd)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	return strstr(read_text(path), "tlock-state:\tidle");
+}
+
+/* A thread that sleeps for the lock, which an agent holds */
+FIXTURE(sleeper)
+{
+	int fd;			/* another contender's */
+	struct agent *holder;
+	struct call *sleeper;
+	struct tlock_acquire *arg;	/* the sleeper's, on a page of its own */
+	struct tlock_status before;
+};
+
+FIXTURE_VARIANT(sleeper)
+{
+	int (*fn)(int fd, struct tlock_acquire *arg);
+};
+
+FIXTURE_VARIANT_ADD(sleeper, acquire)
+{
+	.fn = acquire,
+};
+
+FIXTURE_VARIANT_ADD(sleeper, reacquire)
+{
+	.fn = reacquire,
+};
+
+FIXTURE_SETUP(sleeper)
+{
+	struct tlock_acquire holders = ask(FOREVER, "holder");
+	int fd = contender();
+
+	self->fd = contender();
+	ASSERT_FREE(self->fd);
+	self->arg = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->arg);
+	*self->arg = ask(LONG, "sleeper");
+	self->holder = agent();
+	if (variant->fn == acquire) {
+		agent_take(self->holder, "holder");
+		self->sleeper = call_with(fd, acquire, self->arg);
+	} else {
+		take(fd, "sleeper");
+		agent_begin(self->holder, acquire, &holders);
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		self->sleeper = call_with(fd, reacquire, self->arg);
+		ASSERT_EQ(0, agent_end(self->holder, NULL));
+	}
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	ASSERT_TRUE(await_asleep(self->sleeper->tid));
+	self->before = look(self->fd);
+	ASSERT_STREQ("holder", self->before.holder.job);
+}
+
+FIXTURE_TEARDOWN(sleeper)
+{
+	close(self->sleeper->fd);
+	close(self->fd);
+	EXPECT_LEFT_FREE();
+}
+
+TEST_F(sleeper, g11_release_ends_the_wait)
+{
+	struct tlock_status after;
+	struct call *second;
+
+	second = call(contender(), acquire, FOREVER, "second");
+	ASSERT_TRUE(await_waiters(self->fd, 2));
+	ASSERT_EQ(0, release(self->sleeper->fd));
+	/* Before its thread runs */
+	EXPECT_EQ(1, look(self->fd).waiters);
+	EXPECT_TRUE(idle(self->sleeper->fd));
+	EXPECT_EQ(-EPERM, release(self->sleeper->fd));
+	ASSERT_EQ(-ECANCELED, result(self->sleeper));
+	EXPECT_EQ(0, self->arg->ticket);
+	EXPECT_LT(0, self->arg->timeout_ns);
+	EXPECT_GT(LONG, self->arg->timeout_ns);
+	EXPECT_TRUE(poisoned(&self->arg->token, sizeof(self->arg->token)));
+	EXPECT_TRUE(poisoned(&self->arg->holder, sizeof(self->arg->holder)));
+
+	after = look(self->fd);
+	EXPECT_EQ(self->before.holder.token, after.holder.token);
+	EXPECT_EQ(self->before.acquired, after.acquired);
+	EXPECT_EQ(self->before.timed_out, after.timed_out);
+	EXPECT_EQ(self->before.interrupted, after.interrupted);
+	EXPECT_LT(self->before.wait_ns_total, after.wait_ns_total);
+
+	ASSERT_EQ(0, agent_release(self->holder));
+	ASSERT_EQ(0, result(second));
+	EXPECT_EQ(self->before.holder.token + 1, second->arg->token);
+	EXPECT_EQ(0, release(second->fd));
+	close(second->fd);
+	/* The file is as good as any */
+	EXPECT_EQ(self->before.holder.token + 2,
+		  take(self->sleeper->fd, "again"));
+	EXPECT_EQ(0, release(self->sleeper->fd));
+}
+
+/* close() alone ends nothing: the call that sleeps keeps the file open. */
+TEST_F(sleeper, g11_release_after_close)
+{
+	int copy = dup(self->sleeper->fd);
+
+	ASSERT_LE(0, copy);
+	ASSERT_EQ(0, close(self->sleeper->fd));
+	EXPECT_EQ(1, look(self->fd).waiters);
+	ASSERT_EQ(0, release(copy));
+	ASSERT_EQ(-ECANCELED, result(self->sleeper));
+	EXPECT_TRUE(idle(copy));
+	close(copy);
+	EXPECT_EQ(0, look(self->fd).waiters);
+	ASSERT_EQ(0, agent_release(self->holder));
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	EXPECT_EQ(self->before.abandoned, look(self->fd).abandoned);
+}
+
+TEST_F(sleeper, g11_release_before_close)
+{
+	ASSERT_EQ(0, release(self->sleeper->fd));
+	ASSERT_EQ(0, close(self->sleeper->fd));
+	ASSERT_EQ(-ECANCELED, result(self->sleeper));
+	EXPECT_EQ(0, look(self->fd).waiters);
+	ASSERT_EQ(0, agent_release(self->holder));
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	EXPECT_EQ(self->before.abandoned, look(self->fd).abandoned);
+}
+
+/*
+ * Keeps the sleeper from running once it is granted the lock: it may run on one
+ * CPU only, which has something more urgent to do.
+ */
+#define SLEEPERS_CPU	1
+#define OUR_CPU		0
+
+static atomic_int blocking;	/* 1: it does; 2: no more */
+
+static int block(int fd, struct tlock_acquire *arg)
+{
+	const struct sched_param urgent = { .sched_priority = 10 };
+	__s64 until;
+
+	pin(0, SLEEPERS_CPU);
+	if (sched_setscheduler(0, SCHED_FIFO, &urgent))
+		die("cannot become urgent");
+	/* The kernel does not let it go on for a second */
+	until = now() + 800 * MSEC;
+	atomic_store(&blocking, 1);
+	while (atomic_load(&blocking) == 1)
+		if (now() > until)
+			return -ETIME;
+	return 0;
+}
+
+#define NEED_CPUS() do {						\
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)				\
+		SKIP(return, "this needs two CPUs");			\
+} while (0)
+
+static struct call *begin_to_block(struct call *sleeper)
+{
+	struct call *blocker;
+
+	pin(0, OUR_CPU);
+	pin(sleeper->tid, SLEEPERS_CPU);
+	blocker = call(-1, block, 0, "");
+	if (!await_value(&blocking, 1))
+		die("nobody blocks the CPU");
+	return blocker;
+}
+
+/* Whether the sleeper was kept from running till now */
+static bool end_blocking(struct call *blocker)
+{
+	atomic_store(&blocking, 2);
+	return !result(blocker);
+}
+
+TEST_F(sleeper, g11_release_between_the_grant_and_its_return)
+{
+	struct call *blocker;
+
+	NEED_CPUS();
+	blocker = begin_to_block(self->sleeper);
+	ASSERT_EQ(0, agent_release(self->holder));
+	ASSERT_EQ(self->before.holder.token + 1, look(self->fd).holder.token);
+	ASSERT_EQ(0, release(self->sleeper->fd));
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	EXPECT_TRUE(idle(self->sleeper->fd));
+	ASSERT_TRUE(end_blocking(blocker));
+	ASSERT_EQ(-ECANCELED, result(self->sleeper));
+	EXPECT_EQ(0, self->arg->ticket);
+	EXPECT_EQ(0, look(self->fd).holder.token);
+	EXPECT_EQ(self->before.acquired + 1, look(self->fd).acquired);
+}
+
+/* Its grant was to learn of a death: the next one does. */
+TEST_F(sleeper, g6_death_before_a_grant_that_does_not_return)
+{
+	struct tlock_acquire arg = ask(0, "next");
+	struct call *blocker;
+
+	NEED_CPUS();
+	blocker = begin_to_block(self->sleeper);
+	agent_kill(self->holder);
+	ASSERT_TRUE(await_token(self->fd, self->before.holder.token + 1));
+	ASSERT_EQ(0, release(self->sleeper->fd));
+	ASSERT_TRUE(end_blocking(blocker));
+	ASSERT_EQ(-ECANCELED, result(self->sleeper));
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	EXPECT_EQ(TLOCK_ABANDONED, arg.result);
+	EXPECT_EQ(self->before.holder.token + 2, arg.token);
+	EXPECT_EQ(0, release(self->fd));
+	EXPECT_EQ(self->before.abandoned + 1, look(self->fd).abandoned);
+}
+
+/* The same with a next one that waits already */
+TEST_F(sleeper, g6_death_and_release_before_the_sleeper_runs)
+{
+	struct call *blocker, *next;
+
+	NEED_CPUS();
+	next = call(contender(), acquire, FOREVER, "next");
+	ASSERT_TRUE(await_waiters(self->fd, 2));
+	blocker = begin_to_block(self->sleeper);
+	agent_kill(self->holder);
+	ASSERT_TRUE(await_token(self->fd, self->before.holder.token + 1));
+	ASSERT_EQ(0, release(self->sleeper->fd));
+	ASSERT_EQ(0, result(next));
+	EXPECT_EQ(TLOCK_ABANDONED, next->arg->result);
+	ASSERT_TRUE(end_blocking(blocker));
+	ASSERT_EQ(-ECANCELED, result(self->sleeper));
+	EXPECT_EQ(self->before.holder.token + 2, look(self->fd).holder.token);
+	EXPECT_EQ(0, release(next->fd));
+	close(next->fd);
+}
+
+/* Before it runs, its file is granted the lock again: that is another grant. */
+TEST_F(sleeper, g11_later_grant_is_not_its_own)
+{
+	struct call *blocker;
+	__u64 token;
+
+	NEED_CPUS();
+	blocker = begin_to_block(self->sleeper);
+	ASSERT_EQ(0, agent_release(self->holder));
+	ASSERT_EQ(0, release(self->sleeper->fd));
+	token = take(self->sleeper->fd, "later");
+	ASSERT_TRUE(end_blocking(blocker));
+	ASSERT_EQ(-ECANCELED, result(self->sleeper));
+	EXPECT_EQ(token, look(self->fd).holder.token);
+	EXPECT_STREQ("later", look(self->fd).holder.job);
+	EXPECT_EQ(0, release(self->sleeper->fd));
+}
+
+/* One that is stopped has no thread that sleeps, and is ended as well. */
+TEST_F(tlock, g11_release_of_a_stopped_waiter)
+{
+	int fd = contender();
+	struct agent *a = agent_sharing(fd);
+	struct tlock_acquire arg = ask(FOREVER, "stopped");
+	__u64 token;
+
+	for (int again = 0; again < 2; again++) {
+		take(self->fd, "holder");
+		arg = ask(FOREVER, "stopped");
+		agent_begin(a, acquire, &arg);
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		ASSERT_EQ(0, kill(a->pid, SIGSTOP));
+		ASSERT_TRUE(await_waiters(self->fd, 0));
+		ASSERT_EQ(0, release(fd));
+		EXPECT_TRUE(idle(fd));
+		EXPECT_EQ(-EPERM, release(fd));
+		ASSERT_EQ(0, release(self->fd));
+		/* What the file has later is not what it goes on with */
+		token = again ? take(fd, "later") : 0;
+		ASSERT_EQ(0, kill(a->pid, SIGCONT));
+		ASSERT_EQ(-ECANCELED, agent_end(a, &arg));
+		EXPECT_EQ(0, arg.ticket);
+		EXPECT_EQ(token, look(self->fd).holder.token);
+	}
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+/*
+ * The holder's release, which grants a sleeper the lock, meets a release of the
+ * sleeper's own file. Three threads go through the rounds together.
+ */
+#define ROUNDS	3000
+
+struct race {
+	int holder, fd;
+	atomic_int asked, go, slept, released;	/* rounds */
+	__s64 delay;		/* of the release of the sleeper's file */
+	int sleeper_ret, release_ret;
+	bool idle;
+	struct tlock_acquire arg;
+};
+
+static struct race race;
+
+static bool await_round(atomic_int *value, int round)
+{
+	for (__s64 until = now() + PATIENCE; atomic_load(value) < round;) {
+		if (now() > until)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
+static void delay(__s64 ns)
+{
+	for (__s64 until = now() + ns; now() < until;)
+		;
+}
+
+static int race_sleeper(int fd, struct tlock_acquire *arg)
+{
+	for (int round = 1; round <= ROUNDS; round++) {
+		if (!await_round(&race.asked, round))
+			return -ETIME;
+		race.arg = ask(FOREVER, "sleeper");
+		race.sleeper_ret = acquire(fd, &race.arg);
+		atomic_store(&race.slept, round);
+	}
+	return 0;
+}
+
+static int race_releaser(int fd, struct tlock_acquire *arg)
+{
+	for (int round = 1; round <= ROUNDS; round++) {
+		if (!await_round(&race.go, round))
+			return -ETIME;
+		if (race.delay > 0)
+			delay(race.delay);
+		race.release_ret = release(fd);
+		race.idle = idle(fd);
+		atomic_store(&race.released, round);
+	}
+	return 0;
+}
+
+TEST_F(tlock, g11_release_meets_the_grant)
+{
+	int withdrawn = 0, ended = 0, returned = 0;
+	struct call *sleeper, *releaser;
+	struct tlock_status st;
+	__u64 token, acquired;
+
+	race.fd = contender();
+	sleeper = call(race.fd, race_sleeper, 0, "");
+	releaser = call(race.fd, race_releaser, 0, "");
+	for (int round = 1; round <= ROUNDS; round++) {
+		token = take(self->fd, "holder");
+		acquired = look(self->fd).acquired;
+		atomic_store(&race.asked, round);
+		while (!look(self->fd).waiters)
+			sched_yield();
+		atomic_store(&race.go, round);
+		if (race.delay < 0)
+			delay(-race.delay);
+		ASSERT_EQ(0, release(self->fd));
+		ASSERT_TRUE(await_round(&race.released, round));
+		ASSERT_TRUE(await_round(&race.slept, round));
+
+		ASSERT_EQ(0, race.release_ret);
+		ASSERT_TRUE(race.idle);
+		ASSERT_EQ(0, race.arg.ticket);
+		st = look(self->fd);
+		ASSERT_EQ(0, st.holder.token);
+		ASSERT_EQ(0, st.waiters);
+		ASSERT_EQ(-EPERM, release(race.fd));
+		if (st.acquired == acquired) {
+			ASSERT_EQ(-ECANCELED, race.sleeper_ret);
+			withdrawn++;
+			race.delay += USEC;
+			continue;
+		}
+		ASSERT_EQ(acquired + 1, st.acquired);
+		if (race.sleeper_ret) {
+			ASSERT_EQ(-ECANCELED, race.sleeper_ret);
+			ended++;
+		} else {
+			ASSERT_EQ(token + 1, race.arg.token);
+			returned++;
+		}
+		race.delay -= USEC;
+	}
+	EXPECT_EQ(0, result(sleeper));
+	EXPECT_EQ(0, result(releaser));
+	TH_LOG("%d withdrawn; of those granted, %d ended before they returned, %d later",
+	       withdrawn, ended, returned);
+	EXPECT_LT(0, withdrawn);
+	EXPECT_LT(0, ended + returned);
+	EXPECT_EQ(self->before.abandoned, look(self->fd).abandoned);
+	close(race.fd);
+}
+
+/*
+ * A request whose ticket cannot be written back when a signal interrupts it:
+ * nobody could go on with it, so it is dropped.
+ */
+static void on_signal(int signal)
+{
+}
+
+static void handle(int flags)
+{
+	struct sigaction action = {
+		.sa_handler = on_signal,
+		.sa_flags = flags,
+	};
+
+	sigaction(SIGUSR1, &action, NULL);
+}
+
+#define DROPPED_WHEN_INTERRUPTED(flags, spoil) do {			\
+	struct call *second;						\
+									\
+	second = call(contender(), acquire, FOREVER, "second");		\
+	ASSERT_TRUE(await_waiters(self->fd, 2));			\
+	handle(flags);							\
+	ASSERT_EQ(0, spoil);						\
+	send_signal(self->sleeper, SIGUSR1);				\
+	ASSERT_EQ(-EFAULT, result(self->sleeper));			\
+	EXPECT_EQ(1, look(self->fd).waiters);				\
+	EXPECT_TRUE(idle(self->sleeper->fd));				\
+	EXPECT_EQ(-EPERM, release(self->sleeper->fd));			\
+	EXPECT_EQ(self->before.interrupted + 1,				\
+		  look(self->fd).interrupted);				\
+	agent_kill(self->holder);					\
+	ASSERT_EQ(0, result(second));					\
+	EXPECT_EQ(TLOCK_ABANDONED, second->arg->result);		\
+	EXPECT_EQ(self->before.holder.token + 1, second->arg->token);	\
+	EXPECT_EQ(0, release(second->fd));				\
+	close(second->fd);						\
+} while (0)
+
+TEST_F(sleeper, g11_unmapped_when_interrupted)
+{
+	DROPPED_WHEN_INTERRUPTED(0, munmap(self->arg, getpagesize()));
+}
+
+TEST_F(sleeper, g11_unmapped_when_restarted)
+{
+	DROPPED_WHEN_INTERRUPTED(SA_RESTART,
+				 munmap(self->arg, getpagesize()));
+}
+
+TEST_F(sleeper, g11_read_only_when_interrupted)
+{
+	DROPPED_WHEN_INTERRUPTED(0, mprotect(self->arg, getpagesize(),
+					     PROT_READ));
+	EXPECT_NE(0, self->arg->timeout_ns);
+}
+
+TEST_F(sleeper, g11_read_only_when_restarted)
+{
+	DROPPED_WHEN_INTERRUPTED(SA_RESTART,
+				 mprotect(self->arg, getpagesize(),
+					  PROT_READ));
+}
+
+/* The same when RELEASE ends it: that is done, whatever it returns. */
+TEST_F(sleeper, g11_unmapped_when_released)
+{
+	ASSERT_EQ(0, munmap(self->arg, getpagesize()));
+	ASSERT_EQ(0, release(self->sleeper->fd));
+	ASSERT_EQ(-EFAULT, result(self->sleeper));
+	EXPECT_EQ(0, look(self->fd).waiters);
+	EXPECT_EQ(-EPERM, release(self->sleeper->fd));
+	EXPECT_EQ(self->before.holder.token, look(self->fd).holder.token);
+	EXPECT_EQ(0, agent_release(self->holder));
+}
+
+TEST_HARNESS_MAIN
