@@ -151,6 +151,7 @@ static void make_idle(struct agent *a)
 FIXTURE(readers)
 {
 	int fd;
+	struct agent *readers[READERS];
 	bool usable;
 };
 
@@ -210,9 +211,9 @@ FIXTURE_SETUP(readers)
 FIXTURE_TEARDOWN(readers)
 {
 	if (variant->throttled && self->usable) {
-		/* So that they end at once */
-		for (int i = 0; i < READERS; i++)
-			cgroup_write(cgroup(i), "cpu.max", "max");
+		/* In the root they end at once */
+		for (int i = 0; i < READERS && self->readers[i]; i++)
+			cgroup_enter(".", self->readers[i]->pid);
 		agents_kill();
 		for (int i = 0; i < READERS; i++)
 			cgroup_remove(cgroup(i));
@@ -221,10 +222,9 @@ FIXTURE_TEARDOWN(readers)
 	EXPECT_LEFT_FREE();
 }
 
-static void start_readers(agent_fn *read, bool throttled)
+static void start_readers(struct agent **readers, agent_fn *read,
+			  bool throttled)
 {
-	struct agent *readers[READERS];
-
 	for (int i = 0; i < READERS; i++) {
 		readers[i] = agent();
 		agent_begin(readers[i], read, NULL);
@@ -257,7 +257,7 @@ TEST_F(readers, g10_hold_no_contender_up)
 	if (!self->usable)
 		SKIP(return, "this kernel has no cpu.max");
 	pin_to(CONTENDER_CPU);
-	start_readers(variant->read, variant->throttled);
+	start_readers(self->readers, variant->read, variant->throttled);
 	before = atomic_load(rounds);
 	for (__s64 until = now() + 3 * SEC; now() < until;) {
 		arg = ask(0, "contender");
