@@ -5,6 +5,7 @@
  * goes to the next grant.
  */
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -315,13 +316,14 @@ TEST_F(tlock, g11_release_of_a_stopped_waiter)
 
 /*
  * The holder's release, which grants a sleeper the lock, meets a release of the
- * sleeper's own file. Three threads go through the rounds together.
+ * sleeper's own file.
  */
-#define ROUNDS	3000
-
 struct race {
-	int holder, fd;
-	atomic_int asked, go, slept, released;	/* rounds */
+	int fd;
+	bool over;
+	sem_t asked, slept;	/* the sleeper has to ask; its call has ended */
+	sem_t ready, released;	/* the releaser must be ready; it is done */
+	atomic_int spinning, go;	/* rounds: both run, and begin at once */
 	__s64 delay;		/* of the release of the sleeper's file */
 	int sleeper_ret, release_ret;
 	bool idle;
@@ -330,14 +332,13 @@ struct race {
 
 static struct race race;
 
-static bool await_round(atomic_int *value, int round)
+static bool await_post(sem_t *sem)
 {
-	for (__s64 until = now() + PATIENCE; atomic_load(value) < round;) {
-		if (now() > until)
-			return false;
-		sched_yield();
-	}
-	return true;
+	struct timespec deadline;
+
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += PATIENCE / SEC;
+	return !sem_timedwait(sem, &deadline);
 }
 
 static void delay(__s64 ns)
@@ -348,26 +349,24 @@ static void delay(__s64 ns)
 
 static int race_sleeper(int fd, struct tlock_acquire *arg)
 {
-	for (int round = 1; round <= ROUNDS; round++) {
-		if (!await_round(&race.asked, round))
-			return -ETIME;
+	while (await_post(&race.asked) && !race.over) {
 		race.arg = ask(FOREVER, "sleeper");
 		race.sleeper_ret = acquire(fd, &race.arg);
-		atomic_store(&race.slept, round);
+		sem_post(&race.slept);
 	}
 	return 0;
 }
 
 static int race_releaser(int fd, struct tlock_acquire *arg)
 {
-	for (int round = 1; round <= ROUNDS; round++) {
-		if (!await_round(&race.go, round))
-			return -ETIME;
-		if (race.delay > 0)
-			delay(race.delay);
+	for (int round = 1; await_post(&race.ready) && !race.over; round++) {
+		atomic_store(&race.spinning, round);
+		while (atomic_load(&race.go) != round)
+			;
+		delay(race.delay);
 		race.release_ret = release(fd);
 		race.idle = idle(fd);
-		atomic_store(&race.released, round);
+		sem_post(&race.released);
 	}
 	return 0;
 }
@@ -375,25 +374,31 @@ static int race_releaser(int fd, struct tlock_acquire *arg)
 TEST_F(tlock, g11_release_meets_the_grant)
 {
 	int withdrawn = 0, ended = 0, returned = 0;
+	__s64 until = now() + 8 * SEC;
 	struct call *sleeper, *releaser;
 	struct tlock_status st;
 	__u64 token, acquired;
 
+	NEED_CPUS();
+	sem_init(&race.asked, 0, 0);
+	sem_init(&race.slept, 0, 0);
+	sem_init(&race.ready, 0, 0);
+	sem_init(&race.released, 0, 0);
 	race.fd = contender();
 	sleeper = call(race.fd, race_sleeper, 0, "");
 	releaser = call(race.fd, race_releaser, 0, "");
-	for (int round = 1; round <= ROUNDS; round++) {
+	for (int round = 1; round <= 3000 && now() < until; round++) {
 		token = take(self->fd, "holder");
 		acquired = look(self->fd).acquired;
-		atomic_store(&race.asked, round);
-		while (!look(self->fd).waiters)
-			sched_yield();
+		sem_post(&race.asked);
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		sem_post(&race.ready);
+		ASSERT_TRUE(await_value(&race.spinning, round));
 		atomic_store(&race.go, round);
-		if (race.delay < 0)
-			delay(-race.delay);
+		delay(-race.delay);
 		ASSERT_EQ(0, release(self->fd));
-		ASSERT_TRUE(await_round(&race.released, round));
-		ASSERT_TRUE(await_round(&race.slept, round));
+		ASSERT_TRUE(await_post(&race.released));
+		ASSERT_TRUE(await_post(&race.slept));
 
 		ASSERT_EQ(0, race.release_ret);
 		ASSERT_TRUE(race.idle);
@@ -402,10 +407,11 @@ TEST_F(tlock, g11_release_meets_the_grant)
 		ASSERT_EQ(0, st.holder.token);
 		ASSERT_EQ(0, st.waiters);
 		ASSERT_EQ(-EPERM, release(race.fd));
+		/* The later the grant, the more certainly it is withdrawn */
 		if (st.acquired == acquired) {
 			ASSERT_EQ(-ECANCELED, race.sleeper_ret);
 			withdrawn++;
-			race.delay += USEC;
+			race.delay += 4 * USEC;
 			continue;
 		}
 		ASSERT_EQ(acquired + 1, st.acquired);
@@ -416,8 +422,11 @@ TEST_F(tlock, g11_release_meets_the_grant)
 			ASSERT_EQ(token + 1, race.arg.token);
 			returned++;
 		}
-		race.delay -= USEC;
+		race.delay -= 4 * USEC;
 	}
+	race.over = true;
+	sem_post(&race.asked);
+	sem_post(&race.ready);
 	EXPECT_EQ(0, result(sleeper));
 	EXPECT_EQ(0, result(releaser));
 	TH_LOG("%d withdrawn; of those granted, %d ended before they returned, %d later",
