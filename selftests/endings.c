@@ -122,7 +122,7 @@ TEST_F(sleeper, g11_release_ends_the_wait)
 	EXPECT_EQ(self->before.holder.token + 1, second->arg->token);
 	EXPECT_EQ(0, release(second->fd));
 	close(second->fd);
-	/* The file is as good as any */
+	/* The file can be used again */
 	EXPECT_EQ(self->before.holder.token + 2,
 		  take(self->sleeper->fd, "again"));
 	EXPECT_EQ(0, release(self->sleeper->fd));
@@ -225,7 +225,7 @@ TEST_F(sleeper, g11_release_between_the_grant_and_its_return)
 	EXPECT_EQ(self->before.acquired + 1, look(self->fd).acquired);
 }
 
-/* Its grant was to learn of a death: the next one does. */
+/* Its call would have returned TLOCK_ABANDONED: the next one does. */
 TEST_F(sleeper, g6_death_before_a_grant_that_does_not_return)
 {
 	struct tlock_acquire arg = ask(0, "next");
@@ -266,7 +266,7 @@ TEST_F(sleeper, g6_death_and_release_before_the_sleeper_runs)
 	close(next->fd);
 }
 
-/* Before it runs, its file is granted the lock again: that is another grant. */
+/* Before it runs, its file takes the lock again: that is another grant. */
 TEST_F(sleeper, g11_later_grant_is_not_its_own)
 {
 	struct call *blocker;
@@ -303,7 +303,7 @@ TEST_F(tlock, g11_release_of_a_stopped_waiter)
 		EXPECT_TRUE(idle(fd));
 		EXPECT_EQ(-EPERM, release(fd));
 		ASSERT_EQ(0, release(self->fd));
-		/* What the file has later is not what it goes on with */
+		/* What the file has later is none of its business */
 		token = again ? take(fd, "later") : 0;
 		ASSERT_EQ(0, kill(a->pid, SIGCONT));
 		ASSERT_EQ(-ECANCELED, agent_end(a, &arg));
@@ -359,6 +359,7 @@ static int race_sleeper(int fd, struct tlock_acquire *arg)
 
 static int race_releaser(int fd, struct tlock_acquire *arg)
 {
+	pin(0, SLEEPERS_CPU);
 	for (int round = 1; await_post(&race.ready) && !race.over; round++) {
 		atomic_store(&race.spinning, round);
 		while (atomic_load(&race.go) != round)
@@ -387,6 +388,8 @@ TEST_F(tlock, g11_release_meets_the_grant)
 	race.fd = contender();
 	sleeper = call(race.fd, race_sleeper, 0, "");
 	releaser = call(race.fd, race_releaser, 0, "");
+	/* The two that race run at the same time */
+	pin(0, OUR_CPU);
 	for (int round = 1; round <= 3000 && now() < until; round++) {
 		token = take(self->fd, "holder");
 		acquired = look(self->fd).acquired;

@@ -19,9 +19,8 @@
 #include "tlock_test.h"
 
 /*
- * Ways to keep a process from waiting as long as one likes. They begin with a
- * process that sleeps for the lock; when begin() returns, it is away or about
- * to go.
+ * Ways to interrupt a process that sleeps for the lock, for as long as the test
+ * likes. When begin() returns, it is away or about to go.
  */
 
 static void stop_begin(pid_t pid)
@@ -336,7 +335,7 @@ TEST_F(absent, g3_deadline_passes_and_the_lock_is_free)
 	EXPECT_EQ(0, agent_release(self->a));
 }
 
-/* Nor does it come back if it is killed meanwhile. */
+/* If it is killed meanwhile, its request is gone with its file. */
 TEST_F(absent, g6_killed_while_away)
 {
 	struct call *second;
@@ -604,7 +603,7 @@ TEST_F(ring, g9_task_work_interrupts_no_wait)
 		ASSERT_TRUE(await_waiters(self->fd, 2));
 		ASSERT_TRUE(await_asleep(waiter->tid));
 	}
-	/* So it did interrupt it, before which all this is for nothing */
+	/* The completions did interrupt it */
 	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
 
 	ASSERT_EQ(0, release(self->fd));
@@ -622,9 +621,9 @@ TEST_F(ring, g9_task_work_interrupts_no_wait)
 }
 
 /*
- * Four others take turns of 50 ms and come back at once for the next. A waiter
- * that is interrupted all the time, for a moment, comes fifth all the same, or
- * is passed over once or twice when a turn ends at such a moment.
+ * Four others take turns of 50 ms, and queue at once for the next. A waiter behind
+ * them comes fifth, however often it is interrupted for a moment; at worst it is
+ * passed over once or twice, when a turn ends at just such a moment.
  */
 #define OTHERS	4
 #define TURN	(50 * MSEC)
@@ -688,14 +687,14 @@ static int reacquire_profiled(int fd, struct tlock_acquire *arg)
 	return profiled(fd, arg, reacquire);
 }
 
-/* Turns that began from then to then */
+/* Turns that began in this time */
 static int turns_begun(__s64 from, __s64 to)
 {
 	int count = 0;
 
-	for (int i = 0; i < atomic_load(&turns) &&
-			i < ARRAY_SIZE(turn_begun); i++)
-		count += turn_begun[i] >= from && turn_begun[i] <= to;
+	for (int i = 0; i < ARRAY_SIZE(turn_begun); i++)
+		if (i < atomic_load(&turns))
+			count += turn_begun[i] >= from && turn_begun[i] <= to;
 	return count;
 }
 
@@ -707,9 +706,9 @@ static bool agent_done(struct agent *a)
 }
 
 /*
- * Stops the agent at most 1 ms every 20 ms until its call has ended. Returns
- * the turns that others began while it could not run for longer than that,
- * because the host had no time for one of us.
+ * Stops the agent for less than 1 ms every 20 ms until its call has ended. On a
+ * busy host, it is sometimes longer until the agent sleeps for the lock again:
+ * returns how many turns of others began in such times.
  */
 static int sample(struct agent *a)
 {
