@@ -14,7 +14,10 @@
 
 #define CAPACITY	64
 #define PID		100		/* of the process 0 */
-#define FIRST		10		/* newest token before */
+#define FIRST		10		/* newest token before, */
+#define GRANTS		3		/* and how many there were */
+/* How many there are with a token */
+#define GRANTS_BY(token)	((token) - FIRST + GRANTS)
 
 static struct history *h;
 
@@ -27,8 +30,8 @@ static void begin_history(void)
 		die("no memory");
 	h->capacity = CAPACITY;
 	h->first = FIRST;
-	h->before.count[ACQUIRED] = FIRST;
-	h->after.count[ACQUIRED] = FIRST;
+	h->before.count[ACQUIRED] = GRANTS;
+	h->after.count[ACQUIRED] = GRANTS;
 	h->begin = 1;
 	h->end = 10000;
 	h->processes = h->actors = 5;
@@ -50,7 +53,7 @@ static struct record *add(enum kind kind, __u16 actor, __s64 begin, __s64 end,
 	r->begin = begin;
 	r->end = end;
 	r->ret = ret;
-	r->count[ACQUIRED] = FIRST;
+	r->count[ACQUIRED] = GRANTS;
 	return r;
 }
 
@@ -63,8 +66,8 @@ static struct record *take_it(enum kind kind, __u16 actor, __s64 begin,
 	r->timeout_ns = timeout;
 	r->left_ns = left;
 	r->token = token;
-	if (token > h->after.count[ACQUIRED])
-		h->after.count[ACQUIRED] = token;
+	if (GRANTS_BY(token) > h->after.count[ACQUIRED])
+		h->after.count[ACQUIRED] = GRANTS_BY(token);
 	return r;
 }
 
@@ -105,8 +108,8 @@ static void tell_all(void)
 		add(OPEN, i, 10 + i, 20 + i, 0);
 
 	all.first = take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
-	/* Waits 205 at most: since 125 at the latest */
-	all.waits = take_it(ACQUIRE, 1, 120, 330, 1000, 795, 12);
+	/* Waits 183, until 305: since 122 */
+	all.waits = take_it(ACQUIRE, 1, 120, 330, 1000, 817, 12);
 	all.timed_out = time_out(ACQUIRE, 2, 130, 240, 100);
 	sees(all.timed_out, 11, 105, all.first);
 	all.forever = take_it(ACQUIRE, 2, 250, 420, -1, -1, 13);
@@ -117,23 +120,26 @@ static void tell_all(void)
 	all.look = add(STATUS, 3, 340, 350, 0);
 	sees(all.look, 12, 305, all.waits);
 	all.look->waiters = 1;
-	all.look->count[ACQUIRED] = 12;
+	all.look->count[ACQUIRED] = GRANTS_BY(12);
 	all.look->count[CONTENDED] = 3;
 	all.look->count[TIMED_OUT] = 1;
 	all.interrupted = add(ACQUIRE, 3, 352, 398, -EINTR);
 	all.interrupted->timeout_ns = all.interrupted->left_ns = -1;
 	all.interrupted->after[FAILS] = 1;
-	all.yields = take_it(REACQUIRE, 1, 400, 520, 1000, 885, 14);
+	all.interrupted->left_ticket = 4;
+	all.yields = take_it(REACQUIRE, 1, 400, 520, 1000, 900, 14);
 	all.yields->keeps_job = true;
 	all.yields->result = TLOCK_ABANDONED;
 	add(CLOSE, 2, 500, 505, 0);
 	all.goes_on = take_it(REACQUIRE, 1, 530, 540, 0, 0, 14);
 	all.deadlock = add(ACQUIRE, 1, 541, 542, -EDEADLK);
+	/* Gives up what was interrupted */
+	add(RELEASE, 3, 543, 544, 0);
 	all.not_held = add(RELEASE, 3, 545, 546, -EPERM);
 	add(RELEASE, 1, 550, 560, 0);
 	all.look_free = add(STATUS, 3, 570, 580, 0);
 	memcpy(all.look_free->count,
-	       (__u64[COUNTS]){ 14, 4, 1, 1, 1, 1 }, sizeof(r->count));
+	       (__u64[COUNTS]){ GRANTS_BY(14), 4, 1, 1, 1, 1 }, sizeof(r->count));
 	/* Has the lock, and is killed before it can tell */
 	all.killed = add(ACQUIRE, 0, 582, 0, 0);
 	all.killed->timeout_ns = -1;
@@ -143,7 +149,7 @@ static void tell_all(void)
 	all.last->result = TLOCK_ABANDONED;
 	add(RELEASE, 1, 720, 730, 0);
 
-	memcpy(h->after.count, (__u64[COUNTS]){ 16, 4, 1, 1, 2, 1 },
+	memcpy(h->after.count, (__u64[COUNTS]){ GRANTS_BY(16), 4, 1, 1, 2, 1 },
 	       sizeof(h->after.count));
 	h->after.wait_ns_total = 579;
 	h->after.wait_ns_max = 183;
@@ -188,32 +194,194 @@ static void accepts_stalled_comer(void)
 	h->after.hold_ns_max = 412;
 }
 
-/* A call that was made again has lost its place. */
-static void accepts_lost_place(void)
+/* One that handles a signal is away for that time, and passed over. */
+static void accepts_passed_over(void)
 {
 	accepts_stalled_comer();
 	h->record[1].timeout_ns = 5000;
-	h->record[1].left_ns = 5000 - 770;
+	h->record[1].left_ns = 5000 - 380;
 	h->record[1].after[RESTARTS] = 1;
-	h->after.count[CONTENDED] = 3;
+	h->after.wait_ns_total = 440;
+	h->after.wait_ns_max = 380;
 	h->after.count[INTERRUPTED] = 1;
 }
 
-/* A wait that is counted from a while after the hold before it ended */
-static void accepts_late_clock(void)
+/* And so is one that is stopped. */
+static void accepts_passed_over_while_stopped(void)
+{
+	accepts_passed_over();
+	h->record[1].after[RESTARTS] = 0;
+	h->record[1].stops_after = 2;
+}
+
+/*
+ * 0 holds, 1 waits since 120 to 130 and is interrupted. So 2, which came later,
+ * has the lock before it. Then 1 goes on with its ticket, and has it before 3,
+ * which came while it was away.
+ */
+static struct back {
+	struct record *interrupted, *goes_on, *look, *later;
+} back;
+
+static void tell_back(void)
 {
 	begin_history();
 	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
-	take_it(ACQUIRE, 1, 120, 310, -1, -1, 12);
-	/* Lets 1 in before 310, and waits since 420 at the latest */
-	take_it(REACQUIRE, 0, 300, 520, 1000, 900, 13);
-	add(RELEASE, 1, 500, 505, 0);
-	add(RELEASE, 0, 600, 610, 0);
-	h->after.count[CONTENDED] = h->after.count[YIELDED] = 1;
-	h->after.wait_ns_total = 250;
-	h->after.wait_ns_max = 150;
-	h->after.hold_ns_total = 500;
+	back.interrupted = add(ACQUIRE, 1, 120, 200, -EINTR);
+	back.interrupted->timeout_ns = 1000;
+	back.interrupted->left_ns = 930;
+	back.interrupted->left_ticket = 7;
+	back.interrupted->after[FAILS] = 1;
+	take_it(ACQUIRE, 2, 150, 320, -1, -1, 12);
+	back.later = take_it(ACQUIRE, 3, 250, 720, 1000, 550, 14);
+	add(RELEASE, 0, 300, 310, 0);
+	back.goes_on = take_it(REACQUIRE, 1, 330, 520, 930, 620, 13);
+	back.goes_on->ticket = 7;
+	back.look = add(LOOK, 4, 340, 350, 0);
+	back.look->file = 0;
+	back.look->ticket = 7;
+	add(RELEASE, 2, 500, 510, 0);
+	add(RELEASE, 1, 700, 710, 0);
+	add(RELEASE, 3, 800, 810, 0);
+	memcpy(h->after.count, (__u64[COUNTS]){ GRANTS_BY(14), 3, 0, 1, 0, 0 },
+	       sizeof(h->after.count));
+	h->after.wait_ns_total = 380 + 450 + 150;
+	h->after.wait_ns_max = 450;
+	h->after.hold_ns_total = 690;
 	h->after.hold_ns_max = 200;
+}
+
+static void accepts_back(void)
+{
+	tell_back();
+}
+
+/* Nobody saw it back before the other one had the lock. */
+static void accepts_late_back(void)
+{
+	tell_back();
+	back.goes_on->token = 14;
+	back.goes_on->end = 730;
+	back.goes_on->left_ns = 1000 - 580;
+	back.later->token = 13;
+	back.later->end = 520;
+	back.later->left_ns = 1000 - 250;
+	h->record[8].actor = 3;
+	h->record[8].file = 4;
+	h->record[9].actor = 1;
+	h->record[9].file = 2;
+	back.look->ticket = 0;
+	h->after.wait_ns_total = 580 + 250 + 150;
+	h->after.wait_ns_max = 580;
+}
+
+/* It gives up: by a release, or by asking anew. */
+static void accepts_giving_up(void)
+{
+	tell_back();
+	h->record[5].kind = RELEASE;
+	h->record[5].ticket = h->record[5].token = 0;
+	h->record[5].timeout_ns = h->record[5].left_ns = 0;
+	h->record[5].end = 340;
+	back.look->ticket = 0;
+	h->record[7].kind = STATUS;
+	h->record[7].count[ACQUIRED] = GRANTS_BY(12);
+	h->record[7].end = 502;
+	sees(&h->record[7], 12, 305, &h->record[2]);
+	h->record[7].waiters = 1;
+	h->record[7].count[CONTENDED] = 3;
+	h->record[7].count[INTERRUPTED] = 1;
+	h->record[8].actor = 2;
+	h->record[8].file = 3;
+	back.later->token = 13;
+	h->after.count[ACQUIRED] = GRANTS_BY(13);
+	h->after.wait_ns_total = 70 + 450 + 150;
+	h->after.hold_ns_max = 400;
+}
+
+/* Another thread releases the file that 1 waits with. */
+static struct canceled {
+	struct record *waits, *release, *last;
+} canceled;
+
+static void tell_canceled(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	canceled.waits = add(ACQUIRE, 1, 120, 320, -ECANCELED);
+	canceled.waits->timeout_ns = 1000;
+	canceled.waits->left_ns = 1000 - 180;
+	canceled.release = add(RELEASE, 2, 300, 310, 0);
+	canceled.release->file = 2;
+	add(RELEASE, 0, 400, 410, 0);
+	canceled.last = take_it(ACQUIRE, 3, 420, 430, 0, 0, 12);
+	add(RELEASE, 3, 440, 450, 0);
+	h->after.count[CONTENDED] = 1;
+	h->after.wait_ns_total = h->after.wait_ns_max = 180;
+	h->after.hold_ns_total = 320;
+	h->after.hold_ns_max = 300;
+}
+
+static void accepts_canceled(void)
+{
+	tell_canceled();
+}
+
+/*
+ * It was granted the lock just before, which was abandoned. So the next one is
+ * told.
+ */
+static void accepts_grant_withdrawn(void)
+{
+	tell_canceled();
+	h->record[3].kind = CLOSE;
+	h->record[3].begin = 280;
+	h->record[3].end = 290;
+	canceled.waits->left_ns = 1000 - 160;
+	canceled.last->token = 13;
+	canceled.last->result = TLOCK_ABANDONED;
+	h->after.count[ACQUIRED] = GRANTS_BY(13);
+	h->after.count[ABANDONED] = 1;
+	h->after.wait_ns_total = h->after.wait_ns_max = 160;
+	h->after.hold_ns_total = 220;
+	h->after.hold_ns_max = 180;
+}
+
+/*
+ * flock(): 0 abandons the lock, which 1 cannot be told, but 2 is. 1 holds it
+ * already when it asks again, and closes its file, which is no abandonment.
+ */
+static struct flocked {
+	struct record *takes, *again, *told, *last;
+} flocked;
+
+static void tell_flocked(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	add(CLOSE, 0, 200, 210, 0);
+	flocked.takes = take_it(FLOCK, 1, 220, 230, 0, 0, 12);
+	flocked.again = take_it(FLOCK, 1, 235, 240, -1, -1, 12);
+	add(UNLOCK, 1, 250, 260, 0);
+	add(UNLOCK, 1, 261, 262, 0);
+	flocked.told = take_it(ACQUIRE, 2, 270, 280, 0, 0, 13);
+	flocked.told->result = TLOCK_ABANDONED;
+	sees(add(STATUS, 3, 281, 282, 0), 13, 275, flocked.told);
+	h->record[7].count[ACQUIRED] = GRANTS_BY(13);
+	h->record[7].count[ABANDONED] = 1;
+	add(RELEASE, 2, 290, 300, 0);
+	take_it(FLOCK, 1, 310, 320, -1, -1, 14);
+	add(CLOSE, 1, 330, 340, 0);
+	flocked.last = take_it(ACQUIRE, 2, 350, 360, 0, 0, 15);
+	add(RELEASE, 2, 370, 380, 0);
+	h->after.count[ABANDONED] = 1;
+	h->after.hold_ns_total = 190;
+	h->after.hold_ns_max = 100;
+}
+
+static void accepts_flocked(void)
+{
+	tell_flocked();
 }
 
 /*** Lies ***/
@@ -244,7 +412,7 @@ static void two_with_a_token(void)
 static void token_of_nobody(void)
 {
 	tell_all();
-	h->after.count[ACQUIRED] = 17;
+	h->after.count[ACQUIRED] = GRANTS_BY(17);
 }
 
 static void token_of_the_past(void)
@@ -262,7 +430,7 @@ static void overtaken(void)
 	take_it(ACQUIRE, 1, 120, 900, 1000, 300, 13);
 	take_it(ACQUIRE, 2, 300, 400, -1, -1, 12);
 	add(RELEASE, 0, 350, 360, 0);
-	add(RELEASE, 2, 500, 510, 0);
+	add(RELEASE, 2, 820, 830, 0);
 	add(RELEASE, 1, 910, 920, 0);
 }
 
@@ -294,9 +462,9 @@ static void late_hand_over(void)
 	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
 	take_it(ACQUIRE, 1, 120, 900, 1000, 300, 12);
 	add(RELEASE, 0, 350, 360, 0);
-	r = add(STATUS, 3, 700, 710, 0);
-	sees(r, 12, 650, &h->record[1]);
-	r->count[ACQUIRED] = 12;
+	r = add(STATUS, 3, 860, 870, 0);
+	sees(r, 12, 850, &h->record[1]);
+	r->count[ACQUIRED] = GRANTS_BY(12);
 	add(RELEASE, 1, 910, 920, 0);
 }
 
@@ -309,8 +477,10 @@ static void free_with_waiters(void)
 static void free_while_one_waits(void)
 {
 	late_hand_over();
+	h->record[3].begin = 700;
+	h->record[3].end = 710;
 	memset(&h->record[3].holder, 0, sizeof(struct sight));
-	h->record[3].count[ACQUIRED] = 11;
+	h->record[3].count[ACQUIRED] = GRANTS_BY(11);
 }
 
 static void yields_to_nobody(void)
@@ -406,7 +576,7 @@ static void seen_after_its_end(void)
 {
 	tell_all();
 	sees(all.look, 11, 105, all.first);
-	all.look->count[ACQUIRED] = 11;
+	all.look->count[ACQUIRED] = GRANTS_BY(11);
 }
 
 static void seen_since_another_time(void)
@@ -537,16 +707,18 @@ static void time_out_of_forever(void)
 static void too_few_wait(void)
 {
 	late_hand_over();
+	h->record[2].begin = 840;
+	h->record[2].end = 850;
 	h->record[3].begin = 300;
 	h->record[3].end = 310;
 	sees(&h->record[3], 11, 105, &h->record[0]);
-	h->record[3].count[ACQUIRED] = 11;
+	h->record[3].count[ACQUIRED] = GRANTS_BY(11);
 	h->record[3].count[CONTENDED] = 1;
 	/* All else is right */
 	h->after.count[CONTENDED] = 1;
-	h->after.wait_ns_total = h->after.wait_ns_max = 200;
-	h->after.hold_ns_total = 800;
-	h->after.hold_ns_max = 555;
+	h->after.wait_ns_total = h->after.wait_ns_max = 700;
+	h->after.hold_ns_total = 810;
+	h->after.hold_ns_max = 740;
 }
 
 static void too_many_wait(void)
@@ -606,6 +778,203 @@ static void held_longer(void)
 	h->after.hold_ns_max = 300;
 }
 
+/* Requests, and what becomes of them */
+
+static void overtaken_when_back(void)
+{
+	accepts_late_back();
+	back.look->ticket = 7;
+}
+
+static void interrupted_without_a_ticket(void)
+{
+	tell_back();
+	back.interrupted->left_ticket = 0;
+}
+
+static void ticket_of_the_granted(void)
+{
+	tell_back();
+	back.goes_on->left_ticket = 7;
+}
+
+static void ticket_of_the_canceled(void)
+{
+	tell_canceled();
+	canceled.waits->left_ticket = 7;
+}
+
+/* Who came later has the smaller ticket */
+static void ticket_shrinks(void)
+{
+	struct record *r;
+
+	tell_back();
+	r = add(ACQUIRE, 4, 400, 450, -EINTR);
+	r->timeout_ns = r->left_ns = -1;
+	r->left_ticket = 6;
+	r->after[FAILS] = 1;
+}
+
+static void ticket_given_twice(void)
+{
+	ticket_shrinks();
+	h->record[h->records - 1].left_ticket = 7;
+}
+
+static void waits_when_nobody_is_there(void)
+{
+	tell_back();
+	back.look->begin = 210;
+	back.look->end = 220;
+}
+
+/* No request has it */
+static void goes_on_with_any_ticket(void)
+{
+	tell_back();
+	back.goes_on->ticket = 8;
+}
+
+static void grants_a_ticket_given_up(void)
+{
+	struct record *r;
+
+	tell_back();
+	/* It asked anew in between, and did not get it */
+	r = time_out(ACQUIRE, 1, 210, 220, 0);
+	sees(r, 11, 105, &h->record[0]);
+}
+
+static void ticket_while_holding(void)
+{
+	struct record *r;
+
+	tell_back();
+	r = add(ACQUIRE, 1, 600, 610, -EDEADLK);
+	r->ticket = r->left_ticket = 7;
+}
+
+static void time_away_is_not_counted(void)
+{
+	tell_back();
+	back.goes_on->left_ns = 930 - 175;
+}
+
+static void deadline_before_it_is_back(void)
+{
+	struct record *r = (tell_back(), back.goes_on);
+
+	r->ret = -ETIMEDOUT;
+	r->token = r->left_ns = 0;
+	sees(r, 12, 305, &h->record[2]);
+}
+
+static void contended_counted_again(void)
+{
+	tell_back();
+	h->after.count[CONTENDED]++;
+}
+
+static void interrupted_counted_again(void)
+{
+	tell_back();
+	h->after.count[INTERRUPTED]++;
+}
+
+static void waited_before_it_was_away_only(void)
+{
+	tell_back();
+	h->after.wait_ns_total -= 380 - 70;
+}
+
+static void eperm_of_one_that_is_away(void)
+{
+	accepts_giving_up();
+	h->record[5].ret = -EPERM;
+}
+
+static void canceled_by_nobody(void)
+{
+	tell_canceled();
+	canceled.release->ret = -EPERM;
+}
+
+static void canceled_alone(void)
+{
+	tell_canceled();
+	canceled.release->file = 3;
+	canceled.release->ret = -EPERM;
+}
+
+static void eperm_of_a_waiter(void)
+{
+	tell_canceled();
+	canceled.waits->ret = 0;
+	canceled.waits->token = 12;
+	canceled.waits->left_ns = 1000 - 280;
+	canceled.waits->end = 415;
+	canceled.release->ret = -EPERM;
+	canceled.last->token = 13;
+	h->after.count[ACQUIRED] = GRANTS_BY(13);
+	add(RELEASE, 1, 416, 418, 0);
+}
+
+static void granted_after_its_release(void)
+{
+	eperm_of_a_waiter();
+	canceled.release->ret = 0;
+}
+
+static void abandoned_untold_by_canceled(void)
+{
+	accepts_grant_withdrawn();
+	canceled.last->result = 0;
+}
+
+static void abandoned_untold_after_flock(void)
+{
+	tell_flocked();
+	flocked.told->result = 0;
+}
+
+static void closing_after_flock_is_told(void)
+{
+	tell_flocked();
+	flocked.last->result = TLOCK_ABANDONED;
+}
+
+static void closing_after_flock_is_counted(void)
+{
+	tell_flocked();
+	h->after.count[ABANDONED]++;
+}
+
+static void flock_grants_again(void)
+{
+	tell_flocked();
+	flocked.again->token = 13;
+	flocked.told->token = 14;
+	sees(&h->record[7], 14, 275, flocked.told);
+	h->record[7].count[ACQUIRED] = GRANTS_BY(14);
+	h->record[9].token = 15;
+	flocked.last->token = 16;
+	h->after.count[ACQUIRED]++;
+}
+
+static void unlock_of_nothing_fails(void)
+{
+	tell_flocked();
+	h->record[5].ret = -EPERM;
+}
+
+static void looks_held_when_it_is_not(void)
+{
+	tell_back();
+	back.look->ticket = 0;
+	back.look->token = 11;
+}
+
 static void starved(void)
 {
 	tell_all();
@@ -622,8 +991,14 @@ static const struct test {
 	TEST(accepts_nothing, ACCEPTED),
 	TEST(accepts_overlapping_calls, ACCEPTED),
 	TEST(accepts_stalled_comer, ACCEPTED),
-	TEST(accepts_lost_place, ACCEPTED),
-	TEST(accepts_late_clock, ACCEPTED),
+	TEST(accepts_passed_over, ACCEPTED),
+	TEST(accepts_passed_over_while_stopped, ACCEPTED),
+	TEST(accepts_back, ACCEPTED),
+	TEST(accepts_late_back, ACCEPTED),
+	TEST(accepts_giving_up, ACCEPTED),
+	TEST(accepts_canceled, ACCEPTED),
+	TEST(accepts_grant_withdrawn, ACCEPTED),
+	TEST(accepts_flocked, ACCEPTED),
 	TEST(overlapping_holds, EXCLUSION),
 	TEST(hold_of_the_dead, EXCLUSION),
 	TEST(two_with_a_token, TOKENS),
@@ -675,6 +1050,33 @@ static const struct test {
 	TEST(yielded_miscounted, COUNTERS),
 	TEST(waited_less, COUNTERS),
 	TEST(held_longer, COUNTERS),
+	TEST(overtaken_when_back, FIFO),
+	TEST(interrupted_without_a_ticket, TICKETS),
+	TEST(ticket_of_the_granted, TICKETS),
+	TEST(ticket_of_the_canceled, TICKETS),
+	TEST(ticket_shrinks, TICKETS),
+	TEST(ticket_given_twice, TICKETS),
+	TEST(waits_when_nobody_is_there, TICKETS),
+	TEST(goes_on_with_any_ticket, TICKETS),
+	TEST(grants_a_ticket_given_up, CANCELED),
+	TEST(ticket_while_holding, CANCELED),
+	TEST(time_away_is_not_counted, LEFT),
+	TEST(deadline_before_it_is_back, EARLY),
+	TEST(contended_counted_again, COUNTERS),
+	TEST(interrupted_counted_again, COUNTERS),
+	TEST(waited_before_it_was_away_only, COUNTERS),
+	TEST(eperm_of_one_that_is_away, ERRNO),
+	TEST(canceled_by_nobody, CANCELED),
+	TEST(canceled_alone, ERRNO),
+	TEST(eperm_of_a_waiter, CANCELED),
+	TEST(granted_after_its_release, CANCELED),
+	TEST(abandoned_untold_by_canceled, TOLD_ABANDONED),
+	TEST(abandoned_untold_after_flock, TOLD_ABANDONED),
+	TEST(closing_after_flock_is_told, TOLD_ABANDONED),
+	TEST(closing_after_flock_is_counted, COUNTERS),
+	TEST(flock_grants_again, ERRNO),
+	TEST(unlock_of_nothing_fails, ERRNO),
+	TEST(looks_held_when_it_is_not, HOLDER),
 	TEST(starved, STARVED),
 };
 

@@ -6,23 +6,26 @@
  * call is an interval, and a promise is broken only if it is for any choice of
  * instants in their intervals. No interval is widened or narrowed by a guess.
  *
- * - A token orders the grants. So the instants of grant 1, end 1, grant 2, end
- *   2, ... only grow, and one walk tells whether they can, and narrows the
- *   intervals on the way. Each look at the lock (a status, what a timed-out
- *   call was told) lies between the grant and the end of the holder seen, and
- *   tells the instant of its grant.
- * - What is left of a timeout tells how long the call waited, at least until
- *   its grant. Taken back from the end of the call, that is the latest time at
- *   which it can have begun to wait; the beginning of the call is the
- *   earliest. Who certainly waited before another is to be granted before.
- * - A call that handled a signal may have been made again: all that is known
- *   is that it began to wait, the last time, before its grant.
- * - A file that only one thread uses is held by it from its grant to the end
- *   that comes next. Of a file that several use, the i-th end by time lies
- *   between the i-th earliest beginning and the i-th earliest end of the calls
- *   that can have been one, in whatever order they came.
- * - Who is killed in a call may have been granted the lock without telling. If
- *   others used its file at that time, then nothing is concluded of that file.
+ * - A token orders the grants, and this lock numbers them without gaps. So the
+ *   instants of grant 1, end 1, grant 2, end 2, ... only grow, and one walk tells
+ *   whether they can, and narrows the intervals on the way. Each look at the lock
+ *   (a status, what a timed-out call was told) lies between the grant and the end
+ *   of the holder seen, and tells the instant of its grant.
+ * - A request is made by one call, and those with its ticket go on with it. What
+ *   is left of its timeout tells how long ago it was made, whatever happened in
+ *   between. So its place in the queue is known to an interval.
+ * - While its thread handles a signal, or its process is stopped, a request may be
+ *   away and is passed over. So it is certainly in the queue only during a call in
+ *   which nothing of that happened: from when it was made, if that call made it,
+ *   or from when somebody saw it wait, if not; until its grant or its deadline.
+ *   While it is there, nobody who asked later is granted the lock.
+ * - A file that only one thread uses is in a known state after each of its calls.
+ *   Of a file that several use, the i-th end by time comes after the i-th earliest
+ *   beginning of the calls that can have been one, in whatever order they came.
+ * - A thread that is killed in a call may have been granted the lock without
+ *   telling; and one whose call fails with ECANCELED, too, as another thread may
+ *   release before it runs. If others used the file of one that was killed at that
+ *   time, then nothing is concluded of that file.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -47,6 +50,8 @@ const char *const rule_names[RULES] = {
 	[HOLDER] = "holder",
 	[TOLD_ABANDONED] = "abandoned",
 	[ERRNO] = "errno",
+	[TICKETS] = "tickets",
+	[CANCELED] = "canceled",
 	[WAITERS] = "waiters",
 	[COUNTERS] = "counters",
 	[STARVED] = "starved",
@@ -77,15 +82,31 @@ struct hold {
 	__s64 free_lo, free_hi;		/* the same for none holding after it */
 	__s64 since;			/* the grant, as seen; 0: never */
 	__u32 lost_job;			/* whose it is, as seen */
+	bool killed;			/* its call may have been killed */
+};
+
+/* What one or more calls have asked for */
+struct request {
+	__u32 first;			/* the call that made it */
+	__s64 timeout;
+	__u64 ticket;			/* 0: unknown */
+	__s64 asked_lo, asked_hi;
+	bool waited;			/* possibly */
+	bool away, maybe_away;		/* was it ever? */
+	__s64 at_least, at_most;	/* how long, as the lock counts it */
 };
 
 /* A call that waited, or the arrival of one that had no need to */
 struct wait {
-	__u32 record;
+	__u32 record, request;
 	bool waited;			/* possibly */
-	__s64 begin_lo, begin_hi;	/* of the (last) wait */
+	/*
+	 * When it came to the queue, and when it was gone. If it is sure, it was
+	 * there all the time from begin_hi to end_lo.
+	 */
+	bool sure;
+	__s64 begin_lo, begin_hi;
 	__s64 end_lo, end_hi;
-	__s64 at_least, at_most;	/* how long, as the lock counts it */
 };
 
 struct file {
@@ -94,7 +115,9 @@ struct file {
 	__s64 close_lo, close_hi;	/* the last close */
 	bool shared;			/* several threads use it */
 	bool blurred;			/* nothing is known of it */
-	bool lost;			/* killed in a call that takes the lock */
+	bool canceled;			/* it may have had grants that nobody told */
+	bool flocked;			/* flock() is used with it, */
+	bool by_flock;			/* and made its last request */
 };
 
 struct court {
@@ -108,6 +131,9 @@ struct court {
 	struct hold *hold;		/* by token - first */
 	__u32 *held;			/* holds by file */
 	bool *repeat;			/* records: goes on holding */
+	struct request *request;
+	__u32 requests;
+	__u32 *request_of;		/* record -> request */
 	__u32 *wait_of;			/* record -> wait */
 	__u32 *ended;			/* record -> hold it certainly ended */
 	struct wait *wait;
@@ -152,7 +178,25 @@ static __s64 max64(__s64 a, __s64 b)
 
 static bool takes(const struct record *r)
 {
-	return r->kind == ACQUIRE || r->kind == REACQUIRE;
+	return r->kind == ACQUIRE || r->kind == REACQUIRE || r->kind == FLOCK;
+}
+
+static bool ends(const struct record *r)
+{
+	return r->kind == RELEASE || r->kind == UNLOCK;
+}
+
+/* Refused at once: it changes nothing */
+static bool refused(const struct record *r)
+{
+	return r->end && (r->ret == -EBUSY || r->ret == -EDEADLK ||
+			  r->ret == -EPERM);
+}
+
+/* Whether it ends a grant of its file if there is one */
+static bool yields(const struct record *r)
+{
+	return r->kind == REACQUIRE && !r->ticket && !refused(r);
 }
 
 static __u32 process_of(struct court *c, const struct record *r)
@@ -176,6 +220,19 @@ static __u32 all_handled(struct court *c, const struct record *r)
 	return handled(c, r, RESTARTS) + handled(c, r, FAILS);
 }
 
+/* Whether a request may have been away in it although it was waited for */
+static bool disturbed(struct court *c, const struct record *r)
+{
+	return !r->end || r->stops_before % 2 ||
+	       r->stops_after != r->stops_before || all_handled(c, r);
+}
+
+static struct request *request_of(struct court *c, __u32 i)
+{
+	return c->request_of[i] == NOBODY ? NULL :
+					    &c->request[c->request_of[i]];
+}
+
 static struct hold *hold_of(struct court *c, __u64 token)
 {
 	if (token <= c->h->first || token > c->h->first + c->grants)
@@ -188,14 +245,75 @@ static __u64 token_of(struct court *c, const struct hold *hold)
 	return c->h->first + (hold - c->hold);
 }
 
-/* What can be said of a call by itself */
+/* How many grants there were at a status */
+static __u64 grants_at(struct court *c, const struct record *r)
+{
+	return r->count[ACQUIRED] - c->h->before.count[ACQUIRED];
+}
+
+/* What it has of a ticket when it ends */
+static bool judge_ticket(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	bool right;
+
+	switch (r->ret) {
+	case 0:
+	case -ETIMEDOUT:
+	case -ECANCELED:
+		right = !r->left_ticket;
+		break;
+	case -EINTR:
+		right = r->left_ticket &&
+			(!r->ticket || r->left_ticket == r->ticket);
+		break;
+	default:
+		right = r->left_ticket == r->ticket;
+		break;
+	}
+	return right || reject(c, TICKETS, "call %u: %d, ticket %llu became %llu",
+			       i, r->ret, r->ticket, r->left_ticket);
+}
+
+/* What is left of the time of the request that it made or went on with */
+static bool judge_left(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct request *q = request_of(c, i);
+	__s64 made, used;
+
+	if (!q || q->timeout <= 0 || refused(r))
+		return r->left_ns == r->timeout_ns ||
+		       reject(c, LEFT, "call %u: %lld ns are left of %lld", i,
+			      r->left_ns, r->timeout_ns);
+	if (r->left_ns < 0 || r->left_ns > q->timeout)
+		return reject(c, LEFT, "call %u: %lld ns are left of %lld", i,
+			      r->left_ns, q->timeout);
+	if (r->ret == -ETIMEDOUT)
+		return !r->left_ns ||
+		       reject(c, LEFT, "call %u: timed out, %lld ns are left", i,
+			      r->left_ns);
+	made = c->record[q->first].begin;
+	used = q->timeout - r->left_ns;
+	if (used > r->end - made && r->left_ns)
+		return reject(c, LEFT, "call %u: %lld ns are left of %lld after %lld",
+			      i, r->left_ns, q->timeout, r->end - made);
+	/* Time away counts */
+	made = c->record[q->first].end;
+	if (r->ticket && r->ret != -ECANCELED && r->left_ns &&
+	    used < r->begin - made)
+		return reject(c, LEFT, "call %u: %lld ns are left of %lld after %lld at least",
+			      i, r->left_ns, q->timeout, r->begin - made);
+	return true;
+}
+
+/* What can be said of a call by itself, and of those that it goes on with */
 static bool judge_call(struct court *c, __u32 i)
 {
 	struct record *r = &c->record[i];
-	__s64 took = r->end - r->begin;
+	struct request *q = request_of(c, i);
+	__s64 deadline, last;
 
-	if (r->end < r->begin)
-		die("record %u ends before it begins", i);
 	switch (r->kind) {
 	case STATUS:
 		if (r->ret)
@@ -203,22 +321,39 @@ static bool judge_call(struct court *c, __u32 i)
 		if (!r->holder.token && r->waiters)
 			return reject(c, HAND_OVER,
 				"status %u: free, and %u wait", i, r->waiters);
-		if (r->holder.token &&
-		    r->holder.token != r->count[ACQUIRED])
-			return reject(c, HOLDER,
-				"status %u: token %llu, but %llu grants", i,
-				r->holder.token, r->count[ACQUIRED]);
-		if (r->count[ACQUIRED] < c->h->first ||
-		    r->count[ACQUIRED] > c->h->first + c->grants)
+		if (grants_at(c, r) > c->grants)
 			return reject(c, COUNTERS, "status %u: %llu grants",
 				      i, r->count[ACQUIRED]);
+		if (r->holder.token &&
+		    r->holder.token != c->h->first + grants_at(c, r))
+			return reject(c, HOLDER,
+				"status %u: token %llu after %llu, but %llu grants",
+				i, r->holder.token, c->h->first,
+				grants_at(c, r));
 		return true;
 	case RELEASE:
 		if (r->ret && r->ret != -EPERM)
 			return reject(c, ERRNO, "release %u: %d", i, r->ret);
 		return true;
+	case UNLOCK:
+		if (r->ret)
+			return reject(c, ERRNO, "unlock %u: %d", i, r->ret);
+		return true;
+	case LOOK:
+		if (r->token && !hold_of(c, r->token))
+			return reject(c, TOKENS, "look %u: token %llu", i,
+				      r->token);
+		return true;
 	case ACQUIRE:
 	case REACQUIRE:
+		if (!judge_ticket(c, i))
+			return false;
+		if (!q && r->ret != -ECANCELED)
+			return reject(c, TICKETS,
+				"call %u: %d with a ticket of no request", i,
+				r->ret);
+		break;
+	case FLOCK:
 		break;
 	default:
 		return true;
@@ -234,57 +369,53 @@ static bool judge_call(struct court *c, __u32 i)
 				      i, r->result);
 		break;
 	case -ETIMEDOUT:
-		if (r->timeout_ns < 0)
+		if (q->timeout < 0 || r->kind == FLOCK)
 			return reject(c, ERRNO,
 				"call %u: ETIMEDOUT, without a timeout", i);
-		if (took < r->timeout_ns)
+		deadline = c->record[q->first].begin + q->timeout;
+		if (r->end < deadline)
 			return reject(c, EARLY,
-				"call %u: timed out after %lld ns of %lld", i,
-				took, r->timeout_ns);
-		if (took - OVERLONG > r->timeout_ns)
+				"call %u: timed out at %lld, not before %lld", i,
+				(__s64)r->end, deadline);
+		last = max64(r->begin, c->record[q->first].begin == r->begin ?
+			     deadline : c->record[q->first].end + q->timeout);
+		if (r->end - OVERLONG > last)
 			return reject(c, LATE,
-				"call %u: timed out after %lld ns of %lld", i,
-				took, r->timeout_ns);
-		if (r->left_ns)
-			return reject(c, LEFT,
-				"call %u: timed out, %lld ns are left", i,
-				r->left_ns);
+				"call %u: timed out at %lld, not by %lld", i,
+				(__s64)r->end, last);
 		if (!hold_of(c, r->holder.token))
 			return reject(c, HOLDER,
 				"call %u: timed out for token %llu", i,
 				r->holder.token);
 		break;
+	case -EAGAIN:
+		if (r->kind != FLOCK || r->timeout_ns)
+			return reject(c, ERRNO, "call %u: EAGAIN", i);
+		break;
 	case -EINTR:
-		if (!r->timeout_ns)
+		if (!q->timeout)
 			return reject(c, ERRNO, "call %u: EINTR of a try", i);
-		if (!handled(c, r, FAILS) &&
-		    (r->kind == ACQUIRE || !handled(c, r, RESTARTS)))
+		if (!handled(c, r, FAILS))
 			return reject(c, ERRNO, "call %u: EINTR without a "
 				      "signal that can be why", i);
 		break;
 	case -EDEADLK:
-	case -EBUSY:
 		if (r->kind == ACQUIRE)
 			break;
-		return reject(c, ERRNO, "reacquire %u: %d", i, r->ret);
+		return reject(c, ERRNO, "call %u: EDEADLK", i);
 	case -EPERM:
-		if (r->kind == REACQUIRE)
+		if (r->kind == REACQUIRE && !r->ticket)
 			break;
-		return reject(c, ERRNO, "acquire %u: %d", i, r->ret);
+		return reject(c, ERRNO, "call %u: EPERM", i);
+	case -EBUSY:
+	case -ECANCELED:
+		if (r->kind != FLOCK)
+			break;
+		__attribute__((fallthrough));
 	default:
 		return reject(c, ERRNO, "call %u: %d", i, r->ret);
 	}
-
-	if (r->timeout_ns <= 0 ? r->left_ns != r->timeout_ns :
-	    r->left_ns < 0 || r->left_ns > r->timeout_ns)
-		return reject(c, LEFT, "call %u: %lld ns are left of %lld", i,
-			      r->left_ns, r->timeout_ns);
-	if (r->timeout_ns > 0 && r->ret != -ETIMEDOUT &&
-	    r->timeout_ns - r->left_ns > took)
-		return reject(c, LEFT,
-			"call %u: %lld ns are left of %lld after %lld", i,
-			r->left_ns, r->timeout_ns, took);
-	return true;
+	return judge_left(c, i);
 }
 
 /* qsort() has no argument for it */
@@ -354,20 +485,22 @@ static void study_file(struct court *c, struct file *f)
 		/* It is open for a call, and at least until that ends */
 		f->close_lo = max64(f->close_lo, r->begin);
 		f->close_hi = max64(f->close_hi, end_hi(c, r));
-		if (!takes(r) && r->kind != RELEASE)
+		if (!takes(r) && !ends(r))
 			continue;
+		f->flocked |= r->kind == FLOCK;
 		if (user == NOBODY)
 			user = r->actor;
 		if (user != r->actor)
 			f->shared = true;
+		if (takes(r) && r->end && r->ret == -ECANCELED)
+			f->canceled = true;
 		if (r->end || !takes(r))
 			continue;
-		f->lost = true;
 		for (__u32 j = f->op; j < f->op + f->ops; j++) {
 			struct record *s = &c->record[c->op[j]];
 
 			if (s->actor != r->actor &&
-			    (takes(s) || s->kind == RELEASE) &&
+			    (takes(s) || ends(s)) &&
 			    (!s->end || s->end > r->begin))
 				f->blurred = true;
 		}
@@ -393,11 +526,55 @@ static void study_files(struct court *c)
 		study_file(c, &c->file[i]);
 }
 
+/* Which calls belong to one request. Of flock(), which has no ticket, too. */
+static void study_requests(struct court *c, struct file *f)
+{
+	__u32 by_flock = NOBODY;
+
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		__u32 number = c->op[i], request = NOBODY;
+		struct record *r = &c->record[number];
+
+		/* What ends or replaces flock()'s request */
+		if (ends(r) || r->kind == CLOSE ||
+		    (takes(r) && !r->ticket && !refused(r) &&
+		     !(r->kind == FLOCK && r->timeout_ns))) {
+			by_flock = NOBODY;
+		}
+		if (!takes(r))
+			continue;
+		if (r->kind == FLOCK) {
+			request = by_flock;
+		} else if (r->ticket) {
+			for (__u32 j = i; j-- > f->op && request == NOBODY;)
+				if (takes(&c->record[c->op[j]]) &&
+				    c->record[c->op[j]].ret == -EINTR &&
+				    c->record[c->op[j]].left_ticket == r->ticket)
+					request = c->request_of[c->op[j]];
+			if (request == NOBODY)
+				continue;
+		}
+		if (request == NOBODY) {
+			request = c->requests++;
+			c->request[request] = (struct request){
+				.first = number,
+				.timeout = r->timeout_ns,
+			};
+		}
+		c->request_of[number] = request;
+		if (r->end && r->ret == -EINTR) {
+			c->request[request].ticket = r->left_ticket;
+			if (r->kind == FLOCK)
+				by_flock = request;
+		}
+	}
+}
+
 /* Which call made which grant */
 static bool study_grants(struct court *c)
 {
 	__u32 unfinished = 0, lost = 0;
-	bool blurred = false;
+	bool either = false;
 	__s64 lo = NEVER, hi = 0, close_lo = NEVER, close_hi = 0;
 
 	for (__u64 i = 0; i <= c->grants; i++) {
@@ -409,23 +586,24 @@ static bool study_grants(struct court *c)
 	}
 	c->hold[0].end_hi = c->h->begin;
 
-	for (__u32 i = 0; i < c->records; i++)
-		c->wait_of[i] = c->ended[i] = NOBODY;
-
 	/* By file and begin: who has no timeout was granted first */
 	for (__u32 i = 0; c->op[i] != NOBODY; i++) {
 		struct record *r = &c->record[c->op[i]];
+		struct request *q;
 		struct hold *hold;
 
 		if (!takes(r))
 			continue;
-		if (!r->end) {
+		if (!r->end || r->ret == -ECANCELED) {
 			struct file *f = &c->file[r->file];
 
+			/* With another's ticket, it asked for nothing */
+			if (c->request_of[c->op[i]] == NOBODY)
+				continue;
 			unfinished++;
 			lo = min64(lo, r->begin);
 			hi = max64(hi, end_hi(c, r));
-			blurred |= f->blurred;
+			either |= r->end || f->blurred || f->flocked;
 			close_lo = min64(close_lo, f->close_lo);
 			close_hi = max64(close_hi, f->close_hi);
 			continue;
@@ -433,7 +611,8 @@ static bool study_grants(struct court *c)
 		if (r->ret)
 			continue;
 		hold = hold_of(c, r->token);
-		if (r->kind == REACQUIRE &&
+		if (r->kind == FLOCK ? hold->granter != NOBODY :
+		    r->kind == REACQUIRE && !r->ticket &&
 		    (r->timeout_ns < 0 ? hold->granter != NOBODY :
 		     r->left_ns == r->timeout_ns)) {
 			c->repeat[c->op[i]] = true;
@@ -450,6 +629,11 @@ static bool study_grants(struct court *c)
 		hold->granter = c->op[i];
 		hold->file = r->file;
 		hold->grant_lo = r->begin;
+		q = request_of(c, c->op[i]);
+		if (q->timeout > 0)
+			hold->grant_lo = max64(hold->grant_lo,
+					       c->record[q->first].begin +
+					       q->timeout - r->left_ns);
 		hold->grant_hi = r->end;
 	}
 
@@ -460,13 +644,13 @@ static bool study_grants(struct court *c)
 			continue;
 		if (++lost > unfinished)
 			return reject(c, TOKENS,
-				"token %llu is nobody's: %u grants were not told, but %u calls were killed",
+				"token %llu is nobody's: %u grants were not told, but %u calls were killed or canceled",
 				token_of(c, hold), lost, unfinished);
 		hold->grant_lo = lo;
 		hold->grant_hi = hi;
-		hold->end_lo = blurred ? lo : close_lo;
+		hold->end_lo = either ? lo : close_lo;
 		hold->end_hi = max64(close_hi, hi);
-		hold->ending = blurred ? EITHER : CLOSED;
+		hold->ending = either ? EITHER : CLOSED;
 	}
 	return true;
 }
@@ -478,41 +662,53 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* How the holds of a file ended */
-static bool study_ends(struct court *c, struct file *f)
+/* Whether another's request may be there for a release to withdraw */
+static bool may_withdraw(struct court *c, struct file *f, struct record *r)
 {
-	__s64 *begins, *ends;
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		struct record *s = &c->record[c->op[i]];
+
+		if (takes(s) && s->begin <= r->end && !refused(s) &&
+		    (s->ret == -EINTR ||
+		     (s->actor != r->actor && end_hi(c, s) >= r->begin)))
+			return true;
+	}
+	return false;
+}
+
+/* How the holds of a file ended that several threads use */
+static bool study_shared_ends(struct court *c, struct file *f)
+{
+	__s64 *begins, *ends_by;
 	__u32 *enders, certain = 0, possible = 0;
 	bool ok = true;
 
 	begins = array(f->ops + 1, sizeof(*begins));
-	ends = array(f->ops + 1, sizeof(*ends));
+	ends_by = array(f->ops + 1, sizeof(*ends_by));
 	enders = array(f->ops + 1, sizeof(*enders));
 	for (__u32 i = f->op; i < f->op + f->ops; i++) {
 		struct record *r = &c->record[c->op[i]];
 		__s64 hi = r->end;
 
-		if (r->kind != RELEASE && r->kind != REACQUIRE)
+		if ((r->kind != RELEASE && !yields(r)) || refused(r) ||
+		    c->repeat[c->op[i]])
 			continue;
-		if (!r->end) {
-			begins[possible++] = r->begin;
-			continue;
-		}
-		if (r->ret == -EPERM || c->repeat[c->op[i]])
+		begins[possible++] = r->begin;
+		if (!r->end || (r->kind == RELEASE && may_withdraw(c, f, r)))
 			continue;
 		/* A reacquire let go of it when it began to wait */
 		if (r->kind == REACQUIRE && r->timeout_ns > 0)
 			hi -= r->timeout_ns - r->left_ns;
-		begins[possible++] = r->begin;
 		enders[certain] = c->op[i];
-		ends[certain++] = hi;
+		ends_by[certain++] = hi;
 	}
 	begins[possible] = f->close_lo;
 	qsort(begins, possible + 1, sizeof(*begins), by_value);
-	qsort(ends, certain, sizeof(*ends), by_value);
+	qsort(ends_by, certain, sizeof(*ends_by), by_value);
 
 	for (__u32 i = 0; i < f->holds; i++) {
 		struct hold *hold = &c->hold[c->held[f->hold + i]];
+		bool last = i + 1 == f->holds;
 
 		if (f->blurred) {
 			hold->end_lo = hold->grant_lo;
@@ -528,30 +724,112 @@ static bool study_ends(struct court *c, struct file *f)
 			break;
 		}
 		hold->end_lo = begins[i];
-		if (i < certain) {
-			struct record *ender = &c->record[enders[i]];
-
-			hold->end_hi = ends[i];
+		hold->end_hi = f->close_hi;
+		hold->ending = !last ? RELEASED :
+			       i < possible ? EITHER : CLOSED;
+		if (i == possible)
+			hold->end_lo = max64(hold->end_lo, f->close_lo);
+		/* Grants that nobody told may have been what some of them ended */
+		if (i < certain && !f->canceled) {
+			hold->end_hi = ends_by[i];
 			hold->ending = RELEASED;
-			if (!f->shared && ender->kind == REACQUIRE)
-				hold->yielder = enders[i];
-			if (!f->shared)
-				c->ended[enders[i]] = hold - c->hold;
-		} else {
-			hold->end_hi = f->close_hi;
-			hold->ending = i < possible ? EITHER : CLOSED;
-			if (i == possible)
-				hold->end_lo = max64(hold->end_lo, f->close_lo);
 		}
 	}
-	if (ok && !f->blurred && certain > f->holds)
+	if (ok && !f->blurred && !f->canceled && certain > f->holds)
 		ok = reject(c, ERRNO,
 			    "call %u ended a grant of a file that had only %u",
 			    enders[f->holds], f->holds);
 	free(begins);
-	free(ends);
+	free(ends_by);
 	free(enders);
 	return ok;
+}
+
+/* What a file is in that one thread uses, after each of its calls */
+struct state {
+	struct hold *hold;	/* that it has, or */
+	__u32 away;		/* the request that it has, or NOBODY */
+	bool by_flock;		/* whose last request was made by flock() */
+};
+
+/* Whether the call may return what it did */
+static bool judge_state(struct court *c, __u32 i, const struct state *s)
+{
+	struct record *r = &c->record[i];
+	const char *is = s->hold ? "holds" : s->away != NOBODY ? "is away" :
+			 "is idle";
+	bool right;
+
+	if (c->repeat[i])
+		right = s->hold && s->hold == hold_of(c, r->token);
+	else if (r->kind == RELEASE)
+		right = (r->ret == 0) == (s->hold || s->away != NOBODY);
+	else if (ends(r))
+		right = true;
+	else if (r->ticket && (s->away == NOBODY ||
+			       c->request_of[i] != s->away))
+		right = r->ret == -ECANCELED;
+	else if (r->kind == REACQUIRE && !r->ticket)
+		right = (r->ret == -EPERM) == !s->hold &&
+			r->ret != -ECANCELED && r->ret != -EBUSY;
+	else if (r->kind == ACQUIRE && s->hold)
+		right = r->ret == -EDEADLK;
+	else if (r->kind == FLOCK && s->hold)
+		right = false;
+	else
+		right = !refused(r) && r->ret != -ECANCELED;
+	return right || reject(c, r->ticket ? CANCELED : ERRNO,
+			       "call %u: %d, when its file %s", i, r->ret, is);
+}
+
+static bool study_own_ends(struct court *c, struct file *f)
+{
+	struct state s = { .away = NOBODY };
+
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		__u32 number = c->op[i];
+		struct record *r = &c->record[number];
+		bool lets_go;
+
+		if (!takes(r) && !ends(r))
+			continue;
+		if (r->end && !judge_state(c, number, &s))
+			return false;
+		if (refused(r) || c->repeat[number] ||
+		    (r->ret == -ECANCELED && r->ticket))
+			continue;
+		lets_go = ends(r) || yields(r);
+		if (s.hold && lets_go) {
+			s.hold->end_lo = r->begin;
+			s.hold->end_hi = r->end ? r->end : f->close_hi;
+			s.hold->ending = r->end ? RELEASED :
+					 s.by_flock ? RELEASED : EITHER;
+			if (r->end && r->kind == REACQUIRE) {
+				if (r->timeout_ns > 0)
+					s.hold->end_hi -= r->timeout_ns -
+							  r->left_ns;
+				s.hold->yielder = number;
+			}
+			if (r->end)
+				c->ended[number] = s.hold - c->hold;
+			s.hold = NULL;
+		}
+		s.away = r->ret == -EINTR ? c->request_of[number] : NOBODY;
+		if (takes(r) && !r->ticket && r->kind != REACQUIRE && !s.hold)
+			s.by_flock = r->kind == FLOCK;
+		if (!takes(r) || r->ret || !r->end)
+			continue;
+		if (s.hold)
+			return reject(c, ERRNO,
+				"file %u was granted token %llu while it held the lock",
+				r->file, r->token);
+		s.hold = hold_of(c, r->token);
+		s.hold->end_lo = f->close_lo;
+		s.hold->end_hi = f->close_hi;
+		s.hold->ending = s.by_flock ? RELEASED : CLOSED;
+	}
+	f->by_flock = s.by_flock;
+	return true;
 }
 
 static bool study_holds(struct court *c)
@@ -575,9 +853,19 @@ static bool study_holds(struct court *c)
 		c->held[f->hold + f->holds++] = i;
 	}
 	for (__u32 i = 0; i < c->files; i++)
-		if (!study_ends(c, &c->file[i]))
+		if (c->file[i].shared ? !study_shared_ends(c, &c->file[i]) :
+					!study_own_ends(c, &c->file[i]))
 			return false;
 	return true;
+}
+
+/* When a request that timed out in this call did so, at the earliest */
+static __s64 deadline_lo(struct court *c, __u32 i)
+{
+	struct request *q = request_of(c, i);
+
+	return max64(c->record[i].begin,
+		     c->record[q->first].begin + q->timeout);
 }
 
 /* What a look at the lock says of when its holder held it */
@@ -590,7 +878,7 @@ static bool study_sight(struct court *c, __u32 i)
 	__s64 begin = r->begin;
 
 	if (r->kind == STATUS && !s->token) {
-		hold = &c->hold[r->count[ACQUIRED] - c->h->first];
+		hold = &c->hold[grants_at(c, r)];
 		hold->free_lo = max64(hold->free_lo, begin);
 		hold->free_hi = min64(hold->free_hi, r->end);
 		return true;
@@ -599,7 +887,7 @@ static bool study_sight(struct court *c, __u32 i)
 	if (!hold)
 		return reject(c, HOLDER, "call %u saw token %llu", i, s->token);
 	if (r->kind != STATUS)
-		begin += r->timeout_ns;
+		begin = deadline_lo(c, i);
 	hold->seen_lo = max64(hold->seen_lo, begin);
 	hold->seen_hi = min64(hold->seen_hi, r->end);
 
@@ -610,7 +898,8 @@ static bool study_sight(struct court *c, __u32 i)
 	hold->since = s->since_ns;
 
 	/* Nobody told of it, but here is whose it is */
-	if (hold->granter != NOBODY || hold->lost_job != NOBODY)
+	if (hold->granter != NOBODY || hold->lost_job != NOBODY ||
+	    s->job == EMPTY_JOB)
 		return true;
 	if (s->job == NOBODY || s->job >= c->records)
 		return reject(c, HOLDER,
@@ -625,7 +914,8 @@ static bool study_sight(struct court *c, __u32 i)
 		if (f->blurred) {
 			hold->ending = EITHER;
 		} else {
-			hold->ending = CLOSED;
+			/* Which is no abandonment after flock() */
+			hold->ending = f->by_flock ? RELEASED : CLOSED;
 			hold->end_lo = max64(hold->end_lo, f->close_lo);
 		}
 		hold->grant_lo = max64(hold->grant_lo, job->begin);
@@ -651,6 +941,11 @@ static bool study_sights(struct court *c)
 				return reject(c, TOKENS,
 					"call %u goes on with token %llu of another file",
 					i, r->token);
+		}
+		if (r->kind == LOOK && r->token) {
+			hold = hold_of(c, r->token);
+			hold->seen_lo = max64(hold->seen_lo, r->begin);
+			hold->seen_hi = min64(hold->seen_hi, r->end);
 		}
 		if (r->kind == STATUS || (takes(r) && r->ret == -ETIMEDOUT))
 			if (!study_sight(c, i))
@@ -734,6 +1029,33 @@ static bool judge_order(struct court *c)
 	return true;
 }
 
+/* What can have become of those that nobody told, after all */
+static void study_lost(struct court *c)
+{
+	for (__u64 i = 1; i <= c->grants; i++) {
+		struct hold *hold = &c->hold[i];
+		bool quiet = false, abandoned = false;
+
+		if (hold->granter != NOBODY)
+			continue;
+		for (__u32 j = 0; j < c->records; j++) {
+			struct record *r = &c->record[j];
+			struct file *f = &c->file[r->file];
+
+			if (!r->begin || !takes(r) || !request_of(c, j) ||
+			    (r->end && r->ret != -ECANCELED) ||
+			    r->begin > hold->grant_hi ||
+			    end_hi(c, r) < hold->grant_lo)
+				continue;
+			hold->killed |= !r->end;
+			quiet |= r->end || f->blurred || f->by_flock;
+			abandoned |= !r->end && (f->blurred || !f->by_flock);
+		}
+		if (hold->ending == EITHER && quiet != abandoned)
+			hold->ending = abandoned ? CLOSED : RELEASED;
+	}
+}
+
 /* Whether a file has a hold that lasts at some time of [begin, end] */
 static bool may_hold(struct court *c, struct file *f, __s64 begin, __s64 end)
 {
@@ -766,6 +1088,30 @@ static bool must_hold(struct court *c, struct file *f, __s64 begin, __s64 end)
 	return lo && c->hold[c->held[f->hold + lo - 1]].end_lo > end;
 }
 
+/* Whether flock() can have given a file the empty job by then */
+static bool flocked(struct court *c, struct file *f, __s64 by)
+{
+	for (__u32 i = f->op; i < f->op + f->ops; i++)
+		if (c->record[c->op[i]].kind == FLOCK &&
+		    c->record[c->op[i]].begin <= by)
+			return true;
+	return false;
+}
+
+/* A file of a process that was killed in a call after it used flock(), or NULL */
+static struct file *lost_flock(struct court *c, __u32 process)
+{
+	for (__u32 i = 0; i < c->records; i++) {
+		struct record *r = &c->record[i];
+
+		if (r->begin && !r->end && takes(r) &&
+		    process_of(c, r) == process &&
+		    flocked(c, &c->file[r->file], r->begin))
+			return &c->file[r->file];
+	}
+	return NULL;
+}
+
 /* Whether what was seen of a holder is what it said of itself */
 static bool judge_sight(struct court *c, __u32 i)
 {
@@ -780,33 +1126,38 @@ static bool judge_sight(struct court *c, __u32 i)
 
 	if (s->comm == NOBODY || s->comm >= c->h->processes)
 		return reject(c, HOLDER, "call %u saw a stranger", i);
-	if (s->job == NOBODY || s->job >= c->records ||
-	    !takes(&c->record[s->job]) || c->record[s->job].keeps_job)
+	if (s->job != EMPTY_JOB &&
+	    (s->job == NOBODY || s->job >= c->records ||
+	     !takes(&c->record[s->job]) || c->record[s->job].kind == FLOCK ||
+	     c->record[s->job].keeps_job))
 		return reject(c, HOLDER, "call %u saw nobody's job", i);
-	job = &c->record[s->job];
+	job = s->job == EMPTY_JOB ? NULL : &c->record[s->job];
 	if (hold->granter == NOBODY) {
-		/* Killed: its own job, or one that its last reacquire kept */
-		used = !job->end;
-		f = &c->file[job->file];
-		for (__u32 j = f->op; !used && j < f->op + f->ops; j++)
+		/* Nobody told: its own job, or one that its last reacquire kept */
+		f = job ? &c->file[job->file] : lost_flock(c, s->comm);
+		for (__u32 j = f ? f->op : 0; f && !used && j < f->op + f->ops;
+		     j++)
 			used = takes(&c->record[c->op[j]]) &&
-			       !c->record[c->op[j]].end;
+			       (!c->record[c->op[j]].end ||
+				c->record[c->op[j]].ret == -ECANCELED);
 		if (!used)
 			return reject(c, HOLDER,
-				"call %u saw token %llu with the job of call %u, none of the killed",
+				"call %u saw token %llu with the job of call %u, none of those that told nothing",
 				i, token, s->job);
 	} else {
 		granter = &c->record[hold->granter];
 		f = &c->file[granter->file];
-		if (job->file != granter->file)
+		if (job ? job->file != granter->file : !flocked(c, f, r->end))
 			return reject(c, HOLDER,
 				"call %u saw token %llu with the job of call %u, of another file",
 				i, token, s->job);
-		/* Its own job, one changed since, or an earlier one, kept */
-		if (!f->shared && s->job != hold->granter &&
+		/* Its request's, one changed since, or an earlier one, kept */
+		if (job && !f->shared &&
+		    s->job != request_of(c, hold->granter)->first &&
 		    !(c->repeat[s->job] && job->token == token) &&
 		    !(!job->end && job->kind == REACQUIRE) &&
-		    !(granter->keeps_job && job->begin < granter->begin))
+		    !(c->record[request_of(c, hold->granter)->first].keeps_job &&
+		      job->begin < granter->begin))
 			return reject(c, HOLDER,
 				"call %u saw token %llu, of call %u, with the job of call %u",
 				i, token, hold->granter, s->job);
@@ -862,77 +1213,211 @@ static int by_begin_hi(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* When a request was made, and how long it waited, as one of its calls tells it */
+static void study_request(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct request *q = request_of(c, i);
+	__s64 used = q->timeout - r->left_ns;
+	/* When it was granted, or gone */
+	__s64 until_lo = r->begin, until_hi = end_hi(c, r);
+	struct hold *hold;
+
+	if (q->first == i) {
+		q->asked_lo = r->begin;
+		q->asked_hi = end_hi(c, r);
+	}
+	if (disturbed(c, r))
+		q->maybe_away = true;
+	if (r->end && !r->ret) {
+		hold = hold_of(c, r->token);
+		until_lo = hold->grant_lo;
+		until_hi = hold->grant_hi;
+		/* Came and had it */
+		if (q->first == i && (!q->timeout ||
+				      (q->timeout > 0 && !used)))
+			q->asked_lo = max64(q->asked_lo, until_lo);
+	} else if (r->end && r->ret == -EINTR) {
+		q->away = true;
+	} else if (r->end && r->ret == -ECANCELED) {
+		/* Perhaps it was so already when the call began */
+		until_lo = c->record[q->first].begin;
+	}
+	q->asked_hi = min64(q->asked_hi, until_hi);
+	/* If nothing is left, more than that may be used */
+	if (r->end && q->timeout > 0) {
+		q->asked_hi = min64(q->asked_hi, until_hi - used);
+		if (r->left_ns && r->ret != -ECANCELED)
+			q->asked_lo = max64(q->asked_lo, until_lo - used);
+	}
+	if (c->ended[i] != NOBODY && r->kind == REACQUIRE && q->first == i) {
+		/* It took its place when it let go of the lock */
+		hold = &c->hold[c->ended[i]];
+		q->asked_lo = max64(q->asked_lo, hold->end_lo);
+		q->asked_hi = min64(q->asked_hi, hold->end_hi);
+	}
+}
+
+static bool may_have_waited(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct request *q = request_of(c, i);
+
+	if (!q->timeout)
+		return false;
+	return !r->end || r->ret || r->ticket || q->timeout < 0 ||
+	       r->left_ns != q->timeout;
+}
+
 static void study_wait(struct court *c, __u32 i)
 {
 	struct record *r = &c->record[i];
-	bool once = !all_handled(c, r);
+	struct request *q = request_of(c, i);
 	struct wait w = {
 		.record = i,
-		.waited = true,
+		.request = c->request_of[i],
 		.begin_lo = r->begin,
 		.begin_hi = end_hi(c, r),
 		.end_lo = r->begin,
 		.end_hi = end_hi(c, r),
 	};
+	__s64 at_least, at_most;
 	struct hold *hold;
 
-	if (c->repeat[i])
-		return;
-	if (!r->end) {
-		if (!r->timeout_ns)
-			return;
-	} else if (!r->ret) {
+	w.waited = may_have_waited(c, i);
+	if (r->end && !r->ret) {
 		hold = hold_of(c, r->token);
 		w.end_lo = hold->grant_lo;
 		w.end_hi = w.begin_hi = hold->grant_hi;
-		if (!r->timeout_ns ||
-		    (r->timeout_ns > 0 && r->left_ns == r->timeout_ns)) {
-			/* Came and had it */
-			w.waited = false;
-			w.begin_lo = hold->grant_lo;
-		} else if (once && r->timeout_ns > 0) {
-			w.begin_hi = min64(w.begin_hi, r->end -
-					   (r->timeout_ns - r->left_ns));
-		}
-	} else if (r->ret == -ETIMEDOUT) {
-		if (!r->timeout_ns)
-			return;
-		w.end_lo += r->timeout_ns;
-		if (once) {
-			w.begin_hi -= r->timeout_ns;
-			w.at_least = r->timeout_ns;
-		}
-	} else if (r->ret == -EINTR) {
-		;
-	} else if (once) {
-		/* Refused at once */
+	} else if (!q->timeout) {
 		return;
+	} else if (r->end && r->ret == -ETIMEDOUT) {
+		w.end_lo = max64(w.end_lo, q->asked_lo + q->timeout);
 	}
-	w.at_least = max64(w.at_least, w.end_lo - w.begin_hi);
-	if (c->ended[i] != NOBODY && r->kind == REACQUIRE) {
-		/*
-		 * It took its place when it let go of the lock, or a little
-		 * later by the clock, but nobody can have come between.
-		 */
-		hold = &c->hold[c->ended[i]];
-		w.begin_lo = max64(w.begin_lo, hold->end_lo);
-		w.begin_hi = min64(w.begin_hi, hold->end_hi);
+	/* Until it was granted, or a deadline before which it does not go */
+	w.sure = w.waited && (!r->ret || r->ret == -ETIMEDOUT) &&
+		 !disturbed(c, r);
+	if (q->first == i) {
+		w.begin_lo = max64(w.begin_lo, q->asked_lo);
+		if (w.sure)
+			w.begin_hi = min64(w.begin_hi, q->asked_hi);
 	}
-	w.at_most = w.end_hi - w.begin_lo;
-	if (once && r->end && !r->ret && r->timeout_ns > 0)
-		w.at_most = min64(w.at_most, r->timeout_ns - r->left_ns);
-
-	if (w.waited && w.begin_hi < w.end_lo)
-		c->sure[c->sures++] = c->waits;
 	c->wait_of[i] = c->waits;
 	c->wait[c->waits++] = w;
+	if (!w.waited)
+		return;
+
+	q->waited = true;
+	at_least = max64(0, w.end_lo - q->asked_hi);
+	at_most = w.end_hi - q->asked_lo;
+	if (r->end && q->timeout > 0) {
+		at_least = max64(at_least, q->timeout - r->left_ns);
+		if (r->left_ns)
+			at_most = min64(at_most, q->timeout - r->left_ns);
+	}
+	/* If killed or canceled, it may have been over before that call */
+	if (r->end && (r->ret != -ECANCELED || r->timeout_ns != r->left_ns))
+		q->at_least = at_least;
+	q->at_most = at_most;
 }
 
-static void study_waits(struct court *c)
+/* What was seen of a ticket: that its request is in the queue */
+static bool study_look(struct court *c, __u32 i)
 {
+	struct record *r = &c->record[i];
+	struct wait *in = NULL;
+	__u32 calls = 0;
+
+	for (__u32 j = 0; j < c->waits; j++) {
+		struct wait *w = &c->wait[j];
+		struct record *s = &c->record[w->record];
+
+		if (c->request[w->request].ticket == r->ticket &&
+		    s->begin <= r->end && end_hi(c, s) >= r->begin) {
+			calls++;
+			in = w;
+		}
+	}
+	if (!calls) {
+		for (__u32 j = 0; j < c->requests; j++)
+			if (c->request[j].ticket == r->ticket)
+				return reject(c, TICKETS,
+					"look %u: ticket %llu waits, in no call",
+					i, r->ticket);
+		return true;
+	}
+	if (calls == 1 && in->sure) {
+		in->begin_hi = min64(in->begin_hi, r->end);
+		in->end_lo = max64(in->end_lo, r->begin);
+	}
+	return true;
+}
+
+static int by_ticket(const void *a, const void *b)
+{
+	__u64 x = sorting->request[*(__u32 *)a].ticket;
+	__u64 y = sorting->request[*(__u32 *)b].ticket;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Tickets only grow */
+static bool judge_tickets(struct court *c)
+{
+	__u32 *known = array(c->requests, sizeof(*known)), n = 0;
+	struct request *q, *latest = NULL;
+	bool ok = true;
+
+	for (__u32 i = 0; i < c->requests; i++)
+		if (c->request[i].ticket)
+			known[n++] = i;
+	sorting = c;
+	qsort(known, n, sizeof(*known), by_ticket);
+	for (__u32 i = 0; i < n && ok; i++) {
+		q = &c->request[known[i]];
+		if (i && q->ticket == c->request[known[i - 1]].ticket)
+			ok = reject(c, TICKETS,
+				    "calls %u and %u both have ticket %llu",
+				    c->request[known[i - 1]].first, q->first,
+				    q->ticket);
+		else if (latest && latest->asked_lo > q->asked_hi)
+			ok = reject(c, TICKETS,
+				    "call %u has ticket %llu, call %u came later and has %llu",
+				    q->first, q->ticket, latest->first,
+				    latest->ticket);
+		if (!latest || q->asked_lo > latest->asked_lo)
+			latest = q;
+	}
+	free(known);
+	return ok;
+}
+
+static bool study_waits(struct court *c)
+{
+	/* By file, and so the calls of each request in their order */
+	for (__u32 i = 0; c->op[i] != NOBODY; i++)
+		if (c->request_of[c->op[i]] != NOBODY && !c->repeat[c->op[i]] &&
+		    !refused(&c->record[c->op[i]]))
+			study_request(c, c->op[i]);
+	for (__u32 i = 0; i < c->requests; i++) {
+		struct request *q = &c->request[i];
+
+		if (q->asked_lo > q->asked_hi)
+			return reject(c, LEFT,
+				"call %u was made by %lld, but not before %lld, as what is left of its time tells",
+				q->first, q->asked_hi, q->asked_lo);
+	}
+	for (__u32 i = 0; c->op[i] != NOBODY; i++)
+		if (c->request_of[c->op[i]] != NOBODY && !c->repeat[c->op[i]] &&
+		    !refused(&c->record[c->op[i]]))
+			study_wait(c, c->op[i]);
 	for (__u32 i = 0; i < c->records; i++)
-		if (c->record[i].begin && takes(&c->record[i]))
-			study_wait(c, i);
+		if (c->record[i].end && c->record[i].kind == LOOK &&
+		    c->record[i].ticket && !study_look(c, i))
+			return false;
+	for (__u32 i = 0; i < c->waits; i++)
+		if (c->wait[i].sure && c->wait[i].begin_hi < c->wait[i].end_lo)
+			c->sure[c->sures++] = i;
 	sorting = c;
 	qsort(c->sure, c->sures, sizeof(*c->sure), by_begin_hi);
 	for (__u32 i = 0; i < c->sures; i++) {
@@ -941,6 +1426,7 @@ static void study_waits(struct court *c)
 			 c->wait[c->sure[i]].end_lo)
 			c->longest[i] = c->longest[i - 1];
 	}
+	return judge_tickets(c);
 }
 
 /* How many of the sure waits certainly began before */
@@ -968,31 +1454,72 @@ static struct wait *waiter_during(struct court *c, __s64 begin, __s64 end)
 	return w && w->end_lo > end ? w : NULL;
 }
 
+/* Whether one that was interrupted and is back was overtaken since then */
+static bool judge_returned(struct court *c, const struct wait *w)
+{
+	struct request *q = &c->request[w->request], *other;
+	struct record *r = &c->record[w->record];
+	__u32 lo = 1, hi = c->grants + 1;
+
+	if (q->first == w->record)
+		return true;
+	/* The first grant that certainly came after it was seen */
+	while (lo < hi) {
+		__u32 mid = (lo + hi) / 2;
+
+		if (c->hold[mid].grant_lo > w->begin_hi)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	for (; lo <= c->grants; lo++) {
+		struct hold *hold = &c->hold[lo];
+
+		if (r->ret ? hold->grant_hi >= w->end_lo :
+			     token_of(c, hold) >= r->token)
+			break;
+		if (hold->granter == NOBODY)
+			continue;
+		other = request_of(c, hold->granter);
+		if (q->asked_hi < other->asked_lo)
+			return reject(c, FIFO,
+				"call %u went on with ticket %llu, of call %u, and was seen to wait by %lld, but call %u came later and had token %llu before",
+				w->record, q->ticket, q->first, w->begin_hi,
+				hold->granter, token_of(c, hold));
+	}
+	return true;
+}
+
 static bool judge_queue(struct court *c)
 {
 	struct wait *last = NULL, *w, *other;
 
+	for (__u32 i = 0; i < c->sures; i++)
+		if (!judge_returned(c, &c->wait[c->sure[i]]))
+			return false;
 	for (__u64 i = c->grants; i; i--) {
 		struct hold *hold = &c->hold[i], *before = hold - 1;
+		__s64 came;
 
 		if (hold->granter == NOBODY)
 			continue;
 		w = &c->wait[c->wait_of[hold->granter]];
-		if (last && last->begin_hi < w->begin_lo)
+		came = c->request[w->request].asked_lo;
+		if (last && last->begin_hi < came)
 			return reject(c, FIFO,
 				"call %u waited since %lld at the latest, call %u came at %lld at the earliest and had token %llu before",
-				last->record, last->begin_hi, w->record,
-				w->begin_lo, token_of(c, hold));
-		if (!last || w->begin_hi < last->begin_hi)
+				last->record, last->begin_hi, w->record, came,
+				token_of(c, hold));
+		if (w->sure && (!last || w->begin_hi < last->begin_hi))
 			last = w;
-		other = waiter_during(c, w->begin_lo, hold->grant_hi);
+		other = waiter_during(c, came, hold->grant_hi);
 		if (other)
 			return reject(c, FIFO,
 				"call %u waited from %lld to %lld at least, call %u came at %lld at the earliest and had token %llu by %lld",
 				other->record, other->begin_hi, other->end_lo,
-				w->record, w->begin_lo, token_of(c, hold),
+				w->record, came, token_of(c, hold),
 				hold->grant_hi);
-		if (i > 1 && w->waited && w->begin_hi < before->end_lo &&
+		if (i > 1 && w->sure && w->begin_hi < before->end_lo &&
 		    hold->grant_lo > before->end_hi)
 			return reject(c, HAND_OVER,
 				"call %u waited since %lld at the latest, token %llu ended by %lld, but the next was granted at %lld",
@@ -1007,7 +1534,7 @@ static bool judge_queue(struct court *c)
 		if (!r->end)
 			continue;
 		other = NULL;
-		if (c->repeat[i] ||
+		if ((c->repeat[i] && r->kind == REACQUIRE) ||
 		    (r->kind == STATUS && !r->holder.token))
 			other = waiter_during(c, r->begin, r->end);
 		if (other)
@@ -1033,49 +1560,115 @@ static bool judge_queue(struct court *c)
 	return true;
 }
 
-/*
- * Whether the call was refused rightly, or rightly not. @waits are all those
- * on its file.
- */
-static bool judge_errno(struct court *c, __u32 i, const __u32 *waits, __u32 n)
+/* Whether somebody can have ended the request, or the grant, of that call */
+static bool may_be_canceled(struct court *c, struct file *f, __u32 i)
 {
 	struct record *r = &c->record[i];
-	struct file *f = &c->file[r->file];
-	bool once = !all_handled(c, r), other = false;
+	__s64 since = r->begin;
 
+	if (r->ticket && request_of(c, i))
+		since = c->record[request_of(c, i)->first].begin;
+	for (__u32 j = f->op; j < f->op + f->ops; j++) {
+		struct record *s = &c->record[c->op[j]];
+
+		if (c->op[j] == i || s->begin > r->end || end_hi(c, s) < since ||
+		    (s->actor == r->actor && !r->ticket))
+			continue;
+		if (!s->end ? takes(s) || ends(s) :
+		    s->kind == RELEASE ? !s->ret :
+		    yields(s) || (s->kind == ACQUIRE && !s->ticket &&
+				  !refused(s) && (r->ticket || disturbed(c, r))))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Whether the call on a file that several threads use was refused rightly, or
+ * rightly not. @waits are all those on that file.
+ */
+static bool judge_errno(struct court *c, struct file *f, __u32 i,
+			const __u32 *waits, __u32 n)
+{
+	struct record *r = &c->record[i];
+	bool there = false, other = false, untold = false;
+
+	for (__u32 j = 0; j < n; j++) {
+		struct wait *w = &c->wait[waits[j]];
+		struct record *s = &c->record[w->record];
+
+		if (s->actor == r->actor || s->begin > r->end ||
+		    end_hi(c, s) < r->begin)
+			continue;
+		other = true;
+		if (s->ret == -ECANCELED)
+			untold = true;
+		if (w->sure && w->begin_hi < r->begin && w->end_lo > r->end)
+			there = true;
+	}
+	if (r->kind == RELEASE) {
+		if (r->ret && there)
+			return reject(c, CANCELED,
+				"release %u: EPERM, while its file waited", i);
+		if (r->ret && must_hold(c, f, r->begin, r->end))
+			return reject(c, ERRNO, "release %u: EPERM, holds", i);
+		return true;
+	}
 	switch (r->ret) {
 	case -EDEADLK:
-		if (!may_hold(c, f, r->begin, r->end))
+		if (!untold && !may_hold(c, f, r->begin, r->end))
 			return reject(c, ERRNO,
 				"call %u: EDEADLK, does not hold", i);
 		return true;
 	case -EPERM:
 		if (must_hold(c, f, r->begin, r->end))
 			return reject(c, ERRNO, "call %u: EPERM, holds", i);
+		break;
+	case -EBUSY:
+		if (!other)
+			return reject(c, ERRNO,
+				"call %u: EBUSY, but nobody waits on its file",
+				i);
+		return true;
+	case -ECANCELED:
+		if (r->ticket && !request_of(c, i))
+			return true;
+		if (!may_be_canceled(c, f, i))
+			return reject(c, CANCELED,
+				"call %u: ECANCELED, but nobody released its file",
+				i);
 		return true;
 	}
-	if (r->kind != ACQUIRE)
-		return true;
-	if (must_hold(c, f, r->begin, r->end))
+	if (there)
+		return reject(c, ERRNO,
+			"call %u: %d instead of EBUSY, while another waited on its file",
+			i, r->ret);
+	if (r->kind == ACQUIRE && !r->ticket &&
+	    must_hold(c, f, r->begin, r->end))
 		return reject(c, ERRNO, "call %u: %d instead of EDEADLK", i,
 			      r->ret);
-	for (__u32 j = 0; j < n; j++) {
-		struct wait *w = &c->wait[waits[j]];
-		struct record *s = &c->record[w->record];
+	return true;
+}
 
-		if (s->actor == r->actor)
+/* Whether a release ended the request that was there, as it must */
+static bool judge_withdrawn(struct court *c, struct file *f, __u32 i)
+{
+	struct record *r = &c->record[i];
+
+	for (__u32 j = f->op; !r->ret && j < f->op + f->ops; j++) {
+		struct record *s = &c->record[c->op[j]];
+		__u32 w = c->wait_of[c->op[j]];
+
+		if (w == NOBODY || !s->end || s->ret == -ECANCELED)
 			continue;
-		if (s->begin <= r->end && end_hi(c, s) >= r->begin)
-			other = true;
-		if (r->ret != -EBUSY && once && w->begin_hi < r->begin &&
-		    w->end_lo > r->end)
-			return reject(c, ERRNO,
-				"call %u: %d, while call %u waited on its file",
-				i, r->ret, w->record);
+		/* It was there before the release, and is after it */
+		if (c->request[c->wait[w].request].asked_hi < r->begin &&
+		    c->wait[w].end_lo > r->end &&
+		    (!s->ret || s->ret == -ETIMEDOUT))
+			return reject(c, CANCELED,
+				"call %u: %d, but release %u withdrew what it waited for",
+				c->op[j], s->ret, i);
 	}
-	if (r->ret == -EBUSY && !other)
-		return reject(c, ERRNO,
-			"call %u: EBUSY, but nobody waits on its file", i);
 	return true;
 }
 
@@ -1084,11 +1677,11 @@ static bool judge_file(struct court *c, struct file *f)
 	__u32 *waits, n = 0;
 	bool ok = true;
 
-	if (f->blurred)
+	/* One that is not shared was judged call by call */
+	if (f->blurred || !f->shared)
 		return true;
 	waits = array(f->ops, sizeof(*waits));
-	/* One thread does not meet itself */
-	for (__u32 i = f->op; f->shared && i < f->op + f->ops; i++) {
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
 		__u32 w = c->wait_of[c->op[i]];
 
 		if (w != NOBODY && c->wait[w].waited)
@@ -1097,29 +1690,46 @@ static bool judge_file(struct court *c, struct file *f)
 	for (__u32 i = f->op; ok && i < f->op + f->ops; i++) {
 		struct record *r = &c->record[c->op[i]];
 
-		if (r->end && (takes(r) || r->kind == RELEASE))
-			ok = judge_errno(c, c->op[i], waits, n);
+		if (!r->end || c->repeat[c->op[i]])
+			continue;
+		if (takes(r) || r->kind == RELEASE)
+			ok = judge_errno(c, f, c->op[i], waits, n);
+		if (ok && r->kind == RELEASE)
+			ok = judge_withdrawn(c, f, c->op[i]);
 	}
 	free(waits);
 	return ok;
 }
 
+/*
+ * Each abandonment is told once: by the first call after it that returns a grant,
+ * except for flock(), which has no room for it
+ */
 static bool judge_abandoned(struct court *c)
 {
+	bool must = false, may = false, told;
+
 	for (__u64 i = 1; i <= c->grants; i++) {
 		struct hold *hold = &c->hold[i];
-		enum ending ending = hold[-1].ending;
-		bool told;
+		struct record *r = NULL;
 
-		if (hold->granter == NOBODY || ending == EITHER)
-			continue;
-		told = c->record[hold->granter].result & TLOCK_ABANDONED;
-		if (told != (ending == CLOSED))
-			return reject(c, TOLD_ABANDONED,
-				"call %u, token %llu: told %d, but the one before (call %u) %s",
-				hold->granter, token_of(c, hold), told,
-				hold[-1].granter, ending == CLOSED ?
-				"closed its file" : "let go of it");
+		if (hold->granter != NOBODY)
+			r = &c->record[hold->granter];
+		if (r && r->kind != FLOCK) {
+			told = r->result & TLOCK_ABANDONED;
+			if (told ? !may : must)
+				return reject(c, TOLD_ABANDONED,
+					"call %u, token %llu: told %d, but %s",
+					hold->granter, token_of(c, hold), told,
+					told ? "nobody abandoned it" :
+					"it was abandoned");
+			must = may = false;
+		} else if (hold->killed) {
+			/* It may have been told to one that was killed then */
+			must = false;
+		}
+		must |= hold->ending == CLOSED;
+		may |= hold->ending != RELEASED;
 	}
 	return true;
 }
@@ -1154,44 +1764,33 @@ static bool judge_counters(struct court *c)
 	lo[ACQUIRED] = hi[ACQUIRED] = c->grants;
 	for (__u32 i = 0; i < c->records; i++) {
 		struct record *r = &c->record[i];
-		__u32 signals;
+		struct request *q = request_of(c, i);
+		bool found;
 
-		if (!r->begin || !takes(r) || c->repeat[i])
+		if (!r->begin || !takes(r) || !q || c->repeat[i] || refused(r))
 			continue;
-		signals = all_handled(c, r);
-		if (!r->end) {
-			hi[TIMED_OUT] += r->timeout_ns >= 0;
-			hi[INTERRUPTED] += signals + 1;
-			if (r->kind == REACQUIRE)
-				hi[YIELDED]++;
-			else
-				hi[CONTENDED] += signals + 1;
+		if (!r->end)
+			hi[TIMED_OUT] += q->timeout >= 0;
+		else
+			lo[TIMED_OUT] += r->ret == -ETIMEDOUT ||
+					 r->ret == -EAGAIN;
+		hi[TIMED_OUT] += r->end && (r->ret == -ETIMEDOUT ||
+					    r->ret == -EAGAIN);
+		/* The rest counts a request once */
+		if (q->first != i)
 			continue;
-		}
-		lo[INTERRUPTED] += r->ret == -EINTR;
+		lo[INTERRUPTED] += q->away;
+		hi[INTERRUPTED] += q->away || (q->timeout && q->maybe_away);
 		if (r->kind == REACQUIRE) {
-			/* Never made again */
-			hi[INTERRUPTED] += r->ret == -EINTR;
-			lo[YIELDED] += r->ret != -EPERM;
-			hi[YIELDED] += r->ret != -EPERM;
-		} else {
-			__u32 w = c->wait_of[i];
-			bool found = r->ret == -ETIMEDOUT || r->ret == -EINTR;
-
-			hi[INTERRUPTED] += signals;
-			/* Each time that the call is made may find it held */
-			if (!r->ret && r->timeout_ns > 0 &&
-			    r->left_ns < r->timeout_ns)
-				found = true;
-			lo[CONTENDED] += found;
-			hi[CONTENDED] += signals +
-				(r->ret != -EINTR &&
-				 (found ||
-				  (w != NOBODY && c->wait[w].waited &&
-				   r->ret != -EDEADLK && r->ret != -EBUSY)));
+			lo[YIELDED] += r->end != 0;
+			hi[YIELDED]++;
+			continue;
 		}
-		lo[TIMED_OUT] += r->ret == -ETIMEDOUT;
-		hi[TIMED_OUT] += r->ret == -ETIMEDOUT;
+		/* That it has waited may be known by what is left */
+		found = r->end && (r->ret || (r->timeout_ns > 0 &&
+					      r->left_ns < r->timeout_ns));
+		lo[CONTENDED] += found;
+		hi[CONTENDED] += found || !r->end || may_have_waited(c, i);
 	}
 	for (__u64 i = 1; i <= c->grants; i++) {
 		lo[ABANDONED] += c->hold[i].ending == CLOSED;
@@ -1202,17 +1801,16 @@ static bool judge_counters(struct court *c)
 				 lo[i], hi[i]))
 			return false;
 
-	for (__u32 i = 0; i < c->waits; i++) {
-		struct wait *w = &c->wait[i];
+	for (__u32 i = 0; i < c->requests; i++) {
+		struct request *q = &c->request[i];
 
-		if (!w->waited)
+		if (!q->waited)
 			continue;
-		lo_sum += w->at_least;
-		hi_sum += w->at_most;
-		lo_max = max64(lo_max, w->at_least);
-		hi_max = max64(hi_max, w->at_most);
+		lo_sum += q->at_least;
+		hi_sum += q->at_most;
+		lo_max = max64(lo_max, q->at_least);
+		hi_max = max64(hi_max, q->at_most);
 	}
-	/* A call that was made again waited several times, each one shorter */
 	if (!judge_count(c, "wait_ns_total", b->wait_ns_total,
 			 a->wait_ns_total, lo_sum, hi_sum) ||
 	    !judge_max(c, "wait_ns_max", b->wait_ns_max, a->wait_ns_max,
@@ -1353,15 +1951,17 @@ static bool judge_progress(struct court *c)
 
 static bool judge_all(struct court *c)
 {
+	study_files(c);
+	for (__u32 i = 0; i < c->files; i++)
+		study_requests(c, &c->file[i]);
 	for (__u32 i = 0; i < c->records; i++)
 		if (c->record[i].end && !judge_call(c, i))
 			return false;
-	study_files(c);
 	if (!study_grants(c) || !study_holds(c) || !study_sights(c) ||
-	    !judge_order(c) || !judge_sights(c))
+	    !judge_order(c))
 		return false;
-	study_waits(c);
-	if (!judge_queue(c))
+	study_lost(c);
+	if (!judge_sights(c) || !study_waits(c) || !judge_queue(c))
 		return false;
 	for (__u32 i = 0; i < c->files; i++)
 		if (!judge_file(c, &c->file[i]))
@@ -1395,10 +1995,10 @@ struct verdict judge(struct history *h)
 		.record = h->record,
 		.records = min64(h->records, h->capacity),
 		.files = h->files,
-		.grants = h->after.count[ACQUIRED] - h->first,
+		.grants = h->after.count[ACQUIRED] - h->before.count[ACQUIRED],
 	}, *c = &court;
 
-	if (h->after.count[ACQUIRED] < h->first ||
+	if (h->after.count[ACQUIRED] < h->before.count[ACQUIRED] ||
 	    c->grants > h->capacity) {
 		reject(c, TOKENS, "%llu grants", c->grants);
 		return c->verdict;
@@ -1411,11 +2011,15 @@ struct verdict judge(struct history *h)
 	c->hold = array(c->grants + 1, sizeof(*c->hold));
 	c->held = array(c->grants, sizeof(*c->held));
 	c->repeat = array(c->records, sizeof(*c->repeat));
+	c->request = array(c->records, sizeof(*c->request));
+	c->request_of = array(c->records, sizeof(*c->request_of));
 	c->wait_of = array(c->records, sizeof(*c->wait_of));
 	c->ended = array(c->records, sizeof(*c->ended));
 	c->wait = array(c->records, sizeof(*c->wait));
 	c->sure = array(c->records, sizeof(*c->sure));
 	c->longest = array(c->records, sizeof(*c->longest));
+	for (__u32 i = 0; i < c->records; i++)
+		c->request_of[i] = c->wait_of[i] = c->ended[i] = NOBODY;
 	study_deaths(c);
 
 	judge_all(c);
@@ -1427,6 +2031,8 @@ struct verdict judge(struct history *h)
 	free(c->hold);
 	free(c->held);
 	free(c->repeat);
+	free(c->request);
+	free(c->request_of);
 	free(c->wait_of);
 	free(c->ended);
 	free(c->wait);

@@ -20,11 +20,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -131,6 +133,7 @@ static struct record *begin(enum kind kind, __u32 file)
 	r->actor = me - history->actor;
 	for (int s = 0; s < SIGNALS; s++)
 		r->before[s] = atomic_load(&me->signals[s]);
+	r->stops_before = atomic_load(&history->process[me->process].stops);
 	/* Last, and by itself: who is killed here has not begun */
 	atomic_store(&r->begin, now());
 	return r;
@@ -140,6 +143,7 @@ static void end(struct record *r, __s64 at)
 {
 	for (int s = 0; s < SIGNALS; s++)
 		r->after[s] = atomic_load(&me->signals[s]);
+	r->stops_after = atomic_load(&history->process[me->process].stops);
 	atomic_store(&r->end, at);
 }
 
@@ -173,9 +177,13 @@ static struct sight sight_of(const struct tlock_holder *h)
 	char job[TLOCK_JOB_SIZE] = { 0 }, comm[TLOCK_COMM_SIZE] = { 0 };
 
 	/* All of their bytes are right, or it is somebody else's */
-	job_of(job, s.job);
-	if (memcmp(job, h->job, sizeof(job)))
-		s.job = NOBODY;
+	if (h->token && zeroed(h->job, sizeof(h->job))) {
+		s.job = EMPTY_JOB;
+	} else {
+		job_of(job, s.job);
+		if (memcmp(job, h->job, sizeof(job)))
+			s.job = NOBODY;
+	}
 	name_of(comm, s.comm);
 	if (memcmp(comm, h->comm, sizeof(comm)))
 		s.comm = NOBODY;
@@ -184,10 +192,16 @@ static struct sight sight_of(const struct tlock_holder *h)
 
 /*** Calls ***/
 
-/* A file: its descriptor here, and its number in the history */
+/*
+ * A file: its descriptor here, and its number in the history; and the request
+ * that a thread has left there, as it knows it
+ */
 struct file {
 	int fd;
 	__u32 number;
+	__u64 ticket;		/* 0: none */
+	__s64 left_ns;
+	bool flock_away;	/* flock()'s, which has no ticket to show */
 };
 
 static struct file do_open(int flags)
@@ -210,10 +224,12 @@ static void do_close(struct file *f)
 
 	r->ret = close(f->fd);
 	end(r, now());
-	f->fd = -1;
+	*f = (struct file){ .fd = -1 };
 }
 
-static int do_take(struct file *f, enum kind kind, __s64 timeout, bool keep)
+/* Asks with a ticket of an earlier request, or 0 */
+static int do_ask(struct file *f, enum kind kind, __u64 ticket, __s64 timeout,
+		  bool keep)
 {
 	struct record *r = begin(kind, f->number);
 	struct tlock_acquire arg = ask(timeout, "");
@@ -221,6 +237,7 @@ static int do_take(struct file *f, enum kind kind, __s64 timeout, bool keep)
 
 	/* Its job is the number of its record, which has to begin before */
 	r->timeout_ns = timeout;
+	r->ticket = arg.ticket = ticket;
 	r->keeps_job = keep;
 	if (!keep)
 		job_of(arg.job, r - history->record);
@@ -228,6 +245,7 @@ static int do_take(struct file *f, enum kind kind, __s64 timeout, bool keep)
 				   reacquire(f->fd, &arg);
 	at = now();
 	r->left_ns = arg.timeout_ns;
+	r->left_ticket = arg.ticket;
 	if (!r->ret) {
 		r->token = arg.token;
 		r->result = arg.result;
@@ -235,7 +253,20 @@ static int do_take(struct file *f, enum kind kind, __s64 timeout, bool keep)
 	if (r->ret == -ETIMEDOUT)
 		r->holder = sight_of(&arg.holder);
 	end(r, at);
+	if (r->ret == -EINTR) {
+		f->ticket = arg.ticket;
+		f->left_ns = arg.timeout_ns;
+	} else if (ticket ? ticket == f->ticket : kind == ACQUIRE) {
+		f->ticket = 0;
+	}
 	return r->ret;
+}
+
+static int do_take(struct file *f, enum kind kind, __s64 timeout, bool keep)
+{
+	if (kind == ACQUIRE)
+		f->flock_away = false;
+	return do_ask(f, kind, 0, timeout, keep);
 }
 
 static int do_release(struct file *f)
@@ -246,7 +277,67 @@ static int do_release(struct file *f)
 	r->ret = release(f->fd);
 	at = now();
 	end(r, at);
+	f->ticket = 0;
+	f->flock_away = false;
 	return r->ret;
+}
+
+/* Of a file that only this thread uses: what it holds after it is its own */
+static int do_flock(struct file *f, bool wait)
+{
+	struct record *r = begin(FLOCK, f->number);
+	__s64 at;
+
+	r->timeout_ns = r->left_ns = wait ? FOREVER : 0;
+	r->ret = flock(f->fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB) ? -errno : 0;
+	at = now();
+	if (!r->ret)
+		r->token = look(f->fd).holder.token;
+	end(r, at);
+	f->flock_away = r->ret == -EINTR;
+	f->ticket = 0;
+	return r->ret;
+}
+
+static void do_unlock(struct file *f)
+{
+	struct record *r = begin(UNLOCK, f->number);
+	__s64 at;
+
+	r->ret = flock(f->fd, LOCK_UN) ? -errno : 0;
+	at = now();
+	end(r, at);
+	f->ticket = 0;
+	f->flock_away = false;
+}
+
+/* The number after a text, or 0 if there is none */
+static __u64 number_after(const char *text, const char *before)
+{
+	const char *found = strstr(text, before);
+
+	return found ? strtoull(found + strlen(before), NULL, 10) : 0;
+}
+
+static void do_look(int fd)
+{
+	struct record *r = begin(LOOK, 0);
+	char path[40], text[400];
+	ssize_t len = -1;
+	int info;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	info = open(path, O_RDONLY | O_CLOEXEC);
+	/* The file may be closed by now */
+	if (info >= 0) {
+		len = read(info, text, sizeof(text) - 1);
+		close(info);
+	}
+	text[len < 0 ? 0 : len] = 0;
+	r->token = number_after(text, "\ntlock-token:\t");
+	r->ticket = number_after(text,
+			"\ntlock-state:\twaiting\ntlock-ticket:\t");
+	end(r, now());
 }
 
 static void counts_of(__u64 *count, const struct tlock_status *st)
@@ -320,24 +411,73 @@ static __s64 some_timeout(enum use use)
 	}
 }
 
+/* One thing to do about a request that was interrupted */
+static bool go_on(struct file *f, enum use use)
+{
+	switch (rnd(9)) {
+	case 0:
+		do_release(f);
+		return false;
+	case 1:
+		return !do_take(f, ACQUIRE, some_timeout(use), false);
+	case 2:
+		return !do_take(f, REACQUIRE, some_timeout(use), rnd(2));
+	case 3:
+		/* Nobody ever had that one */
+		do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket | 1ULL << 63,
+		       some_timeout(use), false);
+		return false;
+	case 4:
+		if (use != ALONE)
+			break;
+		if (rnd(2))
+			do_close(f);
+		else
+			do_unlock(f);
+		return false;
+	}
+	return !do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket, f->left_ns,
+		       rnd(2));
+}
+
 /* One thing to do with a file, and whether it held the lock before */
 static bool act(struct file *f, bool held, enum use use)
 {
+	if (f->ticket)
+		return go_on(f, use);
+	if (f->flock_away && rnd(2))
+		return !do_flock(f, true);
 	switch (rnd(20)) {
 	case 0:
 		do_status(f);
 		return held;
 	case 1:
 		/* What one must not do */
-		if (!held)
-			return !do_release(f);
-		do_take(f, ACQUIRE, some_timeout(use), false);
-		return true;
+		if (held)
+			do_take(f, ACQUIRE, some_timeout(use), false);
+		else
+			do_release(f);
+		return held;
 	case 2:
 		if (!held)
 			return !do_take(f, REACQUIRE, some_timeout(use),
 					rnd(2));
 		break;
+	case 3 ... 4:
+		if (use != ALONE)
+			break;
+		return !do_flock(f, rnd(2));
+	case 5:
+		if (use != ALONE)
+			break;
+		do_unlock(f);
+		return false;
+	case 6 ... 9:
+		/* Another thread's request, or grant */
+		if (use != SHARED || held)
+			break;
+		do_release(f);
+		return false;
 	}
 	if (!held)
 		return !do_take(f, ACQUIRE, some_timeout(use), false);
@@ -346,23 +486,31 @@ static bool act(struct file *f, bool held, enum use use)
 	return do_release(f) != 0;
 }
 
+struct thread {
+	pthread_t thread;
+	atomic_int tid, fd;
+	struct actor *actor;
+	void *(*fn)(void *data);
+};
+
 /* A thread with a file of its own */
 static void *lone(void *data)
 {
+	struct thread *t = data;
 	struct file f = { .fd = -1 };
 	bool held = false;
 
-	if (data)
-		new_actor((struct actor *)data - history->actor);
+	new_actor(t->actor - history->actor);
 	while (!atomic_load(&shared->stop)) {
 		if (f.fd < 0) {
 			f = do_open(O_RDWR);
+			atomic_store(&t->fd, f.fd);
 			held = false;
 		}
 		held = act(&f, held, ALONE);
 		idle(held ? rnd(4) * 30 * USEC : shared->idle);
 		/* Often enough while it holds the lock */
-		if (!rnd(60))
+		if (f.fd >= 0 && !rnd(60))
 			do_close(&f);
 	}
 	if (f.fd >= 0)
@@ -375,25 +523,21 @@ static struct file common;
 
 static void *sharer(void *data)
 {
+	struct thread *t = data;
+	struct file f = common;
 	bool held = false;
 
-	new_actor((struct actor *)data - history->actor);
+	new_actor(t->actor - history->actor);
+	atomic_store(&t->fd, f.fd);
 	while (!atomic_load(&shared->stop)) {
-		held = act(&common, held, SHARED);
+		held = act(&f, held, SHARED);
 		/* Who is refused at once would only spin */
 		idle(held ? rnd(4) * 30 * USEC : shared->idle + 2 * MSEC);
 	}
 	/* Another may wait for ever, on this file too, until it is released */
-	do_release(&common);
+	do_release(&f);
 	return NULL;
 }
-
-struct thread {
-	pthread_t thread;
-	atomic_int tid;
-	struct actor *actor;
-	void *(*fn)(void *data);
-};
 
 static struct thread threads[THREADS];
 static atomic_int running;
@@ -404,7 +548,7 @@ static void *thread_main(void *data)
 
 	me = t->actor;
 	atomic_store(&t->tid, syscall(SYS_gettid));
-	t->fn(t->actor);
+	t->fn(t);
 	atomic_fetch_sub(&running, 1);
 	/* Nobody shall get a signal that is meant for it */
 	for (;;)
@@ -421,6 +565,7 @@ static void run_threads(__u32 first_actor, void *(*fn)(void *data))
 	for (int i = 0; i < THREADS; i++) {
 		threads[i].actor = &history->actor[first_actor + i];
 		threads[i].fn = fn;
+		atomic_store(&threads[i].fd, -1);
 		errno = pthread_create(&threads[i].thread, NULL, thread_main,
 				       &threads[i]);
 		if (errno)
@@ -428,12 +573,15 @@ static void run_threads(__u32 first_actor, void *(*fn)(void *data))
 	}
 	while (atomic_load(&running)) {
 		struct thread *t = &threads[rnd(THREADS)];
-		int tid = atomic_load(&t->tid);
+		int tid = atomic_load(&t->tid), fd;
 
 		nap(rnd(30 * MSEC) + MSEC);
 		if (tid && !atomic_load(&shared->stop))
 			syscall(SYS_tgkill, getpid(), tid,
-				rnd(4) ? SIGUSR1 : SIGUSR2);
+				rnd(3) ? SIGUSR1 : SIGUSR2);
+		fd = atomic_load(&t->fd);
+		if (fd >= 0)
+			do_look(fd);
 	}
 }
 
@@ -499,7 +647,7 @@ static void run_stranger(__u32 actor)
 		}
 		held = act(&f, held, ALONE);
 		idle(held ? 100 * USEC : shared->idle);
-		if (!rnd(40))
+		if (f.fd >= 0 && !rnd(40))
 			do_close(&f);
 	}
 	if (f.fd >= 0)
@@ -775,6 +923,24 @@ static void slay(struct worker *w)
 	kill(w->pid, SIGKILL);
 }
 
+/*
+ * Stops a process for a while. After that, one of its threads may not have seen
+ * yet that there is nothing more to do about it, and so go away once more: until
+ * each CPU has been where that is seen.
+ */
+static void stop_briefly(struct worker *w)
+{
+	struct process *p = &history->process[w->process];
+
+	atomic_fetch_add(&p->stops, 1);
+	kill(w->pid, SIGSTOP);
+	nap(rnd(4 * MSEC));
+	kill(w->pid, SIGCONT);
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
+		die("no membarrier");
+	atomic_fetch_add(&p->stops, 1);
+}
+
 /* By the ioctl, and the same in sysfs, or else a number that is rejected */
 static struct counters counters_now(int fd)
 {
@@ -802,6 +968,26 @@ static void take_turn(struct file *f)
 		do_release(f);
 }
 
+/* What is worth nothing if it does not happen */
+enum move { WENT_ON, WAS_CANCELED, FLOCKED, STOPPED, SEEN_WAITING, MOVES };
+
+static const char *const move_names[MOVES] = {
+	"went on", "canceled", "flocked", "stopped", "seen to wait",
+};
+
+static unsigned long moves[MOVES];
+
+static void count_moves(const struct record *r)
+{
+	bool takes = r->kind == ACQUIRE || r->kind == REACQUIRE;
+
+	moves[WENT_ON] += takes && r->ticket && !r->ret;
+	moves[WAS_CANCELED] += takes && !r->ticket && r->ret == -ECANCELED;
+	moves[FLOCKED] += r->kind == FLOCK && !r->ret;
+	moves[STOPPED] += takes && !r->ret && r->stops_after != r->stops_before;
+	moves[SEEN_WAITING] += r->kind == LOOK && r->ticket;
+}
+
 static unsigned long totals[COUNTS], total_records, total_kills, total_lost;
 static unsigned long total_processes;
 
@@ -813,7 +999,7 @@ static void run_epoch(void)
 	char name[TLOCK_COMM_SIZE];
 	struct file f;
 	__s64 until, since;
-	int fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
+	int fd = open(DEVICE, O_RDONLY | O_CLOEXEC), other;
 
 	if (fd < 0)
 		die("cannot open %s", DEVICE);
@@ -835,8 +1021,11 @@ static void run_epoch(void)
 	workers_now = TRADES + rnd(TRADES + 1);
 
 	history->begin = now();
+	other = contender();
+	history->first = take(other, "chaos");
+	release(other);
+	close(other);
 	history->before = counters_now(fd);
-	history->first = history->before.count[ACQUIRED];
 	/* It is free, and tells nobody of a death before */
 	f = do_open(O_RDWR);
 	take_turn(&f);
@@ -847,13 +1036,15 @@ static void run_epoch(void)
 	while (now() < until && !atomic_load(&shared->stop)) {
 		struct worker *w = &workers[rnd(workers_now)];
 
-		nap(rnd(150 * MSEC));
+		nap(rnd(100 * MSEC));
 		reap();
 		if (!w->pid) {
 			if (history->processes < MAX_PROCESSES - 150 &&
 			    history->actors < MAX_ACTORS - 600)
 				start(w, &trades[(w - workers) % TRADES]);
-		} else if (!rnd(2)) {
+		} else if (rnd(2)) {
+			stop_briefly(w);
+		} else if (rnd(2)) {
 			slay(w);
 			kills++;
 		}
@@ -895,9 +1086,12 @@ static void run_epoch(void)
 	total_records += history->records;
 	total_processes += history->processes;
 	total_kills += kills;
-	for (__u32 i = 0; i < history->records; i++)
+	for (__u32 i = 0; i < history->records; i++) {
 		total_lost += history->record[i].begin &&
 			      !history->record[i].end;
+		if (history->record[i].end)
+			count_moves(&history->record[i]);
+	}
 }
 
 /* The history that was rejected, a line for each call */
@@ -906,7 +1100,7 @@ static void print_history(void)
 	const char *path = getenv("TLOCK_CHAOS_LOG");
 	static const char *const kinds[] = {
 		"open", "close", "fork", "send", "receive", "acquire",
-		"reacquire", "release", "status",
+		"reacquire", "flock", "release", "unlock", "status", "look",
 	};
 	FILE *log = path ? fopen(path, "w") : NULL;
 
@@ -915,11 +1109,14 @@ static void print_history(void)
 	for (__u32 i = 0; i < history->records; i++) {
 		struct record *r = &history->record[i];
 
-		fprintf(log, "%u p%u a%u f%u %s%s %lld..%lld ret %d timeout %lld left %lld token %llu result %u; saw %llu since %lld job %u; %u wait\n",
+		fprintf(log, "%u p%u a%u f%u %s%s %lld..%lld ret %d timeout %lld left %lld ticket %llu left %llu token %llu result %u; signals %u %u, stops %u to %u; saw %llu since %lld job %u; %u wait\n",
 			i, history->actor[r->actor].process, r->actor, r->file,
 			kinds[r->kind], r->keeps_job ? " (keeps)" : "",
 			(__s64)r->begin, (__s64)r->end, r->ret, r->timeout_ns,
-			r->left_ns, r->token, r->result, r->holder.token,
+			r->left_ns, r->ticket, r->left_ticket, r->token,
+			r->result, r->after[RESTARTS] - r->before[RESTARTS],
+			r->after[FAILS] - r->before[FAILS], r->stops_before,
+			r->stops_after, r->holder.token,
 			(__s64)r->holder.since_ns, r->holder.job, r->waiters);
 	}
 	fclose(log);
@@ -971,10 +1168,16 @@ static bool test_history(__s64 duration)
 	printf("#");
 	for (int i = 0; i < COUNTS; i++)
 		printf(" %s %lu", count_names[i], totals[i]);
+	printf("\n#");
+	for (int i = 0; i < MOVES; i++)
+		printf(" %s %lu", move_names[i], moves[i]);
 	printf("\n");
 	/* It was a fight: none of these is rare */
 	for (int i = 0; i < COUNTS; i++)
 		if (!totals[i])
+			return false;
+	for (int i = 0; i < MOVES; i++)
+		if (!moves[i])
 			return false;
 	return !v.rule && total_lost && total_kills;
 }

@@ -31,8 +31,11 @@ enum kind {
 	RECEIVE,
 	ACQUIRE,
 	REACQUIRE,
+	FLOCK,		/* LOCK_EX, with LOCK_NB if it only tries */
 	RELEASE,
+	UNLOCK,		/* flock()'s */
 	STATUS,
+	LOOK,		/* at a file of the own process, in its fdinfo */
 };
 
 /* A holder as somebody saw it */
@@ -44,6 +47,9 @@ struct sight {
 	__u32 comm;	/* process with that name; NOBODY: some other name */
 	__u32 job;	/* record whose job it is; NOBODY: none has such a job */
 };
+
+/* The empty job, which flock() gives */
+#define EMPTY_JOB	(NOBODY - 1)
 
 /* The counters that the judge keeps count of */
 enum count {
@@ -64,7 +70,13 @@ struct counters {
 /* The kinds of signals that are sent */
 enum { RESTARTS, FAILS, SIGNALS };
 
-/* A call. Times are around it; no begin: no record; no end: killed in it. */
+/*
+ * A call. Times are around it; no begin: no record; no end: killed in it.
+ * @timeout_ns and @ticket are what was passed, @left_ns and @left_ticket what
+ * was there afterwards. flock() returns no token: a STATUS after it does, in the
+ * same record. A LOOK has the token of a file that holds the lock, or the ticket
+ * of one that waits.
+ */
 struct record {
 	_Atomic __s64 begin;
 	_Atomic __s64 end;
@@ -74,11 +86,13 @@ struct record {
 	__u32 file;
 	__u32 peer;
 	__s32 ret;			/* 0 or the negative errno */
-	__s64 timeout_ns, left_ns;	/* in, out */
+	__s64 timeout_ns, left_ns;
+	__u64 ticket, left_ticket;
 	__u64 token;
 	__u32 result;
 	__u32 waiters;
 	__u32 before[SIGNALS], after[SIGNALS];	/* signals handled */
+	__u32 stops_before, stops_after;
 	struct sight holder;
 	__u64 count[COUNTS];
 };
@@ -88,6 +102,8 @@ struct process {
 	__u32 uid;		/* there too */
 	bool own_pids;		/* its own pid namespace, where it is 1 */
 	bool own_uids;		/* a user namespace: 0 is 0, 1 its uid */
+	/* Odd: it is stopped, or may not be quite itself again */
+	atomic_uint stops;
 	_Atomic __s64 doomed;	/* does not end before that; 0: unknown */
 	_Atomic __s64 reaped;	/* has ended by then; 0: by the history's end */
 };
@@ -123,6 +139,8 @@ enum rule {
 	HOLDER,
 	TOLD_ABANDONED,
 	ERRNO,
+	TICKETS,
+	CANCELED,
 	WAITERS,
 	COUNTERS,
 	STARVED,
