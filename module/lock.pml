@@ -1,129 +1,413 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A model of lock.c's hand-over protocol, in Promela, for spin: N contenders
- * acquire, wait, give up, release, reacquire, decline and close as they like,
- * for ever or until they have had enough, in every possible order.
+ * A model of lock.c in Promela, for spin: threads acquire, wait, give up, are
+ * interrupted, go on with their requests, release, reacquire and close as they
+ * like, for ever or until they have had enough, in every possible order. If there
+ * are more threads than contenders, two share the first one, and so release,
+ * replace or close what the other one has.
  *
- * What stands under the mutex is one step (atomic), but for what a sleeper
- * sees of the hand-over, as it does not take the mutex to look. Memory is
- * sequentially consistent; counters, jobs and times are left out.
+ * The names are lock.c's. What is done under the spinlock is one step (atomic),
+ * except for what a sleeper may see of it, which looks without the spinlock.
+ * Memory is sequentially consistent; counters, jobs and times are left out, and
+ * so is flock(2).
+ *
+ * Tickets are numbered anew whenever a request ends, so that they stay small:
+ * only their order matters. That a token is the newest grant's is a flag, which
+ * the end of that grant clears.
  *
  * selftests/model has spin check that no assertion fails, and that nobody is
- * left where it can never go on ("invalid end state"): a deadlock, or a lost
- * wake-up. It checks as well that this is noticed in broken versions.
+ * left in a state that it can never leave ("invalid end state"): a deadlock, or
+ * a lost wake-up. It also checks that this is noticed in broken versions.
  */
-#ifndef N
-#define N 4
+#ifndef CONTENDERS
+#define CONTENDERS 3
 #endif
-#define NOBODY N
+#ifndef THREADS
+#define THREADS (CONTENDERS + 1)
+#endif
+#define NOBODY CONTENDERS
+#define NONE THREADS
 
 /* struct tlock */
-bool mutex;
-chan queue = [N] of { byte };
+bool spinlock;
 byte holder = NOBODY;
-bool abandoned;
+byte waiters;
+bool pending_result;
 
-/* Each contender's struct tlock_wait, and what goes with it */
-bool task[N];		/* not NULL */
-bool result[N];		/* TLOCK_ABANDONED */
-bool patient[N];	/* no timeout, and no signal will come */
-bool running[N] = true;	/* the task's state is TASK_RUNNING */
+/* struct tlock_contender */
+byte ticket[CONTENDERS];	/* 0: no request */
+byte wait[CONTENDERS] = NONE;	/* the thread that sleeps for the request */
 
-byte next = NOBODY;	/* whom tlock_hand_over() wakes */
+/* Each thread's struct tlock_wait, and what goes with it */
+bool task[THREADS];		/* not NULL */
+bool canceled[THREADS];		/* err */
+bool result[THREADS];
+bool stands[THREADS];		/* token is the contender's newest grant's */
+bool patient[THREADS];		/* no timeout, and no signal will come */
+bool running[THREADS] = true;	/* the task's state is TASK_RUNNING */
+
+/* The ticket that a thread got with EINTR, or finds when it is restarted */
+mtype = { NO_TICKET, ITS_REQUEST, STALE };
+mtype knows[THREADS] = NO_TICKET;
 
 /* What the assertions compare this with */
-chan arrived = [N] of { byte };	/* who waits, in the order of their rights */
-byte inside;			/* how many believe that they hold the lock */
-bool to_tell;			/* a holder died, and nobody was told yet */
+bool before[CONTENDERS * CONTENDERS];	/* a's request was made before b's */
+bool inside[CONTENDERS];	/* a call told that it holds the lock */
+bool owed;			/* a holder died, and no call returned that yet */
+byte calls[CONTENDERS];		/* that run: a file is not closed in one */
 
-inline mutex_lock()
+/* Used within one step only */
+hidden byte i, first;
+
+#define BEFORE(a, b) before[(a) * CONTENDERS + (b)]
+
+inline tlock_lock()
 {
-	!mutex;
-	mutex = true
+	!spinlock;
+	spinlock = true
 }
 
-inline mutex_unlock()
+/* A section that woke nobody */
+inline tlock_unlock()
 {
 	/* It is never free while somebody waits */
-	assert(len(queue) == 0 || holder != NOBODY);
-	mutex = false
+	assert(waiters == 0 || holder != NOBODY);
+	/* A death is neither forgotten nor invented */
+	assert(pending_result == owed);
+	spinlock = false
 }
 
-inline tlock_grant(who)
-{
-	/* First come, first served; no barging */
-	assert(len(arrived) == 0 || arrived?[eval(who)]);
-	result[who] = abandoned;
-	abandoned = false;
-	holder = who
-}
-
-inline tlock_pass_on()
-{
-	holder = NOBODY;
-	if
-	:: len(queue) ->		/* __wake_up() */
-		queue?next;		/* tlock_hand_over() */
-		tlock_grant(next);
-		arrived?_
-	:: else
-	fi
-}
-
-/* The rest of tlock_hand_over(): the sleeper may look in the midst of it */
-inline tlock_wake()
+/* The rest of one that may have woken somebody */
+inline tlock_unlock_and_wake()
 {
 	atomic {
 		if
-		:: next != NOBODY ->
-			task[next] = false	/* smp_store_release() */
+		:: wake != NONE ->
+			task[wake] = false	/* smp_store_release() */
 		:: else
 		fi
 	};
 	atomic {
+		tlock_unlock()
+	};
+	atomic {
 		if
-		:: next != NOBODY ->
-			running[next] = true;	/* wake_up_process() */
-			next = NOBODY
+		:: wake != NONE ->
+			running[wake] = true;	/* wake_up_process() */
+			wake = NONE
 		:: else
 		fi
 	}
 }
 
-inline tlock_queue(who)
+inline tlock_enqueue()
 {
-	task[who] = true;
+	task[me] = true;
+	canceled[me] = false;
+	result[me] = false;
 	if
-	:: patient[who] = true
-	:: patient[who] = false
+	:: patient[me] = true
+	:: patient[me] = false
 	fi;
-	queue!who
+	wait[c] = me;
+	waiters++
 }
 
-proctype contender(byte me)
+inline tlock_dequeue(x)
 {
+	wait[x] = NONE;
+	waiters--
+}
+
+/* A call asks for the lock: it comes after all who have asked already */
+inline arrives()
+{
+	for (i : 0 .. CONTENDERS - 1) {
+		BEFORE(i, c) = i != c && ticket[i];
+		BEFORE(c, i) = false
+	}
+}
+
+inline tlock_grant(x)
+{
+	/* First come, first served, among those who are there; no barging */
+	for (i : 0 .. CONTENDERS - 1) {
+		assert(!(wait[i] != NONE && BEFORE(i, x)));
+		BEFORE(i, x) = false
+	};
+	/* Exclusion */
+	assert(holder == NOBODY);
+	holder = x
+}
+
+inline tlock_end_request(x)
+{
+	for (i : 0 .. CONTENDERS - 1) {
+		ticket[i] = (ticket[i] > ticket[x] -> ticket[i] - 1 : ticket[i]);
+		BEFORE(x, i) = false
+	};
+	ticket[x] = 0
+}
+
+/* Ends a request that is away, of which a thread may know */
+inline tlock_end_away()
+{
+	tlock_end_request(c);
+	for (i : 0 .. THREADS - 1) {
+		if
+		:: i % CONTENDERS == c && knows[i] == ITS_REQUEST ->
+			knows[i] = STALE
+		:: else
+		fi
+	}
+}
+
+/* tlock_decide(): an error */
+inline tlock_cancel(x)
+{
+	wake = wait[x];
+	tlock_dequeue(x);
+	tlock_end_request(x);
+	canceled[wake] = true
+}
+
+/* tlock_decide(): a grant */
+inline tlock_hand_over(x)
+{
+	wake = wait[x];
+	tlock_dequeue(x);
+	tlock_end_request(x);
+	tlock_grant(x);
+	stands[wake] = true;
+	result[wake] = pending_result
+}
+
+inline tlock_end_grant()
+{
+	for (i : 0 .. THREADS - 1) {
+		stands[i] = false
+	};
+	inside[holder] = false;
+	holder = NOBODY;
+	/* rb_first_cached() */
+	first = NOBODY;
+	for (i : 0 .. CONTENDERS - 1) {
+		if
+		:: wait[i] != NONE &&
+		   (first == NOBODY || ticket[i] < ticket[first]) ->
+			first = i
+		:: else
+		fi
+	};
+	if
+	:: first != NOBODY ->
+		tlock_hand_over(first)
+	:: else
+	fi
+}
+
+inline tlock_end()
+{
+	if
+	:: holder == c ->
+		tlock_end_grant()
+	:: holder != c && ticket[c] && wait[c] == NONE ->
+		tlock_end_away()
+	:: else
+	fi
+}
+
+/* The call returns 0 */
+inline holds()
+{
+	/* Its grant stands, and nobody else believes to hold the lock */
+	assert(holder == c && stands[me]);
+	for (i : 0 .. CONTENDERS - 1) {
+		assert(i == c || !inside[i])
+	};
+	inside[c] = true
+}
+
+/* The call fails: no grant is lost */
+inline does_not_hold()
+{
+	assert(!(holder == c))
+}
+
+inline tlock_take_result()
+{
+	told = pending_result;
+	pending_result = false;
+	/* A death is returned once */
+	assert(told == owed);
+	owed = false
+}
+
+inline new_ticket()
+{
+	ticket[c] = 1;
+	for (i : 0 .. CONTENDERS - 1) {
+		ticket[c] = (i != c && ticket[i] >= ticket[c] ->
+			     ticket[i] + 1 : ticket[c])
+	}
+}
+
+/* It tries, and that ends the request, if there is one */
+inline try()
+{
+	if
+	:: holder == NOBODY ->
+		tlock_grant(c);
+		tlock_take_result();
+		stands[me] = true;
+		holds();
+		goes_on = HOLDS
+	:: else ->
+		does_not_hold();
+		goes_on = RETURN
+	fi
+}
+
+mtype = { SLEEP, HOLDS, RETURN };
+
+proctype thread(byte me)
+{
+	byte c = me % CONTENDERS;
+	byte wake = NONE;
+	bool told;
+	mtype goes_on = RETURN;
+
 idle:
 	if
-	:: goto done
+	:: atomic {
+		/* One that holds, or that alone can end a grant, stays */
+		!inside[c] -> goto done
+	   }
 	:: atomic {			/* tlock_acquire() */
-		mutex_lock();
+		tlock_lock();
+		calls[c]++;
 		if
-		:: holder == NOBODY ->
-			tlock_grant(me);
-			mutex_unlock();
-			goto granted
+		:: wait[c] != NONE ->		/* EBUSY */
+			goes_on = RETURN
+		:: wait[c] == NONE && holder == c ->	/* EDEADLK */
+			goes_on = RETURN
 		:: else ->
-			arrived!me;
-			tlock_queue(me);
-			mutex_unlock()
+			if
+			:: ticket[c] ->		/* replaced */
+				tlock_end_away()
+			:: else
+			fi;
+			knows[me] = NO_TICKET;
+			arrives();
+			if
+			:: holder != NOBODY ->
+				new_ticket();
+				tlock_enqueue();
+				goes_on = SLEEP
+			:: skip ->
+				try()
+			fi
 		fi
+	   }
+	:: atomic {			/* either call, with its ticket */
+		knows[me] != NO_TICKET;
+		tlock_lock();
+		calls[c]++;
+		if
+		:: knows[me] == STALE ->	/* ECANCELED */
+			knows[me] = NO_TICKET;
+			goes_on = RETURN
+		:: else ->
+			knows[me] = NO_TICKET;
+			if
+			:: holder != NOBODY ->
+				tlock_enqueue();
+				goes_on = SLEEP
+			:: tlock_end_request(c);
+				try()
+			fi
+		fi
+	   }
+	:: atomic {			/* tlock_reacquire() */
+		tlock_lock();
+		calls[c]++;
+		if
+		:: holder != c ->		/* EBUSY or EPERM */
+			goes_on = RETURN
+		:: holder == c && !waiters ->
+			goes_on = RETURN
+		:: else ->
+			arrives();
+			if
+			:: new_ticket();
+				tlock_enqueue();
+				tlock_end_grant();
+				goes_on = SLEEP
+			:: tlock_end_grant();
+				does_not_hold();
+				goes_on = RETURN
+			fi
+		fi
+	   }
+	:: atomic {			/* tlock_reacquire_fast() */
+		holder == c && !waiters && inside[c] ->
+		/* Nobody who waits is kept waiting */
+		for (i : 0 .. CONTENDERS - 1) {
+			assert(wait[i] == NONE)
+		};
+		goto idle
+	   }
+	:: atomic {			/* tlock_release() */
+		/* A thread alone with its file releases what it knows of */
+		(c == 0 && THREADS > CONTENDERS) || inside[c] || knows[me] != NO_TICKET;
+		tlock_lock();
+		calls[c]++;
+		knows[me] = NO_TICKET;
+		if
+		:: wait[c] != NONE ->	/* of tlock_end(), as well */
+			tlock_cancel(c)
+		:: else ->
+			tlock_end()
+		fi;
+		/* Neither holds nor waits */
+		assert(holder != c && ticket[c] == 0 && wait[c] == NONE);
+		goes_on = RETURN
+	   }
+	:: atomic {			/* tlock_contender_exit() */
+		calls[c] == 0;
+		tlock_lock();
+		calls[c]++;
+		knows[me] = NO_TICKET;
+		if
+		:: holder == c ->
+			inside[c] = false;
+			pending_result = true;
+			owed = true
+		:: else
+		fi;
+		tlock_end();
+		goes_on = RETURN
 	   }
 	fi;
 
-sleep:
+	tlock_unlock_and_wake();
+returns:
+	atomic {
+		if
+		:: goes_on == RETURN ->
+			calls[c]--;
+			goto idle
+		:: goes_on == HOLDS ->
+			goto copy_out
+		:: goes_on == SLEEP ->
+			skip
+		fi
+	};
+
+sleep:					/* tlock_sleep() */
 	running[me] = false;		/* set_current_state() */
 	if
-	:: !task[me] -> goto granted	/* smp_load_acquire() */
+	:: !task[me] -> goto decided	/* smp_load_acquire() */
 	:: task[me] && !patient[me] -> goto give_up	/* signal_pending() */
 	:: task[me]
 	fi;
@@ -132,109 +416,140 @@ sleep:
 	:: !patient[me]			/* the timer */
 	fi;
 
-give_up:
+give_up:				/* tlock_wait() */
 	running[me] = true;
-	atomic {			/* tlock_wait() */
-		mutex_lock();
+	atomic {
+		tlock_lock();
 		if
-		:: !task[me] ->		/* granted in the meantime */
-			mutex_unlock();
-			goto granted
+		:: !task[me] ->		/* decided in the meantime */
+			tlock_unlock();
+			goto decided
 		:: else ->
-			queue??eval(me);
-			arrived??eval(me);
-			mutex_unlock()
+			tlock_dequeue(c);
+			patient[me] = false;
+			task[me] = false;
+			does_not_hold();
+			if
+			:: tlock_end_request(c);	/* ETIMEDOUT */
+				tlock_unlock()
+			:: knows[me] = ITS_REQUEST;	/* ERESTARTSYS */
+				tlock_unlock();
+				goto away
+			fi
 		fi;
-		/* No grant is lost: who fails does not hold it */
-		assert(holder != me);
-		patient[me] = false;
+		/* It neither holds nor waits */
+		assert(ticket[c] == 0);
+		calls[c]--;
 		goto idle
-	}
+	};
 
-granted:
+away:
+	atomic {
+		if
+		:: skip
+		:: tlock_lock();	/* tlock_undo(): the ticket faults */
+			if
+			:: knows[me] == ITS_REQUEST && wait[c] == NONE ->
+				tlock_end_request(c)
+			:: else
+			fi;
+			knows[me] = NO_TICKET;
+			tlock_unlock()
+		fi;
+		calls[c]--;
+		goto idle
+	};
+
+decided:
 	atomic {
 		running[me] = true;
 		patient[me] = false;
-		/* Exclusion */
-		inside++;
-		assert(inside == 1 && holder == me);
 		if
-		:: goto decline
-		:: skip
-		fi;
-		/* A death is told once */
-		assert(result[me] == to_tell);
-		to_tell = false;
-		result[me] = false
-	}
-
-	/* It holds the lock: until it has had enough of that */
-	if
-	:: atomic {			/* tlock_release() */
-		mutex_lock();
-		inside--;
-		tlock_pass_on()
-	   }
-	:: atomic {			/* tlock_leave() */
-		mutex_lock();
-		inside--;
-		abandoned = true;
-		to_tell = true;
-		tlock_pass_on()
-	   }
-	:: atomic {			/* tlock_reacquire() */
-		mutex_lock();
-		inside--;
-		if
-		:: len(queue) ->
-			arrived!me;
-			tlock_queue(me);
-			tlock_pass_on()
-		:: else ->
-			mutex_unlock();
-			goto granted
+		:: canceled[me] ->
+			canceled[me] = false;
+			calls[c]--;
+			goto idle
+		:: else
 		fi
-	   };
-	   tlock_wake();
-	   atomic {
-		mutex_unlock();
-		goto sleep
+	};
+	if				/* tlock_take_grant() */
+	:: atomic {
+		result[me] ->
+		tlock_lock();
+		result[me] = false;
+		if
+		:: holder == c && stands[me] ->
+			tlock_take_result();
+			holds();
+			tlock_unlock();
+			goto copy_out
+		:: else ->
+			tlock_unlock();
+			goto lost
+		fi
 	   }
-	:: atomic {			/* tlock_keep(), without the mutex */
-		holder == me && len(queue) == 0 ->
-		inside--;
-		/* Nobody who waits is kept waiting */
-		assert(len(arrived) == 0);
-		goto granted
+	:: atomic {
+		!result[me] ->
+		if
+		:: holder != c -> goto lost
+		:: else
+		fi
 	   }
 	fi;
-	goto wake;
-
-decline:
-	atomic {			/* tlock_decline() */
-		mutex_lock();
-		inside--;
-		abandoned = result[me];
-		result[me] = false;
-		tlock_pass_on()
-	}
-
-wake:
-	tlock_wake();
 	atomic {
-		mutex_unlock();
+		if
+		:: stands[me] ->
+			told = false;
+			holds();
+			goto copy_out
+		:: else
+		fi
+	};
+
+lost:					/* ECANCELED */
+	atomic {
+		assert(!stands[me]);
+		calls[c]--;
 		goto idle
-	}
+	};
+
+copy_out:
+	if
+	:: atomic {
+		told = false;
+		stands[me] = false;
+		goes_on = RETURN;
+		calls[c]--;
+		goto idle
+	   }
+	:: atomic {			/* tlock_undo() */
+		tlock_lock();
+		if
+		:: told ->
+			pending_result = true;
+			owed = true;
+			told = false
+		:: else
+		fi;
+		if
+		:: holder == c && stands[me] ->
+			inside[c] = false;
+			tlock_end_grant()
+		:: else
+		fi;
+		goes_on = RETURN
+	   }
+	fi;
+	tlock_unlock_and_wake();
+	goto returns;
 done:
 	skip
 }
 
 init {
-	byte i;
-
 	atomic {
-		for (i : 0 .. N - 1) {
-			run contender(i)
+		for (i : 0 .. THREADS - 1) {
+			run thread(i)
 		}
 	}
 }
