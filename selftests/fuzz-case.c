@@ -55,7 +55,17 @@ static const struct value asks[] = {
 	{ "plain", PLAIN }, { "empty", EMPTY }, { "longest", LONGEST },
 	{ "not_utf8", NOT_UTF8 }, { "unterminated", UNTERMINATED },
 	{ "newline", NEWLINE }, { "del", DEL }, { "c1", C1 },
-	{ "flag", FLAG }, { "flags", FLAGS },
+	{ "flag", FLAG }, { "flags", FLAGS }, { "lease", LEASE },
+	{ "reserved", RESERVED }, { "last_reserved", LAST_RESERVED },
+};
+
+static const struct value tickets[] = {
+	{ "new", NEW }, { "own", THREADS_OWN }, { "foreign", FOREIGN },
+	{ "garbage", GARBAGE },
+};
+
+static const struct value hows[] = {
+	{ "ex", EXCLUSIVE }, { "nb", TRY }, { "un", UNLOCK }, { "sh", SHARED },
 };
 
 static const struct value ats[] = {
@@ -82,9 +92,9 @@ static const struct value mangles[] = {
 static const struct value calls[] = {
 	{ "read", READ }, { "pread", PREAD }, { "write", WRITE },
 	{ "lseek", LSEEK }, { "mmap", MMAP }, { "poll", POLL },
-	{ "flock", FLOCK }, { "setlk", SETLK }, { "nonblock", NONBLOCK },
+	{ "setlk", SETLK }, { "ofd_setlk", OFD_SETLK }, { "nonblock", NONBLOCK },
 	{ "async", ASYNC }, { "dupfd", DUPFD }, { "fsync", FSYNC },
-	{ "ftruncate", FTRUNCATE }, { "fstat", FSTAT },
+	{ "ftruncate", FTRUNCATE }, { "fstat", FSTAT }, { "fdinfo", FDINFO },
 };
 
 static const struct value memories[] = {
@@ -132,6 +142,8 @@ static const struct kind
 	an_ask = KIND(asks, 8),
 	an_at = KIND(ats, 7),
 	a_via = KIND(vias, 8),
+	a_ticket = KIND(tickets, 6),
+	a_how = KIND(hows, 2),
 	a_command = KIND(commands, 0),
 	a_mangle = KIND(mangles, 0),
 	a_number = { .numbers = 256 },
@@ -156,9 +168,12 @@ static const struct {
 	[OPEN] = { { &a_file, &a_flag }, 8 },
 	[CLOSE] = { { &a_file }, 4 },
 	[DUP] = { { &a_slot, &a_slot }, 3 },
-	[ACQUIRE] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via }, 40 },
-	[REACQUIRE] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via }, 25 },
+	[ACQUIRE] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via,
+			&a_ticket }, 40 },
+	[REACQUIRE] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via,
+			  &a_ticket }, 25 },
 	[RELEASE] = { { &a_file, &a_via }, 25 },
+	[FLOCK] = { { &a_file, &a_how }, 10 },
 	[STATUS] = { { &a_file, &an_at, &a_via }, 8 },
 	[IOCTL] = { { &a_file, &a_command, &a_mangle, &a_number, &a_via }, 6 },
 	[CALL] = { { &a_file, &a_call }, 5 },
@@ -178,7 +193,7 @@ static const struct {
 const char *const verb_names[VERBS] = {
 	[OPEN] = "open", [CLOSE] = "close", [DUP] = "dup",
 	[ACQUIRE] = "acquire", [REACQUIRE] = "reacquire",
-	[RELEASE] = "release", [STATUS] = "status", [IOCTL] = "ioctl",
+	[RELEASE] = "release", [FLOCK] = "flock", [STATUS] = "status", [IOCTL] = "ioctl",
 	[CALL] = "call", [LOOK] = "sysfs", [COMM] = "comm",
 	[MEMORY] = "memory", [SIGNAL] = "signal", [ALARM] = "alarm",
 	[FREEZE] = "freeze", [FORK] = "fork", [END] = "end", [NAP] = "nap",
@@ -205,7 +220,9 @@ static const struct {
 	{ "ESPIPE", ESPIPE }, { "EDEADLK", EDEADLK }, { "ETIMEDOUT", ETIMEDOUT },
 	{ "ENOMEM", ENOMEM }, { "ENXIO", ENXIO }, { "ENOSYS", ENOSYS },
 	{ "EOPNOTSUPP", EOPNOTSUPP }, { "EMFILE", EMFILE }, { "EIO", EIO },
-	{ "EINPROGRESS", EINPROGRESS }, { "another", -1 },
+	{ "EINPROGRESS", EINPROGRESS }, { "ECANCELED", ECANCELED },
+	{ "ENOENT", ENOENT },
+	{ "another", -1 },
 };
 
 int outcome_of(int ret)

@@ -19,10 +19,11 @@
  * What must hold for each call: its errno is one that the ABI has for it, as
  * far as the thread can know; it does not time out early; what it writes is
  * consistent. Of a file that only one thread uses, this knows more: whether it
- * holds the lock, and then nobody else thinks so. After each case the lock is
+ * holds the lock, and then nobody else thinks so; or has a request that was
+ * interrupted, and goes on. After each case the lock is
  * free, and its counters have grown by what the calls were told. And nothing
- * hangs: after some milliseconds, the holders are made to release, so that all
- * waits end without a signal.
+ * hangs: after some milliseconds, all files are released, so that all waits end
+ * without a signal.
  *
  * To be run alone: others' use of the lock would count.
  */
@@ -89,11 +90,11 @@ static struct shared {
 	atomic_int begun, ended;	/* acquires and reacquires */
 	atomic_int grants;		/* tokens that were told */
 	atomic_int untold;		/* perhaps grants, but nobody knows */
-	atomic_int faults;		/* ditto */
-	atomic_int ended_by_others;	/* those of them that others may have ended */
+	atomic_int faults, canceled;	/* ditto */
 	atomic_int timed_out, interrupted, abandoned;
 	atomic_int acquires_timed_out, yields, reacquires;
 	atomic_int signals;		/* sent; also kills */
+	atomic_ullong ticket;		/* of the last interrupted call */
 
 	atomic_int broken;
 	char why[400];
@@ -112,14 +113,18 @@ static int comm_fd;
 static int process = -1;
 static atomic_int threads_left;
 
-/* Does a thread know whether its own file holds the lock? */
-enum held { NO, YES, UNKNOWN };
+/* What a thread knows of its own file: whether it holds the lock, or is away */
+enum held { NO, YES, AWAY, UNKNOWN };
 
 static struct thread {
 	int number;
 	int own;		/* its own file's descriptor */
 	int own_flags;
 	enum held held;
+	/* Of its last call that was interrupted, on any file */
+	__u64 ticket;
+	bool ticket_of_own;
+	__s64 timeout, since;	/* of that request */
 	volatile bool leaving;
 	struct tlock_status before;
 } threads[MAX_THREADS];
@@ -304,6 +309,15 @@ static void fill(struct tlock_acquire *arg, __s64 timeout, enum ask what)
 	case FLAGS:
 		arg->flags = ~0U;
 		break;
+	case LEASE:
+		arg->lease_ns = 1;
+		break;
+	case RESERVED:
+		arg->reserved[0] = 1ULL << 63;
+		break;
+	case LAST_RESERVED:
+		arg->reserved[ARRAY_SIZE(arg->reserved) - 1] = 1;
+		break;
 	}
 }
 
@@ -391,143 +405,305 @@ static void note_grant(const struct tlock_acquire *arg, bool again)
 		atomic_fetch_add(&shared->abandoned, 1);
 }
 
-/* The time that is left, and when it should be */
-static void judge_take(const struct tlock_acquire *arg, int ret,
-		       __s64 timeout, __s64 took)
+/* A call that acquires or reacquires */
+struct take {
+	bool again, mine;
+	enum at at;
+	__s64 timeout;		/* that it passes */
+	__u64 ticket;		/* ditto */
+	/* Of the request, if it is known whose it is */
+	bool known;
+	__s64 request_timeout, since;
+};
+
+/* What is left of the time, and of the ticket */
+static void judge_take(const struct take *t, const struct tlock_acquire *arg,
+		       int ret)
 {
 	__s64 left = arg->timeout_ns;
+	__u64 ticket = arg->ticket;
 
-	if (timeout <= 0 ? left != timeout : left < 0 || left > timeout)
-		broken("%lld of %lld ns are left", left, timeout);
+	if (left != t->timeout && (left < 0 || (t->known &&
+						left > t->request_timeout)))
+		broken("%lld of %lld ns are left", left, t->timeout);
 	if (ret == -ETIMEDOUT) {
 		if (left > 0)
 			broken("it timed out with %lld ns left", left);
-		if (took < timeout)
-			broken("it timed out %lld ns early", timeout - took);
+		if (t->known && now() - t->since < t->request_timeout)
+			broken("it timed out %lld ns early",
+			       t->request_timeout - (now() - t->since));
 		if (!arg->holder.token)
 			broken("it timed out, and nobody had the lock");
 		judge_holder(&arg->holder);
 	} else if (!poisoned(&arg->holder, sizeof(arg->holder))) {
 		broken("it wrote a holder, and did not time out");
 	}
+	if (!ret || ret == -ETIMEDOUT || ret == -ECANCELED ? ticket :
+	    ret == -EINTR ? !ticket || (t->ticket && ticket != t->ticket) :
+	    ticket != t->ticket)
+		broken("result %d, and ticket %llu became %llu", ret, t->ticket,
+		       ticket);
 }
 
-static void note_take(int ret, bool again, bool mine, enum at at,
-		      const struct tlock_acquire *arg)
+static void note_take(const struct take *t, const struct tlock_acquire *arg,
+		      int ret)
 {
+	/* Others may have put a ticket there */
+	bool new = !t->ticket && t->at != RACING;
+
 	switch (ret) {
 	case 0:
-		if (at == RACING)
+		if (t->at == RACING)
 			atomic_fetch_add(&shared->untold, 1);
 		else
-			note_grant(arg, again);
+			note_grant(arg, t->again);
 		break;
 	case -ETIMEDOUT:
 		atomic_fetch_add(&shared->timed_out, 1);
-		atomic_fetch_add(again ? &shared->yields :
+		if (new)
+			atomic_fetch_add(t->again ? &shared->yields :
 					 &shared->acquires_timed_out, 1);
 		break;
 	case -EINTR:
+		if (!new)
+			break;
 		atomic_fetch_add(&shared->interrupted, 1);
-		if (again)
+		if (t->again)
 			atomic_fetch_add(&shared->yields, 1);
+		break;
+	case -ECANCELED:
+		atomic_fetch_add(&shared->canceled, 1);
 		break;
 	case -EFAULT:
 		/* Where nothing can be read nothing is granted */
-		if (at >= CUT)
-			break;
-		atomic_fetch_add(&shared->faults, 1);
-		/* Else the abandonment that it would tell is told later */
-		if (!mine || atomic_load(&shared->stop))
-			atomic_fetch_add(&shared->ended_by_others, 1);
+		if (t->at < CUT)
+			atomic_fetch_add(&shared->faults, 1);
 		break;
 	}
 	atomic_fetch_add(&shared->ended, 1);
 }
 
-static int do_take(const struct op *op, bool again, __u32 *allowed)
+/* What a thread's own file is after a call */
+static void know_after(const struct take *t, int ret, enum held before)
 {
-	enum file file = operand(op, 0);
-	__s64 timeout = operand(op, 1), took;
-	enum ask what = operand(op, 2);
-	enum at at = operand(op, 3);
-	struct tlock_acquire arg, *uarg = place(at);
-	bool mine = file == OWN;
-	enum held held = me->held;
-	__u32 outcomes;
-	int ret;
-
-	fill(&arg, timeout, what);
-	if (at != RACING)
-		memcpy(uarg, &arg, room(at));
-
-	if (mine)
-		unclaim();
-	atomic_fetch_add(&shared->begun, 1);
-	if (again)
-		atomic_fetch_add(&shared->reacquires, 1);
-	took = now();
-	ret = call_ioctl(file, again ? TLOCK_IOC_REACQUIRE : TLOCK_IOC_ACQUIRE,
-			 uarg, operand(op, 4));
-	took = now() - took;
-	if (at != RACING)
-		memcpy(&arg, uarg, room(at));
-	if (at == GOOD || at == UNALIGNED)
-		judge_take(&arg, ret, timeout, took);
-	note_take(ret, again, mine, at, &arg);
-
-	/* What it does with a file that can be used */
-	outcomes = can(0) | can(ETIMEDOUT) | can(EINTR);
-	if (at != RACING && timeout < 0)
-		outcomes &= ~can(ETIMEDOUT);
-	if (at != RACING && !timeout)
-		outcomes &= ~can(EINTR);
-	if (!mine || held == UNKNOWN || atomic_load(&shared->stop))
-		outcomes |= again ? can(EPERM) :
-				    can(EDEADLK) | (mine ? 0 : can(EBUSY));
-	else if (again && held == NO)
-		outcomes = can(EPERM);
-	else if (!again && held == YES)
-		outcomes = can(EDEADLK);
-	/* What may be wrong with the argument comes first */
-	if (at >= CUT)
-		outcomes = can(EFAULT);
-	else if (at == RACING)
-		outcomes |= can(EFAULT) | can(EINVAL);
-	else if (at == SHORT)
-		outcomes |= can(EFAULT) | (what > LAST_VALID ? can(EINVAL) : 0);
-	else if (what > LAST_VALID)
-		outcomes = can(EINVAL);
-	/* And what is wrong with the file before that */
-	if (!cannot_use(file, &outcomes) && mine && !again &&
-	    (me->own_flags & O_ACCMODE) != O_RDWR &&
-	    (me->own_flags & O_ACCMODE) != O_WRONLY)
-		outcomes = can(EBADF);
-	*allowed = outcomes;
-
-	if (!mine)
-		return ret;
 	switch (ret) {
 	case 0:
 		me->held = YES;
 		claim();
 		break;
-	case -ETIMEDOUT:
-	case -EINTR:
-	case -EPERM:
-		me->held = NO;
-		break;
 	case -EDEADLK:
 		me->held = YES;
 		break;
-	case -EFAULT:
-		/*
-		 * A grant that cannot be told is none. A reacquire may have
-		 * failed before it began, or after.
-		 */
-		if (again && at < CUT && held == YES)
+	case -ETIMEDOUT:
+		me->held = NO;
+		break;
+	case -EINTR:
+		me->held = AWAY;
+		break;
+	case -EPERM:
+		/* One that is away stays so */
+		if (before == YES)
+			me->held = NO;
+		break;
+	case -ECANCELED:
+		/* The ticket was not of its request, or all is released */
+		if (atomic_load(&shared->stop))
 			me->held = UNKNOWN;
 		break;
+	case -EFAULT:
+		/*
+		 * A grant that cannot be told is none. What was there before may
+		 * have been lost by then, or not touched.
+		 */
+		if (t->at < CUT && before != NO)
+			me->held = UNKNOWN;
+		break;
+	}
+}
+
+static __u64 pick_ticket(enum ticket which)
+{
+	__u64 ticket = 0;
+
+	switch (which) {
+	case NEW:
+		return 0;
+	case THREADS_OWN:
+		ticket = me->ticket;
+		break;
+	case FOREIGN:
+		ticket = atomic_load(&shared->ticket);
+		break;
+	case GARBAGE:
+		break;
+	}
+	return ticket ?: ~0ULL;
+}
+
+/* What it says of a file that can be used, with an argument that can */
+static __u32 outcomes_of(const struct take *t, enum held held)
+{
+	__u32 outcomes = can(0) | can(ETIMEDOUT) | can(EINTR);
+
+	if (t->at != RACING && t->known && t->request_timeout < 0)
+		outcomes &= ~can(ETIMEDOUT);
+	if (t->at != RACING && t->known && !t->request_timeout)
+		outcomes &= ~can(EINTR);
+	/* Anything: others use it too, or release it now */
+	if (!t->mine || held == UNKNOWN || atomic_load(&shared->stop))
+		return outcomes | can(EBUSY) | can(ECANCELED) |
+		       (t->again ? can(EPERM) : can(EDEADLK));
+	/* It may be the file's, where the thread was not told by the last call */
+	if (t->ticket && held == AWAY && !t->known && t->ticket != ~0ULL)
+		return outcomes | can(ECANCELED);
+	if (t->ticket && !(held == AWAY && t->known && me->ticket_of_own))
+		return can(ECANCELED);
+	if (!t->ticket && t->again && held != YES)
+		outcomes = can(EPERM);
+	if (!t->ticket && !t->again && held == YES)
+		outcomes = can(EDEADLK);
+	if (t->at == RACING)
+		outcomes |= can(ECANCELED);
+	return outcomes;
+}
+
+static bool own_is_writable(void)
+{
+	return (me->own_flags & O_ACCMODE) == O_RDWR ||
+	       (me->own_flags & O_ACCMODE) == O_WRONLY;
+}
+
+static int do_take(const struct op *op, bool again, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	enum ask what = operand(op, 2);
+	struct take t = {
+		.again = again,
+		.mine = file == OWN,
+		.at = operand(op, 3),
+		.timeout = operand(op, 1),
+		.ticket = pick_ticket(operand(op, 5)),
+		.since = now(),
+	};
+	struct tlock_acquire arg, *uarg = place(t.at);
+	enum held held = me->held;
+	__u32 outcomes;
+	int ret;
+
+	/* Where anybody changes it, it is what it is */
+	if (t.at == RACING)
+		t.ticket = 0;
+	t.known = !t.ticket || t.ticket == me->ticket;
+	t.request_timeout = t.timeout;
+	if (t.ticket && t.known) {
+		t.request_timeout = me->timeout;
+		t.since = me->since;
+	}
+	fill(&arg, t.timeout, what);
+	arg.ticket = t.ticket;
+	if (t.at != RACING)
+		memcpy(uarg, &arg, room(t.at));
+
+	if (t.mine)
+		unclaim();
+	atomic_fetch_add(&shared->begun, 1);
+	if (again)
+		atomic_fetch_add(&shared->reacquires, 1);
+	ret = call_ioctl(file, again ? TLOCK_IOC_REACQUIRE : TLOCK_IOC_ACQUIRE,
+			 uarg, operand(op, 4));
+	if (t.at != RACING)
+		memcpy(&arg, uarg, room(t.at));
+	if (t.at == GOOD || t.at == UNALIGNED)
+		judge_take(&t, &arg, ret);
+	note_take(&t, &arg, ret);
+
+	outcomes = outcomes_of(&t, held);
+	/* What may be wrong with the argument comes first */
+	if (t.at >= CUT)
+		outcomes = can(EFAULT);
+	else if (t.at == RACING)
+		outcomes |= can(EFAULT) | can(EINVAL);
+	else if (t.at == SHORT)
+		outcomes |= can(EFAULT) | (what > LAST_VALID ? can(EINVAL) : 0);
+	else if (what > LAST_VALID)
+		outcomes = can(EINVAL);
+	/* And what is wrong with the file before that */
+	if (!cannot_use(file, &outcomes) && t.mine && !own_is_writable())
+		outcomes = can(EBADF);
+	*allowed = outcomes;
+
+	if (t.mine)
+		know_after(&t, ret, held);
+	if (ret == -EINTR) {
+		/* Of what it does not know the deadline, it forgets the ticket */
+		me->ticket = t.known && t.at != RACING ? arg.ticket : 0;
+		me->ticket_of_own = t.mine;
+		me->timeout = t.request_timeout;
+		me->since = t.since;
+		atomic_store(&shared->ticket, me->ticket);
+	}
+	return ret;
+}
+
+static int do_flock(const struct op *op, __u32 *allowed)
+{
+	static const int operations[] = {
+		[EXCLUSIVE] = LOCK_EX, [TRY] = LOCK_EX | LOCK_NB,
+		[UNLOCK] = LOCK_UN, [SHARED] = LOCK_SH,
+	};
+	enum file file = operand(op, 0);
+	enum how how = operand(op, 1);
+	bool mine = file == OWN, sure;
+	int ret;
+
+	if (mine && how != SHARED)
+		unclaim();
+	atomic_fetch_add(&shared->begun, 1);
+	ret = result_of(flock(fd_of(file), operations[how]));
+	atomic_fetch_add(&shared->ended, 1);
+
+	sure = mine && me->held != UNKNOWN && !atomic_load(&shared->stop);
+	*allowed = can(0);
+	if (how == EXCLUSIVE)
+		*allowed |= can(EINTR);
+	else if (how == TRY)
+		*allowed |= can(EAGAIN);
+	else if (how == SHARED)
+		*allowed = can(EOPNOTSUPP);
+	if (how == EXCLUSIVE || how == TRY) {
+		if (!sure)
+			*allowed |= can(EBUSY) | can(ECANCELED);
+		else if (me->held == YES)
+			*allowed = can(0);
+		if (!ret)
+			atomic_fetch_add(&shared->untold, 1);
+		if (ret == -EAGAIN) {
+			atomic_fetch_add(&shared->timed_out, 1);
+			atomic_fetch_add(&shared->acquires_timed_out, 1);
+		}
+		if (ret == -ECANCELED)
+			atomic_fetch_add(&shared->canceled, 1);
+	}
+	if (!cannot_use(file, allowed) && mine && how != UNLOCK &&
+	    (how == SHARED ? (me->own_flags & O_ACCMODE) == O_ACCMODE :
+			     !own_is_writable()))
+		*allowed = can(EBADF);
+
+	if (!mine)
+		return ret;
+	if (how == UNLOCK && !ret) {
+		me->held = NO;
+	} else if (how != SHARED && !ret) {
+		me->held = YES;
+		claim();
+	} else if (ret == -EINTR) {
+		/* Whether it goes on with the ticket it had is not known */
+		me->held = AWAY;
+		me->ticket = 0;
+	} else if (ret == -EAGAIN) {
+		me->held = NO;
+	} else if (ret == -ECANCELED) {
+		me->held = UNKNOWN;
 	}
 	return ret;
 }
@@ -542,7 +718,7 @@ static int do_release(const struct op *op, __u32 *allowed)
 	ret = call_ioctl(file, TLOCK_IOC_RELEASE, NULL, operand(op, 1));
 	*allowed = can(0) | can(EPERM);
 	if (file == OWN && !atomic_load(&shared->stop)) {
-		if (me->held == YES)
+		if (me->held == YES || me->held == AWAY)
 			*allowed = can(0);
 		if (me->held == NO)
 			*allowed = can(EPERM);
@@ -562,8 +738,11 @@ static void judge_status(const struct tlock_status *st)
 		broken("%u wait for a free lock", st->waiters);
 	if (!zeroed(st->reserved, sizeof(st->reserved)))
 		broken("a reserved word is not 0");
-	if (st->holder.token > st->acquired)
-		broken("token %llu after %llu grants", st->holder.token,
+	if (st->holder.token && before->holder.token &&
+	    (st->holder.token > before->holder.token) !=
+	    (st->acquired > before->acquired))
+		broken("token %llu, then %llu, after %llu and %llu grants",
+		       before->holder.token, st->holder.token, before->acquired,
 		       st->acquired);
 	if (st->wait_ns_max > st->wait_ns_total ||
 	    st->hold_ns_max > st->hold_ns_total)
@@ -644,6 +823,38 @@ static int do_ioctl(const struct op *op, __u32 *allowed)
 	return call_ioctl(file, cmd, place(GOOD), operand(op, 4));
 }
 
+static int look_at_fdinfo(int fd)
+{
+	static const char state[] = "\ntlock-state:\t";
+	static const char *const states[] = {
+		"idle\n", "holding\ntlock-token:\t",
+		"waiting\ntlock-ticket:\t", "away\ntlock-ticket:\t",
+	};
+	char path[40], text[400];
+	const char *found;
+	ssize_t len;
+	int info;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	info = open(path, O_RDONLY | O_CLOEXEC);
+	if (info < 0)
+		return -1;
+	len = read(info, text, sizeof(text) - 1);
+	close(info);
+	if (len < 0)
+		return -1;
+	text[len] = 0;
+	found = strstr(text, state);
+	if (!found)
+		return 0;
+	found += strlen(state);
+	for (int i = 0; i < ARRAY_SIZE(states); i++)
+		if (!strncmp(found, states[i], strlen(states[i])))
+			return 0;
+	broken("fdinfo says %s", found);
+	return 0;
+}
+
 static int do_call(const struct op *op, __u32 *allowed)
 {
 	enum file file = operand(op, 0);
@@ -682,13 +893,13 @@ static int do_call(const struct op *op, __u32 *allowed)
 		pfd.fd = fd;
 		ret = poll(&pfd, 1, 0);
 		break;
-	case FLOCK:
-		*allowed |= can(EAGAIN);
-		ret = flock(fd, LOCK_EX | LOCK_NB);
-		break;
 	case SETLK:
-		*allowed |= can(EAGAIN);
+		*allowed = can(EOPNOTSUPP) | can(EBADF);
 		ret = fcntl(fd, F_SETLK, &lock);
+		break;
+	case OFD_SETLK:
+		*allowed = can(EOPNOTSUPP) | can(EBADF);
+		ret = fcntl(fd, F_OFD_SETLK, &lock);
 		break;
 	case NONBLOCK:
 		ret = fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -711,6 +922,11 @@ static int do_call(const struct op *op, __u32 *allowed)
 		break;
 	case FSTAT:
 		ret = fstat(fd, &st);
+		break;
+	case FDINFO:
+		/* Closed meanwhile, or a file that is only a path */
+		*allowed |= can(ENOENT);
+		ret = look_at_fdinfo(fd);
 		break;
 	}
 	return result_of(ret);
@@ -796,6 +1012,9 @@ static void look_at_attribute(int i)
 		broken("%s is malformed", sysfs_files[i]);
 	if (i >= SYSFS_TEXTS && strspn(text, "0123456789") != len - 1)
 		broken("%s is %s", sysfs_files[i], text);
+	/* The process and the user are nobody's if the lock is free */
+	if (i >= SYSFS_TEXTS + 2 && !*text)
+		broken("%s is empty", sysfs_files[i]);
 }
 
 static void change_memory(enum memory how)
@@ -859,11 +1078,12 @@ static void freeze_other(void)
 static int take_once(enum file file, __s64 timeout)
 {
 	struct tlock_acquire arg = ask(timeout, "child");
+	struct take t = { .at = GOOD, .timeout = timeout };
 	int ret;
 
 	atomic_fetch_add(&shared->begun, 1);
 	ret = acquire(fd_of(file), &arg);
-	note_take(ret, false, false, GOOD, &arg);
+	note_take(&t, &arg, ret);
 	return ret;
 }
 
@@ -993,6 +1213,8 @@ static int run_op(const struct op *op, __u32 *allowed)
 		return do_take(op, true, allowed);
 	case RELEASE:
 		return do_release(op, allowed);
+	case FLOCK:
+		return do_flock(op, allowed);
 	case STATUS:
 		return do_status(op, allowed);
 	case IOCTL:
@@ -1162,7 +1384,7 @@ static void run_process(int number)
 	}
 	while (atomic_load(&threads_left)) {
 		nap(300 * USEC);
-		/* What waits will have the lock, and end by that */
+		/* What waits is withdrawn, and ends by that */
 		if (atomic_load(&shared->stop))
 			release_all();
 	}
@@ -1274,7 +1496,7 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 	struct tlock_status st = look(eye);
 	/* Calls of which it is not known what they were told */
 	int lost = shared->begun - shared->ended;
-	int maybe = lost + shared->faults + shared->untold;
+	int maybe = lost + shared->faults + shared->canceled + shared->untold;
 	const int many = 1 << 30;
 	int fd = contender();
 
@@ -1298,14 +1520,13 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 	if (acquire(fd, &arg)) {
 		broken("all is closed, but the lock is not free");
 	} else {
-		if (arg.token <= st.acquired ||
-		    arg.token < shared->first_token + shared->grants)
-			broken("token %llu after %llu grants", arg.token,
-			       st.acquired);
+		if (arg.token < shared->first_token + shared->grants)
+			broken("token %llu after %llu and %d grants", arg.token,
+			       shared->first_token, shared->grants);
 		/* Each death is told once */
 		shared->abandoned += arg.result & TLOCK_ABANDONED;
-		GREW(abandoned, shared->abandoned, shared->abandoned + lost +
-		     shared->untold + shared->ended_by_others);
+		GREW(abandoned, shared->abandoned,
+		     shared->abandoned + lost + shared->untold);
 	}
 	if (release(fd))
 		broken("a release fails");
@@ -1317,12 +1538,16 @@ static bool run_case(const struct fuzz_case *c, bool strict)
 {
 	struct tlock_status before;
 	__s64 begun;
+	int fd;
 
 	memset(shared, 0, offsetof(struct shared, results));
 	shared->strict = strict;
 	running = c;
+	fd = contender();
+	shared->first_token = take(fd, "begin") + 1;
+	release(fd);
+	close(fd);
 	before = look(eye);
-	shared->first_token = before.acquired + 1;
 	for (int i = 0; i < X; i++) {
 		common[i] = open(DEVICE, i == READER ? O_RDONLY : O_RDWR);
 		if (common[i] < 0)

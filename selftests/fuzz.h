@@ -24,13 +24,13 @@
 #define PROCESSES	2
 #define MAX_THREADS	6
 #define MAX_OPS		24
-#define MAX_OPERANDS	5
+#define MAX_OPERANDS	6
 #define MAX_TIMES	9
 /* No result is expected */
 #define ANY		1
 
 enum verb {
-	OPEN, CLOSE, DUP, ACQUIRE, REACQUIRE, RELEASE, STATUS, IOCTL, CALL,
+	OPEN, CLOSE, DUP, ACQUIRE, REACQUIRE, RELEASE, FLOCK, STATUS, IOCTL, CALL,
 	LOOK, COMM, MEMORY, SIGNAL, ALARM, FREEZE, FORK, END, NAP, AWAIT, MEET,
 	VERBS
 };
@@ -42,11 +42,20 @@ enum verb {
  */
 enum file { COMMON, SECOND, READER, X, Y, Z, SLOTS, OWN = SLOTS, FILES };
 
-/* What is asked for: a job, or a flag */
+/* What is asked for: a job, a flag, or what is not defined yet */
 enum ask {
 	PLAIN, EMPTY, LONGEST, NOT_UTF8, LAST_VALID = NOT_UTF8,
-	UNTERMINATED, NEWLINE, DEL, C1, FLAG, FLAGS,
+	UNTERMINATED, NEWLINE, DEL, C1, FLAG, FLAGS, LEASE, RESERVED,
+	LAST_RESERVED,
 };
+
+/*
+ * The request's ticket: of the thread's last call that was interrupted, or of any
+ * thread's; or that of no request
+ */
+enum ticket { NEW, THREADS_OWN, FOREIGN, GARBAGE };
+
+enum how { EXCLUSIVE, TRY, UNLOCK, SHARED };
 
 /* Where the argument is */
 enum at {
@@ -61,8 +70,8 @@ enum at {
 enum mangle { TYPE, NR, SIZE, DIR, VFS };
 
 enum other {
-	READ, PREAD, WRITE, LSEEK, MMAP, POLL, FLOCK, SETLK, NONBLOCK, ASYNC,
-	DUPFD, FSYNC, FTRUNCATE, FSTAT,
+	READ, PREAD, WRITE, LSEEK, MMAP, POLL, SETLK, OFD_SETLK, NONBLOCK, ASYNC,
+	DUPFD, FSYNC, FTRUNCATE, FSTAT, FDINFO,
 };
 
 enum memory {
@@ -102,7 +111,7 @@ extern const char *const verb_names[VERBS];
 __s64 operand(const struct op *op, int i);
 
 /* Names of results; all that no call of ours has are the last */
-#define OUTCOMES	24
+#define OUTCOMES	26
 int outcome_of(int ret);
 const char *outcome_name(int outcome);
 
