@@ -379,6 +379,43 @@ static void tell_flocked(void)
 	h->after.hold_ns_max = 100;
 }
 
+/* Who looks at a file keeps it open for that time. */
+static struct record *tell_closed_during_a_look(void)
+{
+	struct record *first, *look, *seen;
+
+	begin_history();
+	h->actor[1].process = 0;
+	add(OPEN, 0, 10, 20, 0);
+	first = take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	look = add(LOOK, 1, 150, 300, 0);
+	look->file = 0;
+	add(CLOSE, 0, 200, 210, 0);
+	take_it(ACQUIRE, 2, 220, 310, -1, -1, 12)->result = TLOCK_ABANDONED;
+	seen = add(STATUS, 3, 250, 260, 0);
+	sees(seen, 11, 105, first);
+	seen->waiters = 1;
+	seen->count[ACQUIRED] = GRANTS_BY(11);
+	seen->count[CONTENDED] = 1;
+	add(RELEASE, 2, 320, 330, 0);
+	h->after.count[CONTENDED] = h->after.count[ABANDONED] = 1;
+	h->after.wait_ns_total = h->after.wait_ns_max = 60;
+	h->after.hold_ns_total = 200;
+	h->after.hold_ns_max = 180;
+	return look;
+}
+
+static void accepts_closed_during_a_look(void)
+{
+	tell_closed_during_a_look();
+}
+
+/* But no longer. */
+static void kept_open_by_nobody(void)
+{
+	tell_closed_during_a_look()->end = 190;
+}
+
 static void accepts_flocked(void)
 {
 	tell_flocked();
@@ -999,6 +1036,7 @@ static const struct test {
 	TEST(accepts_canceled, ACCEPTED),
 	TEST(accepts_grant_withdrawn, ACCEPTED),
 	TEST(accepts_flocked, ACCEPTED),
+	TEST(accepts_closed_during_a_look, ACCEPTED),
 	TEST(overlapping_holds, EXCLUSION),
 	TEST(hold_of_the_dead, EXCLUSION),
 	TEST(two_with_a_token, TOKENS),
@@ -1077,6 +1115,7 @@ static const struct test {
 	TEST(flock_grants_again, ERRNO),
 	TEST(unlock_of_nothing_fails, ERRNO),
 	TEST(looks_held_when_it_is_not, HOLDER),
+	TEST(kept_open_by_nobody, HOLDER),
 	TEST(starved, STARVED),
 };
 

@@ -433,6 +433,27 @@ static int by_file_and_begin(const void *a, const void *b)
 	return i < j ? -1 : i > j;
 }
 
+/*
+ * When the last look at a file of a process ended that was there while it closed
+ * one, or 0: which file that was is not known. Who looks at a file in fdinfo keeps
+ * it open.
+ */
+static __s64 look_during(struct court *c, const struct record *close,
+			 __u32 process)
+{
+	const struct file *none = &c->file[0];
+	__s64 by = 0;
+
+	for (__u32 i = none->op; i < none->op + none->ops; i++) {
+		struct record *r = &c->record[c->op[i]];
+
+		if (r->kind == LOOK && process_of(c, r) == process &&
+		    r->begin <= end_hi(c, close) && end_hi(c, r) >= close->begin)
+			by = max64(by, end_hi(c, r));
+	}
+	return by;
+}
+
 /* When a process gave up its descriptor of a file */
 static void drop(struct court *c, struct file *f, __u32 process)
 {
@@ -443,7 +464,7 @@ static void drop(struct court *c, struct file *f, __u32 process)
 
 		if (r->kind == CLOSE && process_of(c, r) == process) {
 			lo = r->begin;
-			hi = end_hi(c, r);
+			hi = max64(end_hi(c, r), look_during(c, r, process));
 			break;
 		}
 	}
