@@ -452,8 +452,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 		c->timeout_ns = arg->timeout_ns;
 		c->asked_ns = now;
 		c->away_ns = 0;
-		if (!again)
-			c->flock = arg->flags & TLOCK_FLOCK;
+		c->flock = arg->flags & TLOCK_FLOCK;
 	}
 
 	if (lock->holder &&

@@ -836,7 +836,7 @@ static bool study_own_ends(struct court *c, struct file *f)
 			s.hold = NULL;
 		}
 		s.away = r->ret == -EINTR ? c->request_of[number] : NOBODY;
-		if (takes(r) && !r->ticket && r->kind != REACQUIRE && !s.hold)
+		if (takes(r) && !r->ticket && !s.hold)
 			s.by_flock = r->kind == FLOCK;
 		if (!takes(r) || r->ret || !r->end)
 			continue;

@@ -499,6 +499,67 @@ TEST_F(interrupted, g11_flock_ends_after_it)
 	EXPECT_EQ(0, release(self->fd));
 }
 
+/*
+ * A reacquire of what flock(2) took asks anew, and not for flock(2): the next
+ * LOCK_EX replaces its request, which has a deadline, and does not time out.
+ */
+TEST_F(tlock, g9_flock_replaces_a_reacquire)
+{
+	__u64 ticket, replaced;
+	struct call *next, *again;
+	struct call *yielder;
+	int fd = contender();
+
+	ASSERT_EQ(0, flock_wait(fd, NULL));
+	next = call(self->fd, acquire, FOREVER, "next");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	handle(0);
+	yielder = call(fd, reacquire, 100 * MSEC, "");
+	ASSERT_EQ(0, result(next));
+	send_signal(yielder, SIGUSR1);
+	/* The signal may come too late */
+	if (result(yielder) == -EINTR) {
+		EXPECT_STREQ("away", state_of(fd, &replaced));
+		EXPECT_EQ(yielder->arg->ticket, replaced);
+	} else {
+		EXPECT_EQ(-ETIMEDOUT, yielder->ret);
+		replaced = 0;
+	}
+
+	again = call(fd, flock_wait, 0, "");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	EXPECT_STREQ("waiting", state_of(fd, &ticket));
+	EXPECT_NE(replaced, ticket);
+	/* Longer than that deadline was away */
+	usleep(150000);
+	EXPECT_EQ(1, look(self->fd).waiters);
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(again));
+	close(fd);
+	EXPECT_EQ(self->before.abandoned, look(self->fd).abandoned);
+}
+
+/* And what it was granted is abandoned when its file is closed. */
+TEST_F(tlock, g6_reacquired_from_flock)
+{
+	struct tlock_acquire arg = ask(0, "after");
+	struct call *next, *yielder;
+	int fd = contender();
+
+	ASSERT_EQ(0, flock_wait(fd, NULL));
+	next = call(self->fd, acquire, FOREVER, "next");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	yielder = call(fd, reacquire, FOREVER, "");
+	ASSERT_EQ(0, result(next));
+	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, result(yielder));
+	close(fd);
+	EXPECT_EQ(self->before.abandoned + 1, look(self->fd).abandoned);
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	EXPECT_EQ(TLOCK_ABANDONED, arg.result);
+	EXPECT_EQ(0, release(self->fd));
+}
+
 /* It belongs to all who share the file, and libraries set it. */
 TEST_F(tlock, nonblocking_files_wait)
 {
