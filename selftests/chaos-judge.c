@@ -209,7 +209,7 @@ static __s64 end_hi(struct court *c, const struct record *r)
 	return r->end ? r->end : c->death_hi[process_of(c, r)];
 }
 
-static __u32 handled(struct court *c, const struct record *r, int signal)
+static __u32 was_handled(struct court *c, const struct record *r, int signal)
 {
 	return (r->end ? r->after[signal] :
 		c->h->actor[r->actor].signals[signal]) - r->before[signal];
@@ -217,7 +217,7 @@ static __u32 handled(struct court *c, const struct record *r, int signal)
 
 static __u32 all_handled(struct court *c, const struct record *r)
 {
-	return handled(c, r, RESTARTS) + handled(c, r, FAILS);
+	return was_handled(c, r, RESTARTS) + was_handled(c, r, FAILS);
 }
 
 /* Whether a request may have been away in it although it was waited for */
@@ -395,7 +395,7 @@ static bool judge_call(struct court *c, __u32 i)
 	case -EINTR:
 		if (!q->timeout)
 			return reject(c, ERRNO, "call %u: EINTR of a try", i);
-		if (!handled(c, r, FAILS))
+		if (!was_handled(c, r, FAILS))
 			return reject(c, ERRNO, "call %u: EINTR without a "
 				      "signal that can be why", i);
 		break;

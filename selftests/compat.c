@@ -119,16 +119,8 @@ TEST_F(tlock, g7_only_the_holder_releases)
 	close(fd);
 }
 
-static atomic_int handled;
-
-static void on_signal(int signal)
-{
-	atomic_fetch_add(&handled, 1);
-}
-
 TEST_F(tlock, g9_signals)
 {
-	struct sigaction action = { .sa_handler = on_signal };
 	int fd = contender();
 	struct call *waiter;
 	__s64 begun;
@@ -136,7 +128,7 @@ TEST_F(tlock, g9_signals)
 
 	/* Without SA_RESTART */
 	take(self->fd, "holder");
-	sigaction(SIGUSR1, &action, NULL);
+	handle_usr1(0);
 	waiter = call(fd, acquire, LONG, "waiter");
 	begun = waiter->begun;
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -148,8 +140,7 @@ TEST_F(tlock, g9_signals)
 	EXPECT_EQ(ticket, waiter->arg->ticket);
 
 	/* It goes on; and with SA_RESTART, it does so by itself */
-	action.sa_flags = SA_RESTART;
-	sigaction(SIGUSR1, &action, NULL);
+	handle_usr1(SA_RESTART);
 	waiter = call_with(fd, reacquire, waiter->arg);
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	send_signal(waiter, SIGUSR1);

@@ -12,23 +12,9 @@
 
 #include "tlock_test.h"
 
-static void pin(pid_t tid, int cpu)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	if (sched_setaffinity(tid, sizeof(cpus), &cpus))
-		die("cannot run on CPU %d", cpu);
-}
-
-/* What the lock says of a file */
 static bool idle(int fd)
 {
-	char path[40];
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	return strstr(read_text(path), "tlock-state:\tidle");
+	return !strcmp(state_of(fd, NULL), "idle");
 }
 
 /* A thread that sleeps for the lock, which an agent holds */
@@ -171,7 +157,7 @@ static int block(int fd, struct tlock_acquire *arg)
 	const struct sched_param urgent = { .sched_priority = 10 };
 	__s64 until;
 
-	pin(0, SLEEPERS_CPU);
+	run_on(0, SLEEPERS_CPU);
 	if (sched_setscheduler(0, SCHED_FIFO, &urgent))
 		die("cannot become urgent");
 	/* The kernel does not let it go on for a second */
@@ -192,8 +178,8 @@ static struct call *begin_to_block(struct call *sleeper)
 {
 	struct call *blocker;
 
-	pin(0, OUR_CPU);
-	pin(sleeper->tid, SLEEPERS_CPU);
+	run_on(0, OUR_CPU);
+	run_on(sleeper->tid, SLEEPERS_CPU);
 	blocker = call(-1, block, 0, "");
 	if (!await_value(&blocking, 1))
 		die("nobody blocks the CPU");
@@ -359,7 +345,7 @@ static int race_sleeper(int fd, struct tlock_acquire *arg)
 
 static int race_releaser(int fd, struct tlock_acquire *arg)
 {
-	pin(0, SLEEPERS_CPU);
+	run_on(0, SLEEPERS_CPU);
 	for (int round = 1; await_post(&race.ready) && !race.over; round++) {
 		atomic_store(&race.spinning, round);
 		while (atomic_load(&race.go) != round)
@@ -389,7 +375,7 @@ TEST_F(tlock, g11_release_meets_the_grant)
 	sleeper = call(race.fd, race_sleeper, 0, "");
 	releaser = call(race.fd, race_releaser, 0, "");
 	/* The two that race run at the same time */
-	pin(0, OUR_CPU);
+	run_on(0, OUR_CPU);
 	for (int round = 1; round <= 3000 && now() < until; round++) {
 		token = take(self->fd, "holder");
 		acquired = look(self->fd).acquired;
@@ -444,26 +430,12 @@ TEST_F(tlock, g11_release_meets_the_grant)
  * A request whose ticket cannot be written back when a signal interrupts it:
  * nobody could go on with it, so it is dropped.
  */
-static void on_signal(int signal)
-{
-}
-
-static void handle(int flags)
-{
-	struct sigaction action = {
-		.sa_handler = on_signal,
-		.sa_flags = flags,
-	};
-
-	sigaction(SIGUSR1, &action, NULL);
-}
-
 #define DROPPED_WHEN_INTERRUPTED(flags, spoil) do {			\
 	struct call *second;						\
 									\
 	second = call(contender(), acquire, FOREVER, "second");		\
 	ASSERT_TRUE(await_waiters(self->fd, 2));			\
-	handle(flags);							\
+	handle_usr1(flags);							\
 	ASSERT_EQ(0, spoil);						\
 	send_signal(self->sleeper, SIGUSR1);				\
 	ASSERT_EQ(-EFAULT, result(self->sleeper));			\

@@ -379,23 +379,6 @@ TEST_F(tlock, g6_abandoned_outlasts_flock)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-static atomic_int handled;
-
-static void on_signal(int signal)
-{
-	atomic_fetch_add(&handled, 1);
-}
-
-static void handle(int flags)
-{
-	struct sigaction action = {
-		.sa_handler = on_signal,
-		.sa_flags = flags,
-	};
-
-	sigaction(SIGUSR1, &action, NULL);
-}
-
 /* It has no ticket of its own to show, and goes on in its place all the same. */
 FIXTURE(interrupted)
 {
@@ -437,7 +420,7 @@ TEST_F(interrupted, g9_flock_with_restart)
 {
 	__u64 ticket;
 
-	handle(SA_RESTART);
+	handle_usr1(SA_RESTART);
 	for (int i = 1; i <= 3; i++) {
 		send_signal(self->waiter, SIGUSR1);
 		ASSERT_TRUE(await_value(&handled, i));
@@ -457,7 +440,7 @@ TEST_F(interrupted, g9_flock_with_restart)
 #define INTERRUPT() do {						\
 	__u64 __ticket;							\
 									\
-	handle(0);							\
+	handle_usr1(0);							\
 	send_signal(self->waiter, SIGUSR1);				\
 	ASSERT_EQ(-EINTR, result(self->waiter));			\
 	EXPECT_STREQ("away", state_of(self->waiting, &__ticket));	\
@@ -513,7 +496,7 @@ TEST_F(tlock, g9_flock_replaces_a_reacquire)
 	ASSERT_EQ(0, flock_wait(fd, NULL));
 	next = call(self->fd, acquire, FOREVER, "next");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
-	handle(0);
+	handle_usr1(0);
 	yielder = call(fd, reacquire, 100 * MSEC, "");
 	ASSERT_EQ(0, result(next));
 	send_signal(yielder, SIGUSR1);

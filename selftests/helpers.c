@@ -410,6 +410,36 @@ void let_run(struct call *hogger)
 		die("it spins on");
 }
 
+atomic_int handled;
+atomic_int linger;
+static void (*in_handler)(void);
+
+static void on_signal(int signal)
+{
+	atomic_fetch_add(&handled, 1);
+	while (atomic_load(&linger))
+		pause_briefly();
+	if (in_handler)
+		in_handler();
+}
+
+void handle_usr1_with(int flags, void (*fn)(void))
+{
+	struct sigaction action = {
+		.sa_handler = on_signal,
+		.sa_flags = flags,
+	};
+
+	in_handler = fn;
+	if (sigaction(SIGUSR1, &action, NULL))
+		die("cannot handle a signal");
+}
+
+void handle_usr1(int flags)
+{
+	handle_usr1_with(flags, NULL);
+}
+
 const char *read_text(const char *path)
 {
 	static _Thread_local char texts[4][4096];

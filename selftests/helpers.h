@@ -116,6 +116,15 @@ struct call *call_with(int fd, int (*fn)(int fd, struct tlock_acquire *arg),
 /* What it returned, or STUCK */
 int result(struct call *call);
 void send_signal(struct call *call, int signal);
+/*
+ * Has SIGUSR1 handled, with these flags of sigaction(2). The handler counts,
+ * does not go on while it must linger, and then does what there is to do, if
+ * anything.
+ */
+extern atomic_int handled;
+extern atomic_int linger;
+void handle_usr1(int flags);
+void handle_usr1_with(int flags, void (*fn)(void));
 
 void run_on(pid_t tid, int cpu);
 /*

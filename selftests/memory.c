@@ -411,18 +411,13 @@ TEST_F(tlock, g6_unmapped_when_it_times_out)
 	close(fd);
 }
 
-static void on_signal(int signal)
-{
-}
-
 TEST_F(tlock, g9_unmapped_when_interrupted)
 {
-	struct sigaction action = { .sa_handler = on_signal };
 	long page = sysconf(_SC_PAGESIZE);
 	struct tlock_acquire *arg;
 	struct call *victim;
 
-	sigaction(SIGUSR1, &action, NULL);
+	handle_usr1(0);
 	arg = mmap(NULL, page, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, arg);

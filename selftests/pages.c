@@ -326,19 +326,14 @@ TEST_F(pages, g6_granted_after_a_wait)
 	}
 }
 
-static void on_signal(int signal)
-{
-}
-
 /* And of one that a signal interrupts: without its ticket, nobody goes on */
 TEST_F(pages, g9_interrupted)
 {
-	struct sigaction action = { .sa_handler = on_signal };
 	struct tlock_acquire *arg;
 	struct call *victim;
 	int expected, ret;
 
-	sigaction(SIGUSR1, &action, NULL);
+	handle_usr1(0);
 	for (int fn = 0; fn < 2; fn++) {
 		for (EACH_OF_THE_PLACES(there)) {
 			arg = place(self, there, LONG, "victim");

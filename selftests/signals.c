@@ -15,28 +15,6 @@
 
 #define READ_ONCE(x)	(*(volatile __typeof__(x) *)&(x))
 
-static atomic_int handled;
-static atomic_int linger;	/* the handler does not return yet */
-
-static void on_signal(int signal)
-{
-	const struct timespec ts = { .tv_nsec = 200 * USEC };
-
-	atomic_fetch_add(&handled, 1);
-	while (atomic_load(&linger))
-		nanosleep(&ts, NULL);
-}
-
-static void handle(int flags)
-{
-	struct sigaction action = {
-		.sa_handler = on_signal,
-		.sa_flags = flags,
-	};
-
-	sigaction(SIGUSR1, &action, NULL);
-}
-
 typedef int call_fn(int fd, struct tlock_acquire *arg);
 
 /* Has a contender wait for the lock, which @holder then holds. */
@@ -149,7 +127,7 @@ FIXTURE_TEARDOWN(waiter)
 
 /* Interrupts it without SA_RESTART: its request is away then. */
 #define INTERRUPT() do {						\
-	handle(0);							\
+	handle_usr1(0);							\
 	send_signal(self->waiter, SIGUSR1);				\
 	ASSERT_EQ(-EINTR, result(self->waiter));			\
 	ASSERT_EQ(self->ticket, self->waiter->arg->ticket);		\
@@ -194,7 +172,7 @@ TEST_F(waiter, g9_interrupted_with_restart)
 	__s64 left;
 	__u64 ticket;
 
-	handle(SA_RESTART);
+	handle_usr1(SA_RESTART);
 	for (int i = 1; i <= 3; i++) {
 		send_signal(self->waiter, SIGUSR1);
 		ASSERT_TRUE(await_value(&handled, i));
@@ -385,7 +363,7 @@ FIXTURE_TEARDOWN(deadline)
 	self->waiter = begin_wait(self->waiting, variant->fn,		\
 				  timeout_ns, self->fd);		\
 	self->queued = now();						\
-	handle(variant->restarts ? SA_RESTART : 0);			\
+	handle_usr1(variant->restarts ? SA_RESTART : 0);			\
 	atomic_store(&linger, variant->restarts);			\
 	send_signal(self->waiter, SIGUSR1);				\
 	ASSERT_TRUE(await_value(&handled, 1));				\
@@ -592,7 +570,7 @@ TEST_F(tlock, g9_signals_do_not_stretch_the_timeout)
 	struct call *waiter;
 	int signals = 0;
 
-	handle(SA_RESTART);
+	handle_usr1(SA_RESTART);
 	take(self->fd, "holder");
 	waiter = call(contender(), acquire, timeout, "waiter");
 	/* One after the other is handled, till it gives up */
@@ -669,7 +647,7 @@ TEST_F(tlock, g9_signal_meets_hand_over)
 	int fd = contender(), rounds = 0, granted = 0;
 	struct call *waiter;
 
-	handle(0);
+	handle_usr1(0);
 	while (rounds++ < 1000 && now() < end) {
 		take(self->fd, "holder");
 		waiter = call(fd, acquire_interrupted, FOREVER, "waiter");
@@ -707,7 +685,7 @@ TEST_F(tlock, g9_signal_after_hand_over)
 	struct call *waiter;
 	int fd = contender();
 
-	handle(0);
+	handle_usr1(0);
 	for (int round = 0; round < 30; round++) {
 		take(self->fd, "holder");
 		waiter = call(fd, acquire, FOREVER, "waiter");

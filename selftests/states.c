@@ -14,32 +14,15 @@
 
 typedef int call_fn(int fd, struct tlock_acquire *arg);
 
-static atomic_int handled;
-/* What the handler does, for its file, once it may return */
+/* What a signal's handler does, for its file */
 static call_fn *in_handler;
 static int handler_fd, handler_ret;
-static atomic_int linger;
 
-static void on_signal(int signal)
+static void do_in_handler(void)
 {
-	const struct timespec ts = { .tv_nsec = 200 * USEC };
 	struct tlock_acquire arg = ask(0, "handler");
 
-	atomic_fetch_add(&handled, 1);
-	while (atomic_load(&linger))
-		nanosleep(&ts, NULL);
-	if (in_handler)
-		handler_ret = in_handler(handler_fd, &arg);
-}
-
-static void handle(int flags)
-{
-	struct sigaction action = {
-		.sa_handler = on_signal,
-		.sa_flags = flags,
-	};
-
-	sigaction(SIGUSR1, &action, NULL);
+	handler_ret = in_handler(handler_fd, &arg);
 }
 
 static int do_release(int fd, struct tlock_acquire *arg)
@@ -391,7 +374,7 @@ FIXTURE_SETUP(state)
 		ASSERT_TRUE(await_waiters(self->c, 2));
 	}
 	if (variant->state == AWAY) {
-		handle(0);
+		handle_usr1(0);
 		send_signal(self->sleeper, SIGUSR1);
 		ASSERT_EQ(-EINTR, result(self->sleeper));
 	}
@@ -688,7 +671,7 @@ TEST_F(tlock, errors_leave_a_request_alone)
 
 	sleeper = begin_sleep(c, acquire, self->fd);
 	state_of(c, &ticket);
-	handle(0);
+	handle_usr1(0);
 	for (int away = 0; away < 2; away++) {
 		if (away) {
 			send_signal(sleeper, SIGUSR1);
@@ -788,7 +771,7 @@ TEST_F(handler, g9_restart_after_its_handlers_call)
 	handler_fd = self->c;
 	handler_ret = STUCK;
 	atomic_store(&linger, 1);
-	handle(SA_RESTART);
+	handle_usr1_with(SA_RESTART, do_in_handler);
 	send_signal(sleeper, SIGUSR1);
 	ASSERT_TRUE(await_value(&handled, 1));
 	ASSERT_EQ(0, release(self->other));
