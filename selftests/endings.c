@@ -7,7 +7,6 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/mman.h>
 
 #include "tlock_test.h"
