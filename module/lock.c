@@ -270,12 +270,13 @@ static struct pid *tlock_set_identity(struct tlock_contender *c,
 	 * of an old and a new name. Its last byte is always NUL.
 	 */
 	data_race(memcpy(c->comm, leader->comm, sizeof(c->comm)));
-	/*
-	 * The fast path of a reacquire may compare it meanwhile: at worst, that
-	 * finds a mixture of two jobs, and so another one than its own.
-	 */
-	if (job)
+	if (job) {
+		/*
+		 * The fast path of a reacquire may compare it meanwhile: at
+		 * worst, with a mixture of two jobs.
+		 */
 		data_race(memcpy(c->job, job, sizeof(c->job)));
+	}
 	return put;
 }
 
