@@ -212,14 +212,9 @@ static const char *lock_lines(pid_t pid, int fd)
 	return lines ? lines : "nothing";
 }
 
-static void on_signal(int signal)
-{
-}
-
 /* Which of its files is it that holds, or waits? */
 TEST_F(tlock, g10_fdinfo)
 {
-	struct sigaction action = { .sa_handler = on_signal };
 	int fd = contender(), reader = opened(O_RDONLY);
 	struct agent *shares;
 	struct call *waiter;
@@ -237,7 +232,7 @@ TEST_F(tlock, g10_fdinfo)
 	EXPECT_STREQ(text, lock_lines(shares->pid, AGENT_FD + 1));
 	agent_kill(shares);
 
-	sigaction(SIGUSR1, &action, NULL);
+	handle_usr1(0);
 	waiter = call(fd, acquire, FOREVER, "waiter");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	strcpy(text, lock_lines(getpid(), fd));

@@ -249,6 +249,48 @@ TEST_F(waiter, g9_goes_on_in_its_place)
 	close(later->fd);
 }
 
+/* Its place is not the first, if it was not. */
+TEST_F(tlock, g9_goes_on_between_two)
+{
+	__u64 token = take(self->fd, "holder");
+	struct call *first, *middle, *last;
+	int fd = contender();
+
+	first = call(contender(), acquire, FOREVER, "first");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	middle = call(fd, acquire, FOREVER, "middle");
+	ASSERT_TRUE(await_waiters(self->fd, 2));
+	last = call(contender(), acquire, FOREVER, "last");
+	ASSERT_TRUE(await_waiters(self->fd, 3));
+	handle_usr1(0);
+	send_signal(middle, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(middle));
+	middle = call_with(fd, acquire, middle->arg);
+	ASSERT_TRUE(await_waiters(self->fd, 3));
+
+	ASSERT_EQ(0, release(self->fd));
+	EXPECT_TURN(first, token + 1);
+	EXPECT_TURN(middle, token + 2);
+	EXPECT_TURN(last, token + 3);
+	close(first->fd);
+	close(fd);
+	close(last->fd);
+}
+
+/* It learns of a death that it did not wait for. */
+TEST_F(waiter, g6_goes_on_where_the_holder_died)
+{
+	struct tlock_acquire *arg = self->waiter->arg;
+
+	INTERRUPT();
+	close(self->fd);
+	self->fd = contender();
+	ASSERT_EQ(0, look(self->fd).holder.token);
+	ASSERT_EQ(0, variant->go_on(self->waiting, arg));
+	EXPECT_EQ(TLOCK_ABANDONED, arg->result);
+	EXPECT_EQ(0, release(self->waiting));
+}
+
 /* Nobody is behind it, and the lock became free in the meantime */
 TEST_F(waiter, g9_goes_on_where_the_lock_is_free)
 {

@@ -6,10 +6,6 @@
 
 #include "tlock_test.h"
 
-static void on_signal(int signal)
-{
-}
-
 /* What a sequence of calls adds to the counters */
 struct counts {
 	__u64 acquired;
@@ -46,7 +42,6 @@ struct counts {
 
 TEST_F(tlock, counters)
 {
-	struct sigaction action = { .sa_handler = on_signal };
 	struct tlock_acquire arg;
 	struct agent *a = agent();
 	struct call *waiter, *yielder;
@@ -79,7 +74,7 @@ TEST_F(tlock, counters)
 	EXPECT_COUNTS(0);
 
 	/* A signal, twice for the same request: it goes on in between */
-	sigaction(SIGUSR1, &action, NULL);
+	handle_usr1(0);
 	waiter = call(fd, acquire, FOREVER, "interrupted");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	EXPECT_COUNTS(.contended = 1);
@@ -96,6 +91,15 @@ TEST_F(tlock, counters)
 	/* Withdrawn while it is away, and while a thread sleeps for it */
 	ASSERT_EQ(0, release(fd));
 	EXPECT_COUNTS(0);
+	/* Another request of the same file, which is replaced while it is away */
+	waiter = call(fd, acquire, FOREVER, "replaced");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	EXPECT_COUNTS(.contended = 1, .interrupted = 1);
+	arg = ask(0, "try");
+	EXPECT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+	EXPECT_COUNTS(.contended = 1, .timed_out = 1);
 	waiter = call(fd, acquire, FOREVER, "withdrawn");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	ASSERT_EQ(0, release(fd));
@@ -254,9 +258,9 @@ TEST_F(tlock, hold_time_of_a_yielder)
 /* How long a request waited, whatever ended it */
 TEST_F(tlock, wait_times)
 {
-	struct sigaction action = { .sa_handler = on_signal };
-	int fd = contender();
 	__s64 begun, queued, end, ended;
+	struct tlock_acquire arg;
+	int fd = contender();
 	struct call *waiter;
 
 	/* Who does not wait adds nothing */
@@ -271,7 +275,7 @@ TEST_F(tlock, wait_times)
 	EXPECT_TIME(wait, 30 * MSEC, waiter->ended - waiter->begun);
 
 	/* One that went away and was withdrawn: until it went away */
-	sigaction(SIGUSR1, &action, NULL);
+	handle_usr1(0);
 	self->before = look(self->fd);
 	waiter = call(fd, acquire, FOREVER, "waiter");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -287,6 +291,36 @@ TEST_F(tlock, wait_times)
 	usleep(20000);
 	ASSERT_EQ(0, release(fd));
 	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
+
+	/* One that went away and was replaced: the same */
+	self->before = look(self->fd);
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	queued = now();
+	usleep(10000);
+	end = now();
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	usleep(20000);
+	arg = ask(0, "try");
+	ASSERT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
+
+	/* One that came back to a free lock: all of it */
+	self->before = look(self->fd);
+	waiter = call(fd, acquire, FOREVER, "waiter");
+	begun = waiter->begun;
+	ASSERT_TRUE(await_waiters(self->fd, 1));
+	queued = now();
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	ASSERT_EQ(0, release(self->fd));
+	usleep(20000);
+	end = now();
+	ASSERT_EQ(0, acquire(fd, waiter->arg));
+	EXPECT_TIME(wait, end - queued, now() - begun);
+	ASSERT_EQ(0, release(fd));
+	take(self->fd, "holder");
 
 	/* One that came back and was granted: all of it */
 	self->before = look(self->fd);
