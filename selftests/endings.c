@@ -142,68 +142,23 @@ TEST_F(sleeper, g11_release_before_close)
 	EXPECT_EQ(self->before.abandoned, look(self->fd).abandoned);
 }
 
-/*
- * Keeps the sleeper from running once it is granted the lock: it may run on one
- * CPU only, which has something more urgent to do.
- */
-#define SLEEPERS_CPU	1
-#define OUR_CPU		0
-
-static atomic_int blocking;	/* 1: it does; 2: no more */
-
-static int block(int fd, struct tlock_acquire *arg)
-{
-	const struct sched_param urgent = { .sched_priority = 10 };
-	__s64 until;
-
-	run_on(0, SLEEPERS_CPU);
-	if (sched_setscheduler(0, SCHED_FIFO, &urgent))
-		die("cannot become urgent");
-	/* The kernel does not let it go on for a second */
-	until = now() + 800 * MSEC;
-	atomic_store(&blocking, 1);
-	while (atomic_load(&blocking) == 1)
-		if (now() > until)
-			return -ETIME;
-	return 0;
-}
-
 #define NEED_CPUS() do {						\
-	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)				\
+	if (!can_hold_back())						\
 		SKIP(return, "this needs two CPUs");			\
 } while (0)
-
-static struct call *begin_to_block(struct call *sleeper)
-{
-	struct call *blocker;
-
-	run_on(0, OUR_CPU);
-	run_on(sleeper->tid, SLEEPERS_CPU);
-	blocker = call(-1, block, 0, "");
-	if (!await_value(&blocking, 1))
-		die("nobody blocks the CPU");
-	return blocker;
-}
-
-/* Whether the sleeper was kept from running till now */
-static bool end_blocking(struct call *blocker)
-{
-	atomic_store(&blocking, 2);
-	return !result(blocker);
-}
 
 TEST_F(sleeper, g11_release_between_the_grant_and_its_return)
 {
 	struct call *blocker;
 
 	NEED_CPUS();
-	blocker = begin_to_block(self->sleeper);
+	blocker = hold_back(self->sleeper);
 	ASSERT_EQ(0, agent_release(self->holder));
 	ASSERT_EQ(self->before.holder.token + 1, look(self->fd).holder.token);
 	ASSERT_EQ(0, release(self->sleeper->fd));
 	EXPECT_EQ(0, look(self->fd).holder.token);
 	EXPECT_TRUE(idle(self->sleeper->fd));
-	ASSERT_TRUE(end_blocking(blocker));
+	let_run(blocker);
 	ASSERT_EQ(-ECANCELED, result(self->sleeper));
 	EXPECT_EQ(0, self->arg->ticket);
 	EXPECT_EQ(0, look(self->fd).holder.token);
@@ -217,11 +172,11 @@ TEST_F(sleeper, g6_death_before_a_grant_that_does_not_return)
 	struct call *blocker;
 
 	NEED_CPUS();
-	blocker = begin_to_block(self->sleeper);
+	blocker = hold_back(self->sleeper);
 	agent_kill(self->holder);
 	ASSERT_TRUE(await_token(self->fd, self->before.holder.token + 1));
 	ASSERT_EQ(0, release(self->sleeper->fd));
-	ASSERT_TRUE(end_blocking(blocker));
+	let_run(blocker);
 	ASSERT_EQ(-ECANCELED, result(self->sleeper));
 	ASSERT_EQ(0, acquire(self->fd, &arg));
 	EXPECT_EQ(TLOCK_ABANDONED, arg.result);
@@ -238,13 +193,13 @@ TEST_F(sleeper, g6_death_and_release_before_the_sleeper_runs)
 	NEED_CPUS();
 	next = call(contender(), acquire, FOREVER, "next");
 	ASSERT_TRUE(await_waiters(self->fd, 2));
-	blocker = begin_to_block(self->sleeper);
+	blocker = hold_back(self->sleeper);
 	agent_kill(self->holder);
 	ASSERT_TRUE(await_token(self->fd, self->before.holder.token + 1));
 	ASSERT_EQ(0, release(self->sleeper->fd));
 	ASSERT_EQ(0, result(next));
 	EXPECT_EQ(TLOCK_ABANDONED, next->arg->result);
-	ASSERT_TRUE(end_blocking(blocker));
+	let_run(blocker);
 	ASSERT_EQ(-ECANCELED, result(self->sleeper));
 	EXPECT_EQ(self->before.holder.token + 2, look(self->fd).holder.token);
 	EXPECT_EQ(0, release(next->fd));
@@ -258,11 +213,11 @@ TEST_F(sleeper, g11_later_grant_is_not_its_own)
 	__u64 token;
 
 	NEED_CPUS();
-	blocker = begin_to_block(self->sleeper);
+	blocker = hold_back(self->sleeper);
 	ASSERT_EQ(0, agent_release(self->holder));
 	ASSERT_EQ(0, release(self->sleeper->fd));
 	token = take(self->sleeper->fd, "later");
-	ASSERT_TRUE(end_blocking(blocker));
+	let_run(blocker);
 	ASSERT_EQ(-ECANCELED, result(self->sleeper));
 	EXPECT_EQ(token, look(self->fd).holder.token);
 	EXPECT_STREQ("later", look(self->fd).holder.job);
@@ -344,7 +299,7 @@ static int race_sleeper(int fd, struct tlock_acquire *arg)
 
 static int race_releaser(int fd, struct tlock_acquire *arg)
 {
-	run_on(0, SLEEPERS_CPU);
+	run_on(0, 1);
 	for (int round = 1; await_post(&race.ready) && !race.over; round++) {
 		atomic_store(&race.spinning, round);
 		while (atomic_load(&race.go) != round)
@@ -374,7 +329,7 @@ TEST_F(tlock, g11_release_meets_the_grant)
 	sleeper = call(race.fd, race_sleeper, 0, "");
 	releaser = call(race.fd, race_releaser, 0, "");
 	/* The two that race run at the same time */
-	run_on(0, OUR_CPU);
+	run_on(0, 0);
 	for (int round = 1; round <= 3000 && now() < until; round++) {
 		token = take(self->fd, "holder");
 		acquired = look(self->fd).acquired;
