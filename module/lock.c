@@ -2,7 +2,7 @@
 /*
  * A timed, fair lock named after the job that holds it.
  *
- * A request that has to wait stands in a tree ordered by ticket, and a thread
+ * A request that has to wait is in a tree ordered by ticket, and a thread
  * sleeps for it. Whoever ends a grant, for whatever reason, decides the
  * leftmost request: under the spinlock, it takes it off the tree and makes the
  * grant. The lock is handed over directly: a newcomer never finds it free while
