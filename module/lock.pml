@@ -11,8 +11,8 @@
  * Memory is sequentially consistent; counters, jobs and times are left out, and
  * so is flock(2).
  *
- * Tickets are numbered anew whenever a request ends, so that they stay small:
- * only their order matters. That a token is the newest grant's is a flag, which
+ * When a request ends, the tickets after it move down by one, so that they stay
+ * small: only their order matters. That a token is the newest grant's is a flag, which
  * the end of that grant clears.
  *
  * selftests/model has spin check that no assertion fails, and that nobody is
@@ -52,7 +52,7 @@ mtype knows[THREADS] = NO_TICKET;
 
 /* What the assertions compare this with */
 bool before[CONTENDERS * CONTENDERS];	/* a's request was made before b's */
-bool inside[CONTENDERS];	/* a call told that it holds the lock */
+bool inside[CONTENDERS];	/* a call returned that it holds the lock */
 bool owed;			/* a holder died, and no call returned that yet */
 byte calls[CONTENDERS];		/* that run: a file is not closed in one */
 

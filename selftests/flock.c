@@ -483,8 +483,8 @@ TEST_F(interrupted, g11_flock_ends_after_it)
 }
 
 /*
- * A reacquire of what flock(2) took asks anew, and not for flock(2): the next
- * LOCK_EX replaces its request, which has a deadline, and does not time out.
+ * A reacquire of what flock(2) took makes a request of its own, with a deadline.
+ * The next LOCK_EX replaces it, and does not time out.
  */
 TEST_F(tlock, g9_flock_replaces_a_reacquire)
 {
