@@ -1,9 +1,16 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a pair of acquire and release costs in Python that nobody else wants.
+"""What a lock costs in Python that nobody else wants, in executed instructions.
 
-As in uncontended.c: the least of many batches, less the cost of the loop.
+usage: python.py [LOCK...]: of these, by default of all
+
+As in uncontended.c: the least of many batches, less the cost of the loop. A
+figure's name is pythonVERSION/WHAT/LOCK, as they differ between versions. WHAT
+is "pair" for acquire and release, "with" for an empty with block, and "again"
+for a release_and_acquire.
 """
+import contextlib
+import ctypes
 import fcntl
 import os
 import sys
@@ -11,25 +18,33 @@ import tempfile
 import threading
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) +
-                "/../../userlib/python")
+TREE = os.path.dirname(os.path.abspath(__file__)) + "/../.."
+sys.path.insert(0, TREE + "/userlib/python")
 
-from tlock import TimeoutLock  # noqa: E402
+from tlock import TimeoutLock, _device  # noqa: E402
+
+try:
+    import filelock  # type: ignore
+except ImportError:  # in a system without Debian's package
+    filelock = None
 
 BATCHES = 15
 OPS = 50
 
 
-class TwoLocks:
+class OcsDesign:
     """A lock like that of OCS, from its description: who acquires first takes
     a lock that means "next", then the lock itself, then gives "next" back."""
 
-    def __init__(self):
+    def __init__(self, default_timeout=0):
+        self.default_timeout = default_timeout
         self.next = threading.Lock()
         self.lock = threading.Lock()
         self.job = None
 
-    def acquire(self, timeout=-1, job=None):
+    def acquire(self, timeout=None, job=None):
+        if timeout is None:
+            timeout = self.default_timeout
         if not self.next.acquire(timeout=timeout):
             return False
         try:
@@ -44,51 +59,131 @@ class TwoLocks:
         self.job = None
         self.lock.release()
 
+    def release_and_acquire(self, timeout=None):
+        job = self.job
+        self.release()
+        return self.acquire(timeout, job)
 
-def cost_with_loop(pair):
+    @contextlib.contextmanager
+    def acquire_timeout(self, timeout=None, job="unnamed"):
+        acquired = self.acquire(timeout, job)
+        try:
+            yield acquired
+        finally:
+            if acquired:
+                self.release()
+
+
+def timeout_lock(lock):
+    """What is measured of a lock with TimeoutLock's methods"""
+    def pair():
+        lock.acquire(timeout=3, job="acq")
+        lock.release()
+
+    def block():
+        with lock.acquire_timeout(timeout=3, job="acq"):
+            pass
+
+    def again():
+        lock.release_and_acquire(timeout=10)
+
+    yield "pair", pair
+    yield "with", block
+    lock.acquire(job="acq")
+    yield "again", again
+    lock.release()
+
+
+def plain_block(lock):
+    def block():
+        with lock:
+            pass
+
+    return block
+
+
+def thread_lock():
+    lock = threading.Lock()
+
+    def pair():
+        lock.acquire(timeout=3)
+        lock.release()
+
+    yield "pair", pair
+    yield "with", plain_block(lock)
+
+
+def ioctls():
+    """Two calls of ctypes with nothing around them: the floor"""
+    fd = os.open(_device.DEFAULT_PATH, os.O_RDWR)
+    argument = ctypes.byref(_device.AcquireStruct(timeout_ns=3 * 10**9,
+                                                  job=b"acq"))
+    ioctl = ctypes.CDLL(None).ioctl
+    ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+
+    def pair():
+        ioctl(fd, _device.ACQUIRE, argument)
+        ioctl(fd, _device.RELEASE, None)
+
+    yield "pair", pair
+
+
+def flock():
+    fd = os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR)
+
+    def pair():
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+    yield "pair", pair
+
+
+def empty_contextmanager():
+    @contextlib.contextmanager
+    def empty():
+        yield
+
+    def block():
+        with empty():
+            pass
+
+    yield "with", block
+
+
+def file_lock():
+    if filelock is not None:
+        path = os.path.join(tempfile.mkdtemp(), "lock")
+        yield "with", plain_block(filelock.FileLock(path))
+
+
+LOCKS = {
+    "tlock.TimeoutLock": lambda: timeout_lock(TimeoutLock()),
+    "OCS-design": lambda: timeout_lock(OcsDesign()),
+    "threading.Lock": thread_lock,
+    "ctypes-ioctls": ioctls,
+    "fcntl.flock": flock,
+    "contextmanager": empty_contextmanager,
+    "filelock": file_lock,
+}
+
+
+def cost_with_loop(call):
     least = 10**18
     for _ in range(BATCHES):
         start = time.perf_counter_ns()
         for _ in range(OPS):
-            pair()
+            call()
         least = min(least, time.perf_counter_ns() - start)
     return least / OPS
 
 
 def main():
-    tlock = TimeoutLock()
-    thread_lock = threading.Lock()
-    two = TwoLocks()
-    file = tempfile.TemporaryFile()
-
-    def tlock_pair():
-        tlock.acquire(timeout=3, job="acq")
-        tlock.release()
-
-    def thread_pair():
-        thread_lock.acquire(timeout=3)
-        thread_lock.release()
-
-    def two_pair():
-        two.acquire(timeout=3, job="acq")
-        two.release()
-
-    def flock_pair():
-        fcntl.flock(file, fcntl.LOCK_EX)
-        fcntl.flock(file, fcntl.LOCK_UN)
-
-    def again():
-        tlock.release_and_acquire(timeout=3)
-
     loop = cost_with_loop(lambda: None)
-    for name, pair in (("tlock.TimeoutLock", tlock_pair),
-                       ("threading.Lock", thread_pair),
-                       ("two-locks", two_pair),
-                       ("fcntl.flock", flock_pair)):
-        print("python/%s %.15g" % (name, cost_with_loop(pair) - loop))
-    tlock.acquire(job="acq")
-    print("python/release_and_acquire %.15g" % (cost_with_loop(again) - loop))
-    tlock.release()
+    for name in sys.argv[1:] or LOCKS:
+        for what, call in LOCKS[name]():
+            print("python%d.%d/%s/%s %.15g" % (
+                *sys.version_info[:2], what, name,
+                cost_with_loop(call) - loop))
 
 
 main()
