@@ -327,10 +327,11 @@ static int traces(void)
 {
 	return exists(DEVICE) + exists("/sys/class/tlock") +
 	       exists("/sys/devices/virtual/tlock") +
-	       exists("/sys/module/tlock") + module_registered();
+	       exists("/sys/module/tlock") + module_registered() +
+	       has_slab_cache();
 }
 
-#define ALL_TRACES	5
+#define ALL_TRACES	6
 
 FIXTURE_SETUP(loading)
 {

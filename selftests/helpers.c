@@ -522,6 +522,19 @@ bool module_registered(void)
 	return found;
 }
 
+bool has_slab_cache(void)
+{
+	char line[256];
+	FILE *file = fopen("/proc/slabinfo", "re");
+	bool found = false;
+
+	while (file && fgets(line, sizeof(line), file))
+		found |= !strncmp(line, "tlock_contender ", 16);
+	if (file)
+		fclose(file);
+	return found;
+}
+
 int write_text(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC), ret = 0;

@@ -175,5 +175,7 @@ void cgroup_remove(const char *name);
 int module_load(void);
 int module_unload(void);
 bool module_registered(void);
+/* Where the kernel has /proc/slabinfo: whether it lists contenders by themselves */
+bool has_slab_cache(void);
 
 #endif /* TLOCK_SELFTESTS_HELPERS_H */

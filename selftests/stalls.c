@@ -372,4 +372,65 @@ TEST_F(tlock, g10_release_is_no_priority_inversion)
 	close(fd);
 }
 
+/*
+ * The same with a task in between that an interrupt wakes: it may come while the
+ * lock is being handed over. Then the urgent one, which has the lock, must run
+ * first. This one looks often, and goes on running if it finds that not so.
+ */
+static atomic_int urgent_runs, came_between;
+
+static int come_between(int fd, struct tlock_acquire *arg)
+{
+	struct tlock_status st;
+	__s64 until;
+
+	pin_to(READERS_CPU);
+	run_fifo(MIDDLE);
+	while (!atomic_load(&urgent_runs)) {
+		usleep(200);
+		st = look(fd);
+		if (strcmp(st.holder.job, "urgent"))
+			continue;
+		for (until = now() + SEC / 5; now() < until;)
+			if (atomic_load(&urgent_runs))
+				return 0;
+		atomic_fetch_add(&came_between, 1);
+		return 0;
+	}
+	return 0;
+}
+
+static int take_and_go(int fd, struct tlock_acquire *arg)
+{
+	int ret;
+
+	pin_to(READERS_CPU);
+	run_fifo(URGENT);
+	ret = acquire(fd, arg);
+	atomic_store(&urgent_runs, 1);
+	return ret ?: release(fd);
+}
+
+TEST_F(tlock, g10_nobody_comes_between_release_and_grant)
+{
+	struct call *middle, *first;
+	int fd = contender();
+
+	pin_to(READERS_CPU);
+	for (int round = 0; round < 10; round++) {
+		atomic_store(&urgent_runs, 0);
+		take(self->fd, "low");
+		first = call(fd, take_and_go, FOREVER, "urgent");
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+		middle = call(self->fd, come_between, 0, "");
+		/* Until it looks again and again */
+		usleep(5000);
+		ASSERT_EQ(0, release(self->fd));
+		ASSERT_EQ(0, result(first));
+		ASSERT_EQ(0, result(middle));
+	}
+	EXPECT_EQ(0, atomic_load(&came_between));
+	close(fd);
+}
+
 TEST_HARNESS_MAIN
