@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,8 @@ enum state {
  * struct tlock - a contender, and what its calls returned
  * @fd: the contender's descriptor
  * @state: an enum state; a futex for RETURNED
+ * @caller: the generation of the process that made the last call
+ * @owner: that of the process which @token or @ticket is of
  * @abandoned: what the last grant said
  * @token: of the grant that is held, or 0
  * @ticket: of the request that is away, or 0
@@ -57,17 +60,37 @@ enum state {
  * @arg: of the call that runs; its holder is that of the last ETIMEDOUT. It is
  *	here because one on the stack would have to be filled with zeros.
  *
- * All but @fd and @state is for the handle's own thread.
+ * All but @fd, @state and @caller is for the handle's own thread.
  */
 struct tlock {
 	int fd;
 	atomic_uint state;
+	atomic_uint caller;
+	unsigned int owner;
 	bool abandoned;
 	uint64_t token;
 	uint64_t ticket;
 	int64_t time_left;
 	struct tlock_acquire arg;
 };
+
+/*
+ * How many forks this process is away from the one that loaded the library. So
+ * what a handle says of another generation is of a process that this one was
+ * forked from. A getpid() for each call would be a system call.
+ */
+static unsigned int generation;
+static int fork_handler_error;
+
+static void after_fork_in_child(void)
+{
+	generation++;
+}
+
+static __attribute__((__constructor__)) void install_fork_handler(void)
+{
+	fork_handler_error = pthread_atfork(NULL, NULL, after_fork_in_child);
+}
 
 /* Room for the path of a device that is known by its name */
 #define PATH_SIZE	(sizeof(DEV) - 1 + TLOCK_NAME_SIZE)
@@ -149,6 +172,10 @@ struct tlock *tlock_open(const char *lock, int mode)
 	path = device_path(lock, buf);
 	if (!path)
 		return NULL;
+	if (fork_handler_error) {
+		errno = fork_handler_error;
+		return NULL;
+	}
 
 	t = calloc(1, sizeof(*t));
 	if (!t)
@@ -161,6 +188,8 @@ struct tlock *tlock_open(const char *lock, int mode)
 		errno = err;
 		return NULL;
 	}
+	t->caller = generation;
+	t->owner = generation;
 	return t;
 }
 
@@ -345,6 +374,7 @@ int fail(struct tlock *t, unsigned int call, int err)
 		/* fall through */
 	case ECANCELED:
 		t->ticket = err == EINTR ? t->arg.ticket : 0;
+		t->owner = generation;
 		/* fall through */
 	case EPERM:
 		t->token = 0;
@@ -363,6 +393,7 @@ static inline int take(struct tlock *t, unsigned long cmd, const char *job,
 	err = begin(t, call);
 	if (err)
 		goto failed;
+	atomic_store_explicit(&t->caller, generation, memory_order_relaxed);
 
 	t->arg.timeout_ns = timeout_ns;
 	t->arg.ticket = ticket;
@@ -376,6 +407,7 @@ static inline int take(struct tlock *t, unsigned long cmd, const char *job,
 	}
 	t->token = t->arg.token;
 	t->ticket = 0;
+	t->owner = generation;
 	t->abandoned = t->arg.result & TLOCK_ABANDONED;
 	t->time_left = t->arg.timeout_ns;
 	if (advance(t, call, QUIET))
@@ -425,7 +457,8 @@ int tlock_cancel(struct tlock *t)
 	bool returned, ended;
 
 	do {
-		if (state == QUIET) {
+		/* In a child, its parent's state is of no thread here */
+		if (state == QUIET || t->caller != generation) {
 			errno = EPERM;
 			return -1;
 		}
@@ -444,6 +477,25 @@ int tlock_cancel(struct tlock *t)
 	}
 	if (atomic_exchange(&t->state, CANCELED) == RETURNED)
 		futex(&t->state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL);
+	return 0;
+}
+
+bool tlock_inherited(const struct tlock *t)
+{
+	return t->owner != generation;
+}
+
+int tlock_adopt(struct tlock *t)
+{
+	struct tlock_status status;
+
+	if (tlock_status(t, &status))
+		return -1;
+	if (!t->token || status.holder.token != t->token) {
+		errno = EPERM;
+		return -1;
+	}
+	t->owner = generation;
 	return 0;
 }
 

@@ -16,7 +16,9 @@
  * thread at a time, except for tlock_fd(), tlock_status() and tlock_cancel(),
  * which any thread may call: threads that compete for a lock open it once each.
  * After a fork(), parent and child have the same contender: what one releases,
- * the other has lost too.
+ * the other has lost too. The end of a tlock_scoped() block releases nothing in
+ * the child, unless that calls tlock_adopt(). An idle handle may be used by
+ * either; if both do at the same time, that is EBUSY or EDEADLK.
  *
  * A lock is released by tlock_release(), or by the kernel when the last
  * descriptor of its contender is closed, as by the death of the process. Then
@@ -215,10 +217,35 @@ int tlock_release(struct tlock *t);
  * signal handler. pthread_cancel() ends no wait: these calls are no
  * cancellation points.
  *
+ * A forked child cannot cancel what its parent has begun.
+ *
  * Return: 0; or -1 and errno EPERM: no call runs, or it has its outcome, and no
  * request is interrupted
  */
 int tlock_cancel(struct tlock *t);
+
+/**
+ * tlock_inherited - whether what the handle has is another process's
+ * @t: the handle
+ *
+ * It is if this process is a forked child (or a child's child), in which @t has
+ * acquired nothing yet, and tlock_adopt() has not been called. Makes no system
+ * call. A child made by clone(2) or _Fork(3) is not noticed.
+ */
+bool tlock_inherited(const struct tlock *t);
+
+/**
+ * tlock_adopt - take over, in a forked child, what the parent holds
+ * @t: the handle
+ *
+ * For a program that forks to become a daemon: the child goes on in its parent's
+ * place. The parent must not use @t any more, nor leave a tlock_scoped() block of
+ * it; it ends by _exit(), as in daemon(3).
+ *
+ * Return: 0: this process holds the lock, as if it had acquired it. Or -1 and
+ * errno EPERM: @t held nothing at the fork, or the parent has released it since.
+ */
+int tlock_adopt(struct tlock *t);
 
 /**
  * tlock_status - look at the lock
@@ -314,10 +341,10 @@ struct tlock_scope {
 	bool left;
 };
 
-/* Ends what there is, and keeps errno */
+/* Ends what there is of this process, and keeps errno */
 static inline void tlock_scope_end(struct tlock *t)
 {
-	if (tlock_token(t) || tlock_ticket(t)) {
+	if ((tlock_token(t) || tlock_ticket(t)) && !tlock_inherited(t)) {
 		int err = errno;
 
 		tlock_release(t);
@@ -362,9 +389,10 @@ static inline void tlock_scope_leave(struct tlock_scope *scope)
  * however it is left: at its end, by return, goto, break or continue (which
  * both leave this block only, not a loop around it). That ends only what is
  * there: nothing after a tlock_release() or a tlock_reacquire() that failed,
- * but a request that was interrupted. The second block, which may be left out,
- * runs if tlock_acquire() fails, with its errno; after EINTR the request has
- * been withdrawn. Leaving the first keeps errno.
+ * but a request that was interrupted. In a forked child it ends nothing of its
+ * parent's: see tlock_adopt(). The second block, which may be left out, runs if
+ * tlock_acquire() fails, with its errno; after EINTR the request has been
+ * withdrawn. Leaving the first keeps errno.
  *
  * Like everything built upon the cleanup attribute, it is not left by exit() or
  * longjmp(), and by an exception in C++ only; there, std::unique_lock and

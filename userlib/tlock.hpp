@@ -58,6 +58,14 @@ std::int64_t timeout(const std::chrono::duration<Rep, Period> &time)
  * Errors are std::system_error with the errno that tlock.h says. That includes
  * EDEADLK if this contender holds the lock already, and ECANCELED.
  *
+ * What a process holds stays its own across fork(). In the child, unlock() does
+ * nothing to it: a helper may leave its parent's scopes, by an exception or by
+ * exit(), and the parent goes on holding. A child that takes its parent's place,
+ * as when a program becomes a daemon, calls adopt(). A child that wants the lock
+ * for itself makes a contender of its own. The kernel, too, leaves the lock with
+ * the family: if the parent ends without unlock(), the lock passes on, as
+ * abandoned, once its children have ended as well, or called exec().
+ *
  * Where a job is nullptr, it is that of the constructor.
  */
 class contender {
@@ -138,10 +146,13 @@ public:
 	 *
 	 * EPERM if it is not held; unless it was lost by a reacquire() that
 	 * failed: then this does nothing, once, so that a std::unique_lock
-	 * around it can end.
+	 * around it can end. In a forked child, it does nothing to what the
+	 * parent holds.
 	 */
 	void unlock()
 	{
+		if (tlock_inherited(t_))
+			return;
 		if (lost_) {
 			lost_ = false;
 			return;
@@ -155,7 +166,8 @@ public:
 	 * @job: nullptr keeps the one that it was taken for
 	 *
 	 * As tlock_reacquire(); if nobody waits, it returns at once. After an
-	 * error, the lock is not held, unless that was EINVAL (@job).
+	 * error, the lock is not held, unless that was EINVAL (@job); or EPERM
+	 * in a forked child, where it is the parent's.
 	 */
 	void reacquire(const char *job = nullptr)
 	{
@@ -176,11 +188,29 @@ public:
 	}
 
 	/**
+	 * adopt() - take over, in a forked child, what the parent holds
+	 *
+	 * From now on this process holds the lock, as if it had acquired it:
+	 * unlock(), also that of a std::unique_lock made before the fork, and
+	 * reacquire() work here. The parent must not use the contender any more:
+	 * it ends by _exit(), as in daemon(3).
+	 *
+	 * EPERM if nothing was held at the fork, or the parent has released it
+	 * since.
+	 */
+	void adopt()
+	{
+		if (tlock_adopt(t_))
+			fail(errno, "tlock: adopt");
+	}
+
+	/**
 	 * cancel() - end another thread's call of this contender
 	 *
 	 * As tlock_cancel(): if a call waits for the lock, or is just about to
 	 * return with it, that call throws ECANCELED, and the lock is not held.
-	 * Otherwise nothing happens; a lock that is held stays held.
+	 * Otherwise nothing happens; a lock that is held stays held. A forked
+	 * child cannot cancel its parent's calls.
 	 *
 	 * Return: whether there was such a call
 	 */
@@ -246,6 +276,9 @@ private:
 
 	bool yield(const char *job, std::int64_t timeout_ns)
 	{
+		if (tlock_inherited(t_))
+			fail(EPERM, "tlock: reacquire in a forked child");
+
 		bool held = token();
 		int ret = wait(tlock_reacquire(t_, job, timeout_ns));
 

@@ -437,6 +437,39 @@ TEST_F(lock, fork_shares_the_contender)
 }
 
 /*
+ * A forked child leaves the block first. Returns 3 if the lock was held then, 4
+ * if not.
+ */
+static int leave_block(struct tlock *t, bool adopt)
+{
+	tlock_scoped(t, "j", TLOCK_TRY) {
+		pid_t pid = fork();
+
+		if (pid)
+			return exit_status(pid);
+		if (!tlock_inherited(t) || (adopt && tlock_adopt(t)) ||
+		    tlock_inherited(t) == adopt)
+			_exit(2);
+		break;
+	} else {
+		return -1;
+	}
+	_exit(look(t).holder.token ? 3 : 4);
+}
+
+TEST_F(lock, fork_and_scoped)
+{
+	/* The parent has left its block as well */
+	ASSERT_EQ(3, leave_block(self->a, false));
+	EXPECT_EQ(0, look(self->a).holder.token);
+	EXPECT_FALSE(tlock_inherited(self->a));
+	ASSERT_EQ(4, leave_block(self->a, true));
+	EXPECT_EQ(0, look(self->a).holder.token);
+	EXPECT_EQ(-1, tlock_adopt(self->a));
+	EXPECT_EQ(EPERM, errno);
+}
+
+/*
  * Leaves a contender with an interrupted request: it waited for the lock, which
  * another one holds, until a handler without SA_RESTART ran.
  */

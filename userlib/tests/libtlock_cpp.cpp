@@ -5,6 +5,7 @@
  * is C; of the kselftests, this has the KTAP.
  */
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -17,6 +18,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -490,6 +492,232 @@ static void g11_cancel()
 	a.unlock();
 }
 
+/* A helper that cannot do its work, and leaves all that it was called from */
+static void fork_child_unwinds()
+{
+	contender looking("", nullptr, O_RDONLY), other("other");
+	auto a = std::make_unique<contender>("parent");
+
+	{
+		std::unique_lock held(*a);
+		auto token = a->token();
+
+		child thrower([&] {
+			try {
+				auto contender_too = std::move(a);
+				std::unique_lock guard = std::move(held);
+				std::lock_guard second(*contender_too,
+						       std::adopt_lock);
+
+				throw std::runtime_error("cannot exec");
+			} catch (const std::runtime_error &) {
+			}
+		});
+		CHECK(thrower.await(0) == 0);
+
+		child caller([&] {
+			CHECK(looking.status().holder.pid == getppid());
+			CHECK(a->status().holder.token == token);
+			held.unlock();
+			CHECK_FAILS(operation_not_permitted, a->reacquire());
+			CHECK_FAILS(operation_not_permitted,
+				    a->reacquire_for(0s));
+			/* This is no way to become the holder, either */
+			CHECK_FAILS(resource_deadlock_would_occur, a->lock());
+			CHECK_FAILS(resource_deadlock_would_occur,
+				    a->try_lock());
+			a->unlock();
+			CHECK(!other.try_lock());
+		});
+		CHECK(caller.await(0) == 0);
+
+		CHECK(looking.status().holder.token == token);
+		CHECK(!other.try_lock());
+		a->reacquire();
+		CHECK(a->token() == token);
+		held.unlock();
+	}
+	CHECK(other.try_lock() && !other.abandoned());
+	other.unlock();
+}
+
+static void fork_child_exits()
+{
+	contender a("parent");
+	std::unique_lock held(a);
+
+	/* Else the child prints it once more */
+	std::fflush(nullptr);
+	child exiting([&] {
+		static std::unique_lock until_the_end = std::move(held);
+
+		std::exit(3);
+	});
+	CHECK(WEXITSTATUS(exiting.await(0)) == 3);
+	CHECK(held_for(a, "parent"));
+	held.unlock();
+	CHECK(is_free(a));
+}
+
+/*
+ * A process that holds the lock becomes a daemon, which goes on with @run and
+ * ends. The daemon becomes this process's child. Returns its exit status.
+ */
+static int daemon_that(const std::function<void(contender &)> &run)
+{
+	int status;
+
+	CHECK(!prctl(PR_SET_CHILD_SUBREAPER, 1));
+	child starter([&] {
+		contender a("starts");
+		std::unique_lock held(a);
+
+		CHECK(!daemon(1, 1));
+		run(a);
+		_exit(0);
+	});
+	CHECK(starter.await(0) == 0);
+	CHECK(wait(&status) > 0);
+	return status;
+}
+
+static void fork_daemon_goes_on()
+{
+	contender next("next");
+
+	CHECK(!daemon_that([&](contender &a) {
+		auto token = a.token();
+
+		/* Of its own accord it goes on, until it ends */
+		CHECK(held_for(a, "starts"));
+		CHECK(!next.try_lock());
+		std::unique_lock held(a, std::adopt_lock);
+
+		a.adopt();
+		CHECK(a.token() == token);
+		a.reacquire("daemon");
+		CHECK(held_for(a, "daemon") && a.token() == token);
+		{
+			task t;
+
+			await_waiters(a, 1);
+			CHECK(!a.reacquire_for(0s));
+			CHECK(!a.token());
+		}
+		a.lock();
+		{
+			std::thread t([] { contender("task").lock(); });
+
+			await_waiters(a, 1);
+			a.reacquire();
+			t.join();
+			CHECK(a.abandoned() && a.token() > token);
+		}
+		held.unlock();
+		CHECK(is_free(a));
+		held.lock();
+		held.release();
+	}));
+	/* It has ended without another unlock() */
+	CHECK(next.try_lock() && next.abandoned());
+	next.unlock();
+
+	CHECK(!daemon_that([](contender &a) {
+		a.adopt();
+		std::unique_lock held(a, std::adopt_lock);
+	}));
+	CHECK(next.try_lock() && !next.abandoned());
+	next.unlock();
+
+	/* Without adopt(), only its end ends it */
+	CHECK(!daemon_that([](contender &a) {
+		std::unique_lock(a, std::adopt_lock).unlock();
+		CHECK(held_for(a, "starts"));
+	}));
+	CHECK(next.try_lock() && next.abandoned());
+	next.unlock();
+}
+
+static void fork_adopt()
+{
+	contender a("a"), b("b");
+
+	CHECK_FAILS(operation_not_permitted, a.adopt());
+	a.lock();
+	a.adopt();
+	CHECK(held_for(b, "a"));
+
+	int go[2];
+	CHECK(!pipe(go));
+	child late([&] {
+		char byte;
+
+		CHECK(read(go[0], &byte, 1) == 1);
+		CHECK_FAILS(operation_not_permitted, a.adopt());
+		a.unlock();
+		CHECK(held_for(b, "b"));
+	});
+	a.unlock();
+	b.lock();
+	CHECK(write(go[1], "", 1) == 1);
+	CHECK(late.await(0) == 0);
+	b.unlock();
+	close(go[0]);
+	close(go[1]);
+
+	/* What was idle, a child may use, and a child's child is one more */
+	child user([&] {
+		std::unique_lock held(a);
+
+		child grandchild([&] { held.unlock(); });
+		CHECK(grandchild.await(0) == 0);
+		CHECK(held_for(b, "a"));
+		held.unlock();
+		CHECK(is_free(b));
+		held.lock();
+		CHECK(a.reacquire_for(0s));
+	});
+	CHECK(user.await(0) == 0);
+	CHECK(b.try_lock() && !b.abandoned());
+	b.unlock();
+}
+
+static void fork_child_cancels_nothing()
+{
+	contender a("holder"), b("waiter");
+	int error = 0;
+
+	a.lock();
+	std::thread thread([&] { error = error_of([&] { b.lock(); }); });
+	await_waiters(a, 1);
+	child early([&] { CHECK(!b.cancel()); });
+	CHECK(early.await(0) == 0);
+	CHECK(a.status().waiters == 1);
+	child late([&] {
+		await_job(a, "waiter");
+		CHECK(!b.cancel());
+	});
+	a.unlock();
+	CHECK(late.await(0) == 0);
+	thread.join();
+	CHECK(!error && held_for(a, "waiter"));
+	b.unlock();
+
+	/* But its own calls */
+	a.lock();
+	child own([&] {
+		std::thread waiter([&] {
+			error = error_of([&] { b.lock(); });
+		});
+		await_waiters(a, 1);
+		CHECK(b.cancel());
+		waiter.join();
+		CHECK(error == ECANCELED);
+	});
+	CHECK(own.await(0) == 0);
+	a.unlock();
+}
+
 static void timeouts()
 {
 	using namespace std::chrono;
@@ -536,6 +764,11 @@ int main()
 		ENTRY(g9_lock_goes_on_after_a_signal),
 		ENTRY(g9_agent_is_stopped_and_goes_on),
 		ENTRY(g11_cancel),
+		ENTRY(fork_child_unwinds),
+		ENTRY(fork_child_exits),
+		ENTRY(fork_daemon_goes_on),
+		ENTRY(fork_adopt),
+		ENTRY(fork_child_cancels_nothing),
 		ENTRY(timeouts),
 	};
 
