@@ -19,7 +19,7 @@ LONG = 30
 _AGENT = """
 import os, subprocess, sys, time
 import tlock
-lock = tlock.TimeoutLock()
+lock = tlock.TimeoutLock(path="tlock")
 print(flush=True)
 for line in sys.stdin:
     try:
@@ -82,7 +82,7 @@ class Agent:
         """Ends its use. If it still obeys, another test may have it."""
         if self.pending == 0 and self.process.poll() is None:
             self.do("lock.release()")
-            self.do("globals().update(lock=tlock.TimeoutLock())")
+            self.do("globals().update(lock=tlock.TimeoutLock(path='tlock'))")
             self.spare.append(self)
             return
         self.kill()
@@ -147,7 +147,7 @@ class TestCase(unittest.TestCase):
 
     def assert_idle(self):
         """Nothing in this process holds the lock or has a request"""
-        self.assertEqual(set(states()), {"idle"})
+        self.assertLessEqual(set(states()), {"idle"})
 
     def assert_job(self, job):
         """Whoever holds the lock does it for this job"""

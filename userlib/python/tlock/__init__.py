@@ -8,9 +8,9 @@ OSError that says why and what to do: FileNotFoundError if the module is not
 loaded or the device is missing, PermissionError if permission is lacking.
 """
 from ._device import DEFAULT_PATH, Holder, Status, status
-from ._lock import TimeoutLock
+from ._lock import Acquisition, TimeoutLock
 
 # The same as in the file VERSION, which a package built by pip cannot reach
 __version__ = "0.1"
 
-__all__ = ["DEFAULT_PATH", "Holder", "Status", "TimeoutLock", "status"]
+__all__ = ["Acquisition", "DEFAULT_PATH", "Holder", "Status", "TimeoutLock", "status"]

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The lock's device: linux/tlock.h in Python, and who may have it open.
-
-The ioctls are made by way of ctypes. fcntl.ioctl() will not do: from Python
-3.14 on it drops what the kernel has written if the call failed, which is where
-a blocker's name is.
-"""
+"""The lock's device: linux/tlock.h in Python, and who may have it open."""
 import ctypes
 import errno
+import functools
 import grp
-import io
 import os
 import pwd
 import re
 import stat
+import sys
 import threading
 import weakref
+from fcntl import ioctl
 from typing import NamedTuple, Optional, Tuple, Union
 
 DEFAULT_PATH = "/dev/tlock"
@@ -28,6 +25,7 @@ ABANDONED = 0x1
 PathLike = Union[str, "os.PathLike[str]"]
 
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
+_CUT_OFF = "\u2026".encode()
 
 
 class HolderStruct(ctypes.Structure):
@@ -58,6 +56,10 @@ class AcquireStruct(ctypes.Structure):
         ("reserved", ctypes.c_uint64 * 4),
         ("job", ctypes.c_char * JOB_SIZE),
         ("holder", HolderStruct),
+        # What ioctl() copies, for small buffers, it does not copy back from
+        # Python 3.14 on if the call fails: a blocker and a ticket would be lost
+        ("padding", ctypes.c_char * (1024 if sys.version_info >= (3, 14)
+                                     else 0)),
     ]
 
 
@@ -88,13 +90,10 @@ def _ioc(direction: int, number: int, size: int) -> int:
     return direction << 30 | size << 16 | 0xBC << 8 | number
 
 
-ACQUIRE = _ioc(3, 0x00, ctypes.sizeof(AcquireStruct))
+ACQUIRE = _ioc(3, 0x00, AcquireStruct.padding.offset)
 RELEASE = _ioc(0, 0x01, 0)
-REACQUIRE = _ioc(3, 0x02, ctypes.sizeof(AcquireStruct))
+REACQUIRE = _ioc(3, 0x02, AcquireStruct.padding.offset)
 STATUS = _ioc(2, 0x03, ctypes.sizeof(StatusStruct))
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 
 class Holder(NamedTuple):
@@ -159,19 +158,38 @@ def make_holder(raw: HolderStruct) -> Optional[Holder]:
                   raw.job.decode("utf-8", "backslashreplace"))
 
 
-def encode_job(job: Optional[str]) -> bytes:
-    """A job as the kernel takes it. ValueError: the kernel would not."""
+def describe(holder: Holder) -> str:
+    """A holder, for a message"""
+    return "job %r of pid %d (%s)" % (holder.job, holder.pid, holder.comm)
+
+
+@functools.lru_cache(maxsize=64)
+def _make_job(job: str) -> bytes:
+    data = _CONTROL.sub("?", job).encode("utf-8", "replace")
+    if len(data) < JOB_SIZE:
+        return data
+    # Up to the end of a character, with room for the mark
+    data = data[:JOB_SIZE - 1 - len(_CUT_OFF)]
+    return data.decode("utf-8", "ignore").encode() + _CUT_OFF
+
+
+def make_job(job: object) -> bytes:
+    """A job as the kernel takes it, whatever it is.
+
+    It is for people to read, and must not stop an instrument: control
+    characters, and what is not UTF-8, become "?", and what is too long is cut
+    off, which a "\u2026" shows. Never raises an Exception.
+    """
     if job is None:
         return b""
-    if not isinstance(job, str):
-        raise TypeError("job must be a str or None, not %r" % (job,))
-    if _CONTROL.search(job):
-        raise ValueError("control character in job %r" % job)
-    data = job.encode("utf-8")
-    if len(data) >= JOB_SIZE:
-        raise ValueError("job %r is %d bytes long, %d is the most" %
-                         (job, len(data), JOB_SIZE - 1))
-    return data
+    if isinstance(job, (bytes, bytearray)):
+        job = job.decode("utf-8", "surrogateescape")
+    elif type(job) is not str:
+        try:
+            job = str(job)
+        except Exception:
+            job = "<%s>" % type(job).__name__
+    return _make_job(job)
 
 
 def device_path(lock: PathLike) -> str:
@@ -199,52 +217,51 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-class Contender(io.FileIO):
+class Contender:
     """An open file of a lock's device, which can hold the lock once.
 
     Whoever drops the last reference closes the file; if it holds the lock
     then, the kernel passes it on as abandoned.
     """
 
-    job = b""  # of the acquisition
-    token = 0  # of its grant; 0: it does not hold; else, ask the kernel
-    acquired = False  # has held since it was idle
-    waiting = False  # a thread is in a call that takes the lock with it
-    in_block = False  # belongs to a with block, which puts it back
+    # fd: negative once it is closed
+    # argument: for ACQUIRE and REACQUIRE, with this job in it
+    __slots__ = "path", "fd", "argument", "job", "__weakref__"
 
-    def __init__(self, path: str, mode: str) -> None:
+    def __init__(self, path: str, flags: int) -> None:
+        self.path = path
+        self.fd = -1
+        self.argument = AcquireStruct()
+        self.job = b""
         try:
-            super().__init__(path, mode, opener=_open)
-            # Other drivers have all sorts of errors for what they don't know
-            if self.ioctl(STATUS, StatusStruct()):
-                raise self.error(errno.ENOTTY)
-            os.set_blocking(self.fileno(), True)
+            self.fd = _open(path, flags)
+            try:
+                self.look()
+            except OSError:
+                # Other drivers have all sorts of errors for what they don't
+                # know
+                raise self.error(errno.ENOTTY) from None
+            os.set_blocking(self.fd, True)
         except OSError as error:
             raise _explain(error, path) from None
 
     def __del__(self) -> None:
         self.close()
 
-    def ioctl(self, request: int,
-              argument: Optional[ctypes.Structure] = None) -> int:
-        """Returns 0 or an errno, EINTR too. Other threads run meanwhile."""
-        before = ctypes.get_errno()
-        pointer = None if argument is None else ctypes.byref(argument)
-        if _libc.ioctl(self.fileno(), request, pointer) < 0:
-            # A signal's handler may run here, and fail with a call of its own
-            number = ctypes.get_errno()
-            ctypes.set_errno(before)
-            return number
-        return 0
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def error(self, number: int) -> OSError:
-        return OSError(number, os.strerror(number), self.name)
+        return OSError(number, os.strerror(number), self.path)
 
     def look(self) -> StatusStruct:
         raw = StatusStruct()
-        number = self.ioctl(STATUS, raw)
-        if number:
-            raise self.error(number)
+        try:
+            ioctl(self.fd, STATUS, raw)
+        except OSError as error:
+            raise self.error(error.errno or 0) from None
         return raw
 
     def release(self) -> bool:
@@ -252,13 +269,14 @@ class Contender(io.FileIO):
 
         False: this neither holds it nor has a request (any more).
         """
-        if self.closed:
+        try:
+            ioctl(self.fd, RELEASE)
+            return True
+        except PermissionError:
             return False
-        number = self.ioctl(RELEASE)
-        if number not in (0, errno.EPERM):
-            raise self.error(number)
-        self.token = 0
-        return number == 0
+        except ValueError:
+            # A forked child has closed it
+            return False
 
 
 def status(path: PathLike = DEFAULT_PATH) -> Status:
@@ -266,8 +284,7 @@ def status(path: PathLike = DEFAULT_PATH) -> Status:
 
     path is a device's path or a lock's name. Permission to read is enough.
     """
-    with Contender(device_path(path), "r") as file:
-        raw = file.look()
+    raw = Contender(device_path(path), os.O_RDONLY).look()
     return Status(make_holder(raw.holder),
                   *(getattr(raw, name) for name in Status._fields[1:]))
 
@@ -283,7 +300,7 @@ _fork_guard = threading.RLock()
 def open_contender(path: str) -> Contender:
     """A new contender that no child of this process keeps."""
     with _fork_guard:
-        contender = Contender(path, "r+")
+        contender = Contender(path, os.O_RDWR)
         _open_contenders.add(contender)
     return contender
 

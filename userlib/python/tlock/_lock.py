@@ -1,48 +1,255 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The lock for an agent: TimeoutLock."""
-import errno
-import math
-import threading
-from contextlib import contextmanager
-from typing import Iterator, List, Optional, Set
+import os
+import sys
+import warnings
+import weakref
+from contextvars import ContextVar
+from errno import ECANCELED, EINTR, ETIMEDOUT
+from fcntl import ioctl
+from functools import lru_cache
+from math import ceil
+from threading import get_ident
+from typing import Iterator, List, Optional, Tuple, Type
 
 from . import _device
-from ._device import Contender, Holder, PathLike
+from ._device import (ABANDONED, ACQUIRE, REACQUIRE, RELEASE, Contender,
+                      Holder, PathLike, make_job)
 
 # What the kernel takes, about 292 years
 _MAX_NS = 2**63 - 1
+# Contenders that an object keeps open for the next ones
+_KEPT = 4
+# A claim and a turn, before the first call
+_NOTHING: List[Contender] = []
+_NOBODY: List[None] = []
 
 
+_modules = sys.modules
+
+
+# A timeout, a job, and what the kernel takes for them
+_Arguments = Tuple[Optional[float], object, int, bytes]
+
+
+@lru_cache(maxsize=64)
 def _nanoseconds(timeout: float) -> int:
     """A timeout for the kernel: -1 for ever, rounded up, at most _MAX_NS."""
-    if timeout == -1:
-        return -1
-    # Written so that NaN is caught too
-    if not timeout >= 0:
-        raise ValueError("timeout must be -1 or at least 0 seconds, not %r" %
-                         (timeout,))
-    ns = timeout * 1e9
-    return math.ceil(ns) if ns < _MAX_NS else _MAX_NS
+    try:
+        # Written so that NaN is caught too
+        if timeout >= 0:
+            ns = ceil(timeout * 1e9)
+            return ns if ns < _MAX_NS else _MAX_NS
+        if timeout == -1:
+            return -1
+    except OverflowError:
+        return _MAX_NS
+    except TypeError:
+        raise TypeError("a timeout is a number of seconds, not %r (the "
+                        "argument that chooses a lock is path=)" %
+                        (timeout,)) from None
+    raise ValueError("a timeout is -1 or at least 0 seconds, not %r" %
+                     (timeout,))
 
 
-class _Released(RuntimeError):
-    """Another thread has released the contender that a call was to use.
+def _caller() -> object:
+    """The asyncio task that runs in this thread; without one, the thread.
 
-    That thread has put it back, too: it may be a third one's by now.
+    Of a task, this is the same object each time.
+    """
+    # None while another thread imports asyncio. An agent need not.
+    asyncio = _modules.get("asyncio")
+    running = getattr(asyncio, "_get_running_loop", None)
+    if asyncio is not None and running is not None and running() is not None:
+        task = asyncio.current_task()
+        if task is not None:
+            return weakref.ref(task)
+    return get_ident()
+
+
+class Acquisition:
+    """One acquisition of a lock: what a with block of acquire_timeout() gets.
+
+    It is true while it holds the lock, as far as its calls have returned. Its
+    methods concern this acquisition and no other, in whatever thread or task
+    they are called.
     """
 
+    __slots__ = ("token", "abandoned", "blocker", "_lock", "_job", "_claim",
+                 "_turn", "_whose", "_outer", "_open", "_lost", "_named")
 
-class _Thread:
-    """What a TimeoutLock knows about one of the threads that use it."""
+    token: int
+    """Number of its last grant, 0 before the first. Each grant of a lock has a
+    larger one, whoever gets it, so that a device or a log can tell a late
+    message of an earlier holder."""
 
-    def __init__(self) -> None:
-        # Contenders of the with blocks that it is in, innermost last
-        self.blocks: List[Contender] = []
-        # Who made its last call fail, and whether `job` is to name it
-        self.blocker: Optional[Holder] = None
-        self.name_blocker = False
-        # Job of the acquisition that its release_and_acquire() has lost
-        self.lost: Optional[bytes] = None
+    abandoned: bool
+    """Whether its last grant came from a holder that went without a release:
+    the instrument may be in the middle of a command. One that let nobody in
+    is told False."""
+
+    blocker: Optional[Holder]
+    """Who held the lock when its last call gave up; None if that did not
+    fail."""
+
+    # _lock: its TimeoutLock
+    # _job: as the kernel has it
+    # _claim: its contender, if it has the lock or a call is about to take it.
+    #     Whoever pops it, and nobody else, ends the acquisition.
+    # _turn: empty while a call takes the lock; whoever pops it makes the call
+    # _whose: the caller that made it
+    # _outer: what that had before
+    # _open: it is that of a with block, which has not ended
+    # _lost: its release_and_acquire() has failed
+    # _named: TimeoutLock.job is to name the blocker
+    _lock: "weakref.ref[TimeoutLock]"
+    _job: bytes
+    _claim: List[Contender]
+    _turn: List[None]
+    _whose: object
+    _outer: "Optional[Acquisition]"
+    _open: bool
+    _lost: bool
+    _named: bool
+
+    def __bool__(self) -> bool:
+        return bool(self._claim and self._turn)
+
+    def release(self) -> None:
+        """Gives the lock to the longest waiter.
+
+        Raises RuntimeError if this acquisition does not hold the lock.
+        """
+        lock = self._lock()
+        if lock is None or not lock._end(self):
+            raise RuntimeError("release of an acquisition that does not hold "
+                               "the lock")
+
+    def release_and_acquire(self, timeout: Optional[float] = None) -> bool:
+        """Lets the waiters in, and takes the lock again, for the same job.
+
+        As TimeoutLock.release_and_acquire().
+        """
+        lock = self._lock()
+        if lock is None:
+            raise RuntimeError("the acquisition is over")
+        return lock._again(self, lock._timeout(timeout))
+
+    def __repr__(self) -> str:
+        if self:
+            state = "holds the lock, token %d" % self.token
+        elif self.blocker is not None:
+            state = "could not be acquired: " + self._say_blocker()
+        else:
+            state = "does not hold the lock"
+        return "<tlock.Acquisition for job %r: %s>" % (
+            self._say_job(), state)
+
+    def _say_blocker(self) -> str:
+        assert self.blocker is not None
+        text = _device.describe(self.blocker)
+        acquisition = self._outer
+        while acquisition is not None:
+            if (acquisition._lock is self._lock
+                    and acquisition.token == self.blocker.token):
+                return text + ", which is the caller itself"
+            acquisition = acquisition._outer
+        return text
+
+    def _say_job(self) -> str:
+        return self._job.decode("utf-8", "replace")
+
+    def _is_over(self, lock: "weakref.ref[TimeoutLock]") -> bool:
+        """Whether nothing is to be remembered of it by the next one of lock."""
+        if self._claim or self._open or self._lost:
+            return False
+        return (self.blocker is None or self._lock is lock
+                or self._lock() is None)
+
+
+# The last acquisition, of any lock, of this thread or task; it may be over
+_last: "ContextVar[Optional[Acquisition]]" = ContextVar("tlock", default=None)
+
+
+def _begin(lock: "weakref.ref[TimeoutLock]", job: bytes, is_block: bool,
+           outer: Optional[Acquisition]) -> Acquisition:
+    """A new acquisition, the caller's last one, who has its turn"""
+    # Not in an __init__(): this costs half
+    self = Acquisition()
+    self.token = 0
+    self.abandoned = False
+    self.blocker = None
+    self._lock = lock
+    self._job = job
+    self._claim = _NOTHING
+    self._turn = _NOBODY
+    self._whose = _caller() if "asyncio" in _modules else get_ident()
+    self._outer = outer
+    self._open = is_block
+    self._lost = False
+    self._named = False
+    _last.set(self)
+    return self
+
+
+def _prune(acquisition: Optional[Acquisition],
+           lock: "weakref.ref[TimeoutLock]") -> Optional[Acquisition]:
+    """Forgets those that are over."""
+    while acquisition is not None and acquisition._is_over(lock):
+        acquisition = acquisition._outer
+    if acquisition is not None and acquisition._outer is not None:
+        acquisition._outer = _prune(acquisition._outer, lock)
+    return acquisition
+
+
+class _Block:
+    """A context manager: only the with statement has it, while it is entered."""
+
+    __slots__ = "lock", "job", "timeout_ns", "acquisition"
+
+    # Set by TimeoutLock.acquire_timeout(): an __init__() costs twice as much
+    lock: "TimeoutLock"
+    job: bytes
+    timeout_ns: int
+    acquisition: Optional[Acquisition]
+
+    def __enter__(self) -> Acquisition:
+        if self.acquisition is not None:
+            raise RuntimeError("this acquire_timeout() is in use")
+        lock = self.lock
+        last = _last.get()
+        if last is not None:
+            # It is mostly over
+            if (last._claim or last._open or last._lost
+                    or last._outer is not None or last.blocker is not None):
+                if self.timeout_ns < 0:
+                    lock._check_own()
+                last = _prune(last, lock._me)
+            else:
+                last = None
+        try:
+            self.acquisition = acquisition = _begin(lock._me, self.job, True,
+                                                    last)
+            lock._take(acquisition, self.timeout_ns)
+            return acquisition
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, _type: object = None, _value: object = None,
+                 _traceback: object = None) -> None:
+        acquisition = self.acquisition
+        if acquisition is not None:
+            # Also in the middle of another thread's release_and_acquire()
+            self.lock._end(acquisition, True)
+            acquisition._open = acquisition._lost = acquisition._named = False
+            self.acquisition = None
+
+    def __del__(self) -> None:
+        # An exception of a signal's handler, such as KeyboardInterrupt, may have
+        # kept the other ones from their work, anywhere at all
+        if getattr(self, "acquisition", None) is not None:
+            self.__exit__()
 
 
 class TimeoutLock:
@@ -50,17 +257,30 @@ class TimeoutLock:
 
     It has the names, arguments, defaults and results of the TimeoutLock of
     OCS. All TimeoutLock objects with the same path, in whatever process, are
-    one and the same lock: an agent that used several locks needs a path for
+    one and the same lock: an agent that uses several locks needs a path for
     each. Those who wait get it in the order in which they came.
 
-    One object is for all threads of a process: any of them may acquire, wait
-    and release, also what another one acquired. Acquiring what the object
-    already holds waits like anybody else, and in vain.
+    One object is for all threads and asyncio tasks of a process. Which
+    acquisition its methods mean:
+
+    1. An acquisition belongs to the thread or asyncio task that made it. Code
+       that runs in a copy of its context acts for it, as in
+       asyncio.to_thread() or Twisted's inlineCallbacks; a new task does not.
+    2. release() and release_and_acquire() mean the caller's own acquisition
+       that holds the lock; if none does, the one that it has lost in
+       release_and_acquire(), or of whose block it is in the middle.
+    3. A caller that has none means whichever acquisition of this object holds
+       the lock, as in OCS.
+    4. An acquire() in the caller's own block that has acquired the lock, and
+       has lost or released it, acquires it for that block, whose end releases
+       it. The end of a block releases nothing else.
+    5. The methods of an Acquisition, which a block gets, concern that one only,
+       wherever they are called.
 
     If the process dies or drops the object while it holds the lock, the
     kernel passes the lock on, and the next holder sees `abandoned`. A forked
     child does not share what its parent holds; it may use the object to
-    compete with it.
+    compete with it. So does a process that gets a pickled object, and a copy.
 
     KeyboardInterrupt, or whatever else a signal handler raises, ends a wait;
     that call then neither holds the lock nor waits for it. When the handler
@@ -69,86 +289,111 @@ class TimeoutLock:
     wait for it: those behind may get it first.
 
     default_timeout: for calls without a timeout, in seconds; see acquire()
-    path: path of the lock's device, or a lock's name
+    path: path of the lock's device, or a lock's name; None is the first lock,
+        DEFAULT_PATH. Two objects without a path are the same lock, which may
+        not be what an agent with two instruments wants: there is a
+        RuntimeWarning, once in a process.
 
-    Raises OSError if the lock's device cannot be opened, ValueError for a bad
-    timeout.
+    Raises OSError if the lock's device cannot be opened, ValueError or TypeError
+    for a bad timeout.
     """
-
-    abandoned: bool
-    """Whether the lock was last acquired from a holder that went without a
-    release: the instrument may be in the middle of a command. As the last
-    acquire() or release_and_acquire() that succeeded was told; one that let
-    nobody in is told False."""
-
-    token: int
-    """Number of the last grant to this object, 0 before the first. Each grant
-    of a lock has a larger one, whoever gets it, so that a device or a log can
-    tell a late message of an earlier holder."""
 
     path: str
     """Path of the lock's device"""
 
+    # What was granted last; it may be over
+    _granted: Optional[Acquisition] = None
+
     def __init__(self, default_timeout: Optional[float] = 0, *,
-                 path: PathLike = _device.DEFAULT_PATH) -> None:
+                 path: Optional[PathLike] = None) -> None:
         if default_timeout is None:
             default_timeout = 0
-        _nanoseconds(default_timeout)
+        self._default_ns = _nanoseconds(default_timeout)
         self._default_timeout = default_timeout
-        self.path = _device.device_path(path)
-        self.abandoned = False
-        self.token = 0
-        self._threads = threading.local()
-        # Only the kernel knows for certain which contender holds the lock.
-        # Here is who might (they try to, or have succeeded), and who is free
-        # for use. Nothing guards them: each step is one atomic operation of
-        # a set, and a contender that a KeyboardInterrupt drops is closed.
-        self._active: Set[Contender] = set()
-        self._idle: Set[Contender] = {_device.open_contender(self.path)}
+        self.path = _device.device_path(_device.DEFAULT_PATH if path is None
+                                        else path)
+        self._known: _Arguments = None, None, self._default_ns, b""
+        self._me = weakref.ref(self)
+        # Those of "with lock:"
+        self._blocks: List[_Block] = []
+        # Nothing guards this: each step is one atomic operation
+        self._idle: List[Contender] = [_device.open_contender(self.path)]
+        self._without_path = path is None
+        if path is None:
+            _warn_of_two(3)
+        _locks.add(self)
+
+    def __del__(self) -> None:
+        # The kernel passes the lock on
+        if self._granted is not None:
+            for contender in self._granted._claim:
+                contender.close()
 
     def acquire(self, timeout: Optional[float] = None,
-                job: Optional[str] = None) -> bool:
+                job: object = None, *,
+                blocking: Optional[bool] = None) -> bool:
         """Takes the lock, waiting for it if need be.
 
         timeout: in seconds: 0 tries, more waits that long, -1 waits for ever,
             None is the default_timeout. Beyond 292 years is 292 years.
-        job: what the lock is taken for, for others to see: at most 63 bytes
-            of UTF-8, no control characters; None is an empty one
+        job: what the lock is taken for, for others to see. Never an error: what
+            is no string is made one, control characters become "?", and what
+            has more than 63 bytes of UTF-8 is cut off, with a "\u2026". None is
+            an empty one.
+        blocking: as for a threading.Lock, instead of a timeout: False tries,
+            True waits for ever. A timeout that is True or False is one, too.
 
         Returns True: the lock is held; `abandoned` and `token` tell more. Or
         False: somebody else has it, see `job` and `blocker`.
 
-        Raises ValueError for another timeout or job, and RuntimeError if
-        another thread released this wait, by calling release() at the moment
-        when a third one released what the object had held.
+        Raises ValueError or TypeError for another timeout; and RuntimeError if
+        this thread or task holds the lock itself and would wait for ever.
         """
-        return self._acquire(self._timeout(timeout), _device.encode_job(job))
+        if blocking is not None:
+            if timeout is not None:
+                raise ValueError("mutually exclusive: timeout and blocking")
+            timeout = -1 if blocking else 0
+        known = self._known
+        if timeout is not known[0] or job is not known[1]:
+            if isinstance(timeout, bool):
+                timeout = -1 if timeout else 0
+            known = self._convert(timeout, job)
+        ns = known[2]
+        last = _last.get()
+        if last is not None:
+            # It is mostly over
+            if (last._claim or last._open or last._lost
+                    or last._outer is not None or last.blocker is not None):
+                if ns < 0:
+                    self._check_own()
+                block = self._own_block()
+                if block is not None:
+                    block._job = known[3]
+                    return self._take(block, ns)
+                last = _prune(last, self._me)
+            else:
+                last = None
+        return self._take(_begin(self._me, known[3], False, last), ns)
 
     def release(self) -> None:
-        """Gives the lock to whoever has waited longest.
+        """Gives the lock to the longest waiter.
 
-        Raises RuntimeError if this object does not hold it; also if this
-        thread has lost it in release_and_acquire() and not acquired it again:
-        then the holder is another thread, and keeps it.
+        Raises RuntimeError if the acquisition that this means does not hold it,
+        see above; also if the caller has lost it in release_and_acquire(): then
+        the holder is somebody else, and keeps it.
         """
-        me = self._me()
-        me.name_blocker = False
-        lost, me.lost = me.lost, None
-        if lost is None:
-            for contender in self._holders():
-                try:
-                    released = contender.release()
-                except BaseException:
-                    contender.release()
-                    self._put_back(contender)
-                    raise
-                if released:
-                    self._put_back(contender)
-                    return
-        raise RuntimeError("release of a lock that is not held")
+        acquisition = _last.get()
+        if (acquisition is None or acquisition._lock is not self._me
+                or not acquisition._claim or not acquisition._turn):
+            acquisition = self._find()
+        if acquisition is None or not self._end(acquisition):
+            if acquisition is not None and not acquisition._open:
+                # Of this it has been told
+                acquisition._lost = False
+            raise RuntimeError("release of a lock that is not held")
 
     def release_and_acquire(self, timeout: Optional[float] = None) -> bool:
-        """Lets those in who wait, and takes the lock again, for the same job.
+        """Lets the waiters in, and takes the lock again, for the same job.
 
         In one step: this comes after all who wait now, and before all who
         come later. If nobody waits, it costs next to nothing: call it as often
@@ -157,81 +402,110 @@ class TimeoutLock:
         timeout: as for acquire()
 
         Returns True: the lock is held. Or False: it is not, see `job` and
-        `blocker`; the thread may call this again then, which waits for the
-        lock once more, and takes it from nobody. An exception from a signal's
-        handler leaves the lock held or not, depending on when it came; a with
-        block takes care of both.
+        `blocker`; the caller may call this again then, which waits for the lock
+        once more, and takes it from nobody. An exception from a signal's handler
+        leaves the lock held or not, depending on when it came; a with block
+        takes care of both.
 
-        Raises RuntimeError if this object did not hold the lock, or another
-        thread released it at the same moment, and ValueError for a bad
-        timeout; neither changes anything. During a wait, this object does not
-        hold the lock: release() in another thread raises RuntimeError.
+        Raises RuntimeError if the acquisition that this means, see above, did
+        not hold the lock, or another thread released it at the same moment, and
+        ValueError or TypeError for a bad timeout; neither changes anything.
+        During a wait, it does not hold the lock: release() in another thread
+        raises RuntimeError.
         """
-        ns = self._timeout(timeout)
-        me = self._me()
-        if me.lost is not None:
-            return self._acquire(ns, me.lost)
-        for contender in self._holders():
-            try:
-                taken = self._take(contender, _device.REACQUIRE, ns,
-                                   contender.job)
-            except _Released:
-                continue
-            except BaseException:
-                me.lost = contender.job
-                contender.release()
-                self._put_back(contender)
-                raise
-            if not taken:
-                me.lost = contender.job
-                self._put_back(contender)
-            return taken
-        raise RuntimeError("release_and_acquire of a lock that is not held")
+        ns = self._default_ns if timeout is None else _nanoseconds(timeout)
+        acquisition = _last.get()
+        # Of this lock, only one can hold it
+        if (acquisition is None or acquisition._lock is not self._me
+                or not acquisition._claim or not acquisition._turn):
+            acquisition = self._find()
+        if acquisition is None:
+            raise RuntimeError("release_and_acquire of a lock that is not held")
+        return self._again(acquisition, ns)
 
-    @contextmanager
     def acquire_timeout(self, timeout: Optional[float] = None,
-                        job: Optional[str] = "unnamed") -> Iterator[bool]:
-        """A context manager that holds the lock, and yields whether it does.
+                        job: object = "unnamed") -> "_Block":
+        """A context manager for one with block, which holds the lock.
 
         timeout, job: as for acquire()
 
-        Leaving the block releases what the block acquired, or what its thread
-        acquired in it after the block had lost or released that. If the block
-        does not hold the lock any more, it releases nothing.
+        The block gets an Acquisition, which is true if the lock was acquired.
+        Leaving the block releases the lock if that still holds it, and nothing
+        else.
         """
-        ns = self._timeout(timeout)
-        job_bytes = _device.encode_job(job)
-        me = self._me()
-        lost = me.lost
-        contender = self._contender()
-        try:
-            try:
-                me.blocks.append(contender)
-                contender.in_block = True
-                self._active.add(contender)
-                yield self._take(contender, _device.ACQUIRE, ns, job_bytes)
-            finally:
-                self._leave(me, lost, contender)
-        except BaseException:
-            # A KeyboardInterrupt may have kept the other one from its work
-            self._leave(me, lost, contender)
-            raise
+        known = self._known
+        if timeout is not known[0] or job is not known[1]:
+            known = self._convert(timeout, job)
+        block = _Block()
+        block.lock = self
+        block.timeout_ns = known[2]
+        block.job = known[3]
+        block.acquisition = None
+        return block
+
+    def __enter__(self) -> Acquisition:
+        """Acquires the lock within the default_timeout, or raises TimeoutError.
+
+        The error names the holder.
+        """
+        block = self.acquire_timeout()
+        acquisition = block.__enter__()
+        if acquisition:
+            self._blocks.append(block)
+            return acquisition
+        block.__exit__()
+        raise TimeoutError(
+            ETIMEDOUT,
+            "the lock could not be acquired within the default_timeout of %r "
+            "seconds: it is held by %s" % (self._default_timeout,
+                                           acquisition._say_blocker()),
+            self.path)
+
+    def __exit__(self, _type: object, _value: object, _traceback: object) -> None:
+        for acquisition in self._own():
+            for block in self._blocks:
+                if block.acquisition is acquisition:
+                    self._blocks.remove(block)
+                    block.__exit__()
+                    return
+        self.release()
+
+    def locked(self) -> bool:
+        """Whether anybody holds the lock, in whichever process."""
+        return self.holder is not None
 
     @property
     def job(self) -> Optional[str]:
         """The current holder's job, whichever process it is in; None: free.
 
-        But for a thread whose call has just failed, it is the job that made
-        it fail, even if the lock has changed hands since: in a with block to
-        the block's end, elsewhere for one look. In both cases only until the
-        thread's next call.
+        But for a thread or task whose call has just failed, it is the job that
+        made it fail, even if the lock has changed hands since: in a with block
+        to the block's end, elsewhere for one look. In both cases only until its
+        next call.
         """
-        me = self._me()
-        if me.name_blocker and me.blocker is not None:
-            me.name_blocker = bool(me.blocks)
-            return me.blocker.job
+        acquisition = next(self._own(), None)
+        if (acquisition is not None and acquisition._named
+                and acquisition.blocker is not None):
+            acquisition._named = acquisition._open
+            return acquisition.blocker.job
         holder = self.holder
         return None if holder is None else holder.job
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether this object last acquired the lock from a holder that went
+        without a release: the instrument may be in the middle of a command. A
+        release_and_acquire() that let nobody in makes it False."""
+        return self._granted is not None and self._granted.abandoned
+
+    @property
+    def token(self) -> int:
+        """Number of the last grant to this object, 0 before the first.
+
+        Each grant of a lock has a larger one, whoever gets it, so that a device
+        or a log can tell a late message of an earlier holder.
+        """
+        return 0 if self._granted is None else self._granted.token
 
     @property
     def holder(self) -> Optional[Holder]:
@@ -240,121 +514,226 @@ class TimeoutLock:
 
     @property
     def blocker(self) -> Optional[Holder]:
-        """Who made this thread's last acquire or release_and_acquire fail.
+        """Who made the caller's last acquire or release_and_acquire fail.
 
         As it was when the call gave up; None if that call did not fail.
         """
-        return self._me().blocker
+        acquisition = next(self._own(), None)
+        return None if acquisition is None else acquisition.blocker
 
-    def _me(self) -> _Thread:
+    def __repr__(self) -> str:
         try:
-            me: _Thread = self._threads.me
-        except AttributeError:
-            me = self._threads.me = _Thread()
-        return me
+            holder = self.holder
+            state = ("free" if holder is None else
+                     "held by " + _device.describe(holder))
+        except OSError as error:
+            state = error.strerror
+        return "<tlock.TimeoutLock %s: %s>" % (self.path, state)
+
+    def __reduce__(self) -> Tuple[object, ...]:
+        # A copy, or what another process unpickles, is the same lock
+        return _make, (type(self), self._default_timeout, self.path)
 
     def _timeout(self, timeout: Optional[float]) -> int:
-        return _nanoseconds(self._default_timeout if timeout is None
-                            else timeout)
+        return self._default_ns if timeout is None else _nanoseconds(timeout)
 
-    def _contender(self) -> Contender:
-        """A contender that is free for use"""
-        while True:
-            try:
-                contender = self._idle.pop()
-            except KeyError:
-                return _device.open_contender(self.path)
-            # A fork has closed our parent's
-            if not contender.closed:
-                return contender
+    def _convert(self, timeout: Optional[float], job: object) -> _Arguments:
+        """Arguments, and what the kernel takes for them"""
+        known = timeout, job, self._timeout(timeout), make_job(job)
+        # Most agents have the same ones each time. Those that can change are
+        # not known.
+        if type(job) is str and type(timeout) in (int, float, type(None)):
+            self._known = known
+        return known
 
-    def _holders(self) -> List[Contender]:
-        """Who may hold the lock: one at most does, and the kernel knows."""
-        # In release_and_acquire() it may wait, and a release would withdraw it
-        return [contender for contender in tuple(self._active)
-                if contender.token and not contender.closed
-                and (not contender.waiting
-                     or contender.look().holder.token == contender.token)]
+    def _own(self) -> Iterator[Acquisition]:
+        """The caller's own acquisitions that are remembered, the last first"""
+        caller = _caller()
+        acquisition = _last.get()
+        while acquisition is not None:
+            if acquisition._lock is self._me and (
+                    acquisition._whose is caller
+                    # Outside of tasks, such as in asyncio.to_thread(), a copy
+                    # of a context acts for what it was copied from
+                    or isinstance(caller, int)):
+                yield acquisition
+            acquisition = acquisition._outer
 
-    def _put_back(self, contender: Contender) -> None:
-        """Frees a contender that does not hold, unless a block still has it.
+    def _check_own(self) -> None:
+        """RuntimeError if the caller would wait for itself for ever."""
+        for acquisition in self._own():
+            if acquisition and acquisition._whose == _caller() and all(
+                    contender.fd >= 0 for contender in acquisition._claim):
+                raise RuntimeError(
+                    "the caller holds this lock itself, for job %r, and would "
+                    "wait for ever" % acquisition._say_job())
 
-        From then on it may be another thread's.
+    def _own_block(self) -> Optional[Acquisition]:
+        """That of the caller's own block that an acquire() belongs to.
+
+        The caller has its turn then.
         """
-        if not contender.in_block:
-            contender.acquired = False
-            self._active.discard(contender)
-            self._idle.add(contender)
+        for acquisition in self._own():
+            if (acquisition._open and acquisition.token
+                    and not acquisition._claim):
+                try:
+                    acquisition._turn.pop()
+                    return acquisition
+                except IndexError:
+                    # It is in a call, which a signal's handler has interrupted
+                    pass
+        return None
 
-    def _leave(self, me: _Thread, lost: Optional[bytes],
-               contender: Contender) -> None:
-        """Leaves a with block; the second time has no effect"""
-        if contender in me.blocks:
-            contender.release()
-            me.name_blocker = False
-            me.lost = lost
-            contender.in_block = False
-            self._active.discard(contender)
-            me.blocks.remove(contender)
-            self._put_back(contender)
+    def _find(self) -> Optional[Acquisition]:
+        """Which acquisition release() and release_and_acquire() mean"""
+        found = None
+        for acquisition in self._own():
+            acquisition._named = False
+            if acquisition._claim:
+                return acquisition
+            if found is None and (acquisition._lost or (
+                    acquisition._open and acquisition.token)):
+                found = acquisition
+        if (found is None and self._granted is not None
+                and self._granted._claim):
+            return self._granted
+        return found
 
-    def _acquire(self, ns: int, job: bytes) -> bool:
-        """acquire(), with a valid timeout and job"""
-        blocks = self._me().blocks
-        contender = blocks[-1] if blocks else None
-        # If a block has lost what it acquired, this is for it to release. But
-        # a signal's handler must not use what it has interrupted.
-        if (contender is None or contender.closed or contender.token
-                or contender.waiting or not contender.acquired):
-            contender = self._contender()
+    def _again(self, acquisition: Acquisition, ns: int) -> bool:
+        """Its release_and_acquire()"""
         try:
-            self._active.add(contender)
-            if self._take(contender, _device.ACQUIRE, ns, job):
-                return True
-        except _Released:
-            raise
+            contender: Optional[Contender] = acquisition._claim[0]
+        except IndexError:
+            if not acquisition._lost:
+                raise RuntimeError("release_and_acquire of a lock that is not "
+                                   "held") from None
+            contender = None
+        try:
+            acquisition._turn.pop()
+        except IndexError:
+            raise RuntimeError("a release_and_acquire is under way") from None
+        return self._take(acquisition, ns, contender)
+
+    def _take(self, acquisition: Acquisition, ns: int,
+              contender: Optional[Contender] = None) -> bool:
+        """Takes the lock for an acquisition whose turn the caller has.
+
+        contender: that which has it now
+        """
+        request = REACQUIRE
+        claim = acquisition._claim
+        try:
+            try:
+                if contender is None:
+                    request = ACQUIRE
+                    try:
+                        contender = self._idle.pop()
+                    except IndexError:
+                        contender = _device.open_contender(self.path)
+                    acquisition._claim = claim = [contender]
+                    if contender.job is not acquisition._job:
+                        contender.argument.job = contender.job = acquisition._job
+                argument = contender.argument
+                argument.timeout_ns = ns
+                number: Optional[int] = EINTR if claim else ECANCELED
+                while number == EINTR:
+                    # The first time; or Python has run a signal's handler, and
+                    # the wait goes on in its place: the argument has the ticket
+                    try:
+                        number = ioctl(contender.fd, request, argument)
+                    except OSError as error:
+                        number = error.errno
+                if number == 0 and claim:
+                    acquisition.token = argument.token
+                    acquisition.abandoned = argument.result & ABANDONED != 0
+                    if acquisition.blocker is not None or acquisition._lost:
+                        acquisition.blocker = None
+                        acquisition._lost = acquisition._named = False
+                    self._granted = acquisition
+                    return True
+            except BaseException:
+                # It may have the lock, or a request
+                claim.clear()
+                if contender is not None:
+                    contender.release()
+                acquisition._lost |= request == REACQUIRE
+                raise
+
+            # Whoever ended it in the meantime leaves the contender to be closed
+            ended = not claim
+            claim.clear()
+            if number == ETIMEDOUT and not ended:
+                acquisition.blocker = _device.make_holder(argument.holder)
+                acquisition._named = True
+                acquisition._lost |= request == REACQUIRE
+                if len(self._idle) < _KEPT:
+                    self._idle.append(contender)
+                return False
+            if ended or request == REACQUIRE or number == ECANCELED:
+                raise RuntimeError("another thread has released the lock")
+            raise contender.error(number or 0)
+        finally:
+            acquisition._turn = [None]
+
+    def _end(self, acquisition: Acquisition, anyway: bool = False) -> bool:
+        """Releases the lock, and returns whether the acquisition held it.
+
+        anyway: even if it is in release_and_acquire(), and waits
+        """
+        claim = acquisition._claim
+        if not claim:
+            return False
+        # In a call that takes the lock it may have it already, or still
+        if not acquisition._turn and not anyway and not any(
+                contender.look().holder.token == acquisition.token
+                for contender in claim):
+            return False
+        try:
+            contender = claim.pop()
+        except IndexError:
+            return False
+        try:
+            ioctl(contender.fd, RELEASE)
+        except (PermissionError, ValueError):
+            # It was lost already, or a forked child has closed it
+            return False
         except BaseException:
             contender.release()
-            self._put_back(contender)
             raise
-        self._put_back(contender)
-        return False
+        # A call that takes the lock may still use it: then, it is closed
+        if acquisition._turn:
+            idle = self._idle
+            if len(idle) < _KEPT:
+                idle.append(contender)
+        return True
 
-    def _take(self, contender: Contender, request: int, ns: int,
-              job: bytes) -> bool:
-        """ACQUIRE or REACQUIRE.
 
-        After an exception, the contender may hold the lock or have a request:
-        release it, but not after _Released.
-        """
-        me = self._me()
-        me.blocker = None
-        me.name_blocker = False
-        argument = _device.AcquireStruct(timeout_ns=ns, job=job)
-        try:
-            contender.waiting = True
-            number = contender.ioctl(request, argument)
-            while number == errno.EINTR:
-                # Python has run the signal's handler. The argument has the
-                # request's ticket: it goes on in its place.
-                number = contender.ioctl(request, argument)
-        finally:
-            contender.waiting = False
+def _make(cls: Type[TimeoutLock], default_timeout: float,
+          path: str) -> TimeoutLock:
+    """What a pickled TimeoutLock becomes"""
+    lock = cls.__new__(cls)
+    TimeoutLock.__init__(lock, default_timeout, path=path)
+    return lock
 
-        if number == 0:
-            contender.job = job
-            contender.token = self.token = argument.token
-            contender.acquired = True
-            self.abandoned = bool(argument.result & _device.ABANDONED)
-            me.lost = None
-            return True
-        # EBUSY: yet another thread already waits to acquire it again
-        if number == errno.ECANCELED or (request == _device.REACQUIRE and
-                                         number in (errno.EPERM, errno.EBUSY)):
-            raise _Released("another thread has released the lock")
-        contender.token = 0
-        if number == errno.ETIMEDOUT:
-            me.blocker = _device.make_holder(argument.holder)
-            me.name_blocker = True
-            return False
-        raise contender.error(number)
+
+_locks: "weakref.WeakSet[TimeoutLock]" = weakref.WeakSet()
+_warned = False
+
+
+def _warn_of_two(stacklevel: int) -> None:
+    global _warned
+    if not _warned and any(lock._without_path for lock in _locks):
+        _warned = True
+        warnings.warn("this is the same lock as the other TimeoutLock() of this "
+                      "process: choose one with path=, as in "
+                      "TimeoutLock(path=\"tlock\")", RuntimeWarning, stacklevel)
+
+
+def _after_fork_in_child() -> None:
+    for lock in _locks:
+        # They are closed
+        lock._idle.clear()
+        lock._without_path = False
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
