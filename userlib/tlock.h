@@ -53,7 +53,7 @@ extern "C" {
 #define TLOCK_TRY	((int64_t)0)	/* don't wait */
 #define TLOCK_FOREVER	((int64_t)-1)	/* as is any negative one */
 
-/* Room for every text of tlock_explain(), unless the path is long */
+/* Room for every text of tlock_explain(), unless paths or names are long */
 #define TLOCK_EXPLAIN_SIZE	512
 
 /** struct tlock - a handle: one contender for one lock */
@@ -68,13 +68,16 @@ struct tlock;
  * @mode: O_RDWR, or O_RDONLY to look only: tlock_status() works, and
  *	tlock_acquire() fails with EBADF
  *
- * The descriptor is closed on exec. Never blocks, whatever @lock names.
+ * The descriptor is closed on exec. Never blocks, whatever @lock names. A device
+ * file in /dev that is named as a lock and leads to another one, as it can in a
+ * container once the module was loaded again, is not opened; a symbolic link is.
  *
  * Return: an idle contender, for tlock_close() to end; or NULL and errno, which
- * tlock_explain() puts into words. ENOENT: no such device. ENXIO: no driver
- * behind it. EACCES, EPERM: permission denied. ENOTTY: it is not a tlock.
- * ENAMETOOLONG: the name is too long for a lock. EINVAL: @mode, or an empty @lock.
- * Others as for open(2).
+ * tlock_explain() puts into words. ENOENT: no such device. ENXIO: no driver, or
+ * another lock, behind it. EACCES, EPERM: permission denied, or a sandbox denies
+ * ioctl(2), which can be another error, too, such as ENOSYS. ENOTTY: it is not a
+ * tlock. ENAMETOOLONG: the name is too long for a lock. EINVAL: @mode, or an
+ * empty @lock. Others as for open(2).
  */
 struct tlock *tlock_open(const char *lock, int mode);
 
@@ -86,7 +89,9 @@ struct tlock *tlock_open(const char *lock, int mode);
  * @size: of @buf. A text that does not fit is cut off; it always ends with a
  *	NUL, unless @size is 0.
  *
- * Looks at the system as it is now, so call it soon. Leaves errno alone.
+ * Looks at the system as it is now, so call it soon: whether the module is
+ * loaded, installed and built for this kernel, which locks there are, and who
+ * may take this one. The user database may be asked. Leaves errno alone.
  *
  * Return: @buf: one line that begins with the device's path, without a newline
  */

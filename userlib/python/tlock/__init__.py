@@ -5,7 +5,8 @@ TimeoutLock is the lock for an agent, with the names, arguments and results of
 the TimeoutLock of OCS; status() looks at a lock without taking part. Both need
 the kernel module tlock. If they cannot open a lock's device, they raise an
 OSError that says why and what to do: FileNotFoundError if the module is not
-loaded or the device is missing, PermissionError if permission is lacking.
+loaded, or the device is missing or leads to another lock; PermissionError if
+permission is denied.
 """
 from ._device import DEFAULT_PATH, Holder, Status, status
 from ._lock import Acquisition, TimeoutLock

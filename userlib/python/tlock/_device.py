@@ -3,16 +3,16 @@
 import ctypes
 import errno
 import functools
-import grp
 import os
-import pwd
 import re
 import stat
 import sys
 import threading
 import weakref
 from fcntl import ioctl
-from typing import NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple, Optional, Union
+
+from ._explain import check_device, explain
 
 DEFAULT_PATH = "/dev/tlock"
 
@@ -235,15 +235,18 @@ class Contender:
         self.job = b""
         try:
             self.fd = _open(path, flags)
+            raw = StatusStruct()
+            number = 0
             try:
-                self.look()
-            except OSError:
-                # Other drivers have all sorts of errors for what they don't
-                # know
-                raise self.error(errno.ENOTTY) from None
+                ioctl(self.fd, STATUS, raw)
+            except OSError as error:
+                number = error.errno or 0
+            number = check_device(path, number, raw.name)
+            if number:
+                raise self.error(number)
             os.set_blocking(self.fd, True)
         except OSError as error:
-            raise _explain(error, path) from None
+            raise explain(error, path, STATUS) from None
 
     def __del__(self) -> None:
         self.close()
@@ -314,77 +317,3 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(before=_fork_guard.acquire,
                     after_in_parent=_fork_guard.release,
                     after_in_child=_after_fork_in_child)
-
-
-def _explain(error: OSError, path: str) -> OSError:
-    """The error with the reason and the remedy for its text."""
-    number = error.errno or 0
-    locks = _locks()
-    name = os.path.basename(path)
-    # A device file may be there without the device, as in a container
-    if number in (errno.ENXIO, errno.ENODEV):
-        number = errno.ENOENT
-    if number == errno.ENOENT and locks is None:
-        text = ("the kernel module tlock is not loaded; load it with "
-                "\"insmod tlock.ko\" or, where it is installed, "
-                "\"modprobe tlock\"")
-    elif number == errno.ENOENT:
-        assert locks is not None
-        if name in locks:
-            text = ("the device is missing here, though the module is loaded "
-                    "and has this lock; in a container, pass the device on "
-                    "(docker run --device), else see that /dev is a devtmpfs")
-        else:
-            text = ("the device is missing: the module is loaded, but has no "
-                    "such lock; it has " + ", ".join(locks))
-    elif number == errno.EACCES:
-        text = ("permission is lacking: user %s may not open the device%s; "
-                "join a group that may write to it, and give it to that group "
-                "with a udev rule: SUBSYSTEM==\"tlock\", GROUP=\"dialout\", "
-                "MODE=\"0664\"" % (_user(os.geteuid()), _owner(path)))
-    elif number == errno.EPERM:
-        text = ("permission is lacking: the container or service may not use "
-                "this device; allow it (docker run --device, or systemd's "
-                "DeviceAllow=)")
-    elif number == errno.ENOTTY:
-        text = "this is not a tlock device"
-    else:
-        return error
-    return OSError(number, text, path)
-
-
-def _locks() -> Optional[Tuple[str, ...]]:
-    """The devices the module has; None: it is not loaded"""
-    try:
-        # Its device files go before the rest of it
-        with open("/sys/module/tlock/initstate") as file:
-            if file.read() == "going\n":
-                return None
-    except OSError:
-        pass
-    try:
-        # Empty only while it comes or goes: it always has the first one
-        return tuple(sorted(os.listdir("/sys/class/tlock"))) or None
-    except OSError:
-        return None
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _owner(path: str) -> str:
-    """ " (root:root, crw-r--r--)", or nothing"""
-    try:
-        info = os.stat(path)
-    except OSError:
-        return ""
-    try:
-        group = grp.getgrgid(info.st_gid).gr_name
-    except KeyError:
-        group = str(info.st_gid)
-    return " (%s:%s, %s)" % (_user(info.st_uid), group,
-                             stat.filemode(info.st_mode))

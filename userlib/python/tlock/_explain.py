@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Why a lock cannot be opened, and what to do about it.
+
+The same texts are in libtlock.c, and userlib/tests/errors has an example of
+each. They say what is the case on this host, so they are to be made at once.
+"""
+import errno
+import fcntl
+import glob
+import grp
+import os
+import pwd
+import stat
+from typing import Optional
+
+_CLASS = "/sys/class/tlock"
+_RULES = "/etc/udev/rules.d/60-tlock.rules"
+# How many locks a text names
+_MOST_LOCKS = 8
+_NAME_SIZE = 128
+
+
+def check_device(path: str, number: int, name: bytes) -> int:
+    """What is wrong with a device that was opened and asked for its status.
+
+    number: 0, or the errno with which it failed
+    name: of the lock that the device says it is
+
+    Returns 0 or an errno.
+    """
+    # Other drivers have all sorts of errors for commands they don't know. A
+    # lock has none: it is a sandbox that doesn't let the command through.
+    if number:
+        return number if _is_lock(path) else errno.ENOTTY
+    # A device file that was made for a lock that is gone, as there may be in a
+    # container, can lead to another one. A symbolic link is an alias.
+    own = _own_name(path)
+    if own and own != os.fsdecode(name) and not os.path.islink(path):
+        return errno.ENXIO
+    return 0
+
+
+def explain(error: OSError, path: str, status: int) -> OSError:
+    """The error with the reason and the remedy for its text.
+
+    status: the ioctl that asks a lock for its status
+    """
+    number = error.errno or 0
+    if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTTY):
+        text = _missing(path, number)
+        # All of them are a FileNotFoundError
+        if number != errno.ENOTTY:
+            number = errno.ENOENT
+    elif number == errno.ENOSYS or (number in (errno.EPERM, errno.EACCES) and
+                                    _ioctl_denied(path, status)):
+        text = ("a sandbox (seccomp, Landlock) denies ioctl(2) on the lock: "
+                "allow it there (systemd: SystemCallFilter=, docker: "
+                "--security-opt seccomp=)")
+    elif number == errno.EACCES:
+        text = _permission(path)
+    elif number == errno.EPERM:
+        text = ("devices are restricted here: allow this one for the "
+                "container (docker: --device) or the service (systemd: "
+                "DeviceAllow=)")
+    elif number == errno.ENAMETOOLONG:
+        text = ("the name is too long: a device's name has at most %d bytes" %
+                (_NAME_SIZE - 1))
+    else:
+        text = os.strerror(number)
+    return OSError(number, text, path)
+
+
+def _own_name(path: str) -> str:
+    """The name that a device there has to go by: that of its lock.
+
+    Empty: it is a path at which somebody else put it, under a name of their
+    choice.
+    """
+    folder, name = os.path.split(path)
+    if folder == "/dev" and (name == "tlock" or name.startswith("tlock-")):
+        return name
+    return ""
+
+
+def _number(info: os.stat_result) -> str:
+    """A device's number, as sysfs has it"""
+    return "%d:%d" % (os.major(info.st_rdev), os.minor(info.st_rdev))
+
+
+def _is_lock(path: str) -> bool:
+    """Whether the device there is a lock; not if there is no sysfs"""
+    try:
+        return "/tlock/" in os.readlink("/sys/dev/char/" +
+                                        _number(os.stat(path)))
+    except OSError:
+        return False
+
+
+def _read_line(path: str) -> str:
+    """The first line of a file of the kernel's; empty if it cannot be read"""
+    try:
+        with open(path) as file:
+            return file.readline().rstrip("\n")
+    except OSError:
+        return ""
+
+
+def _module_loaded() -> bool:
+    # Its device files are removed before the rest of it. The first lock is
+    # there from loading to unloading.
+    return (_read_line("/sys/module/tlock/initstate") != "going" and
+            os.path.exists(_CLASS + "/tlock"))
+
+
+def _module_installed(release: str) -> bool:
+    """Whether modprobe finds it, with this kernel's modules.dep or any ("*")"""
+    for path in glob.glob("/lib/modules/%s/modules.dep" % release):
+        try:
+            with open(path, errors="replace") as file:
+                # "updates/dkms/tlock.ko.xz:", with what it depends on
+                if any("/tlock.ko" in line for line in file):
+                    return True
+        except OSError:
+            pass
+    return False
+
+
+def _signatures_enforced() -> bool:
+    """Whether a module without a signature that the kernel trusts is refused"""
+    lockdown = _read_line("/sys/kernel/security/lockdown")
+    return (_read_line("/sys/module/module/parameters/sig_enforce") == "Y" or
+            (lockdown != "" and "[none]" not in lockdown))
+
+
+def _module() -> str:
+    """Why the module is not loaded"""
+    if _module_installed(os.uname().release):
+        text = ("the tlock module is not loaded: as root, run 'modprobe "
+                "tlock'")
+    elif _module_installed("*") or os.path.exists("/var/lib/dkms/tlock"):
+        text = ("the tlock module is not built for this kernel: as root, "
+                "install linux-headers-$(uname -r), build it again (with "
+                "dkms: 'dkms autoinstall') and run 'modprobe tlock'")
+    else:
+        text = ("the tlock module is not loaded: as root, for a container on "
+                "its host, run 'insmod tlock.ko' or, where it is installed, "
+                "'modprobe tlock'")
+    if _signatures_enforced():
+        text += ("; if that says 'Key was rejected by service' or 'Operation "
+                 "not permitted', the kernel does not trust the module's "
+                 "signature (Secure Boot): enroll the key (of dkms: 'mokutil "
+                 "--import /var/lib/dkms/mok.pub') and reboot")
+    return text
+
+
+def _locks() -> str:
+    """Which locks there are instead"""
+    try:
+        names = sorted(name for name in os.listdir(_CLASS)
+                       if not name.startswith("."))
+    except OSError:
+        return ""
+    if len(names) > _MOST_LOCKS:
+        names[_MOST_LOCKS:] = ["..."]
+    return ": the locks of this host are " + ", ".join(names) if names else ""
+
+
+def _kind_of_file(mode: int) -> str:
+    return {stat.S_IFREG: "a regular file",
+            stat.S_IFDIR: "a directory",
+            stat.S_IFIFO: "a FIFO",
+            stat.S_IFSOCK: "a socket"}.get(stat.S_IFMT(mode),
+                                           "a block device")
+
+
+def _missing(path: str, number: int) -> str:
+    """Why the lock is not behind path"""
+    info: Optional[os.stat_result] = None
+    try:
+        info = os.stat(path)
+    except OSError:
+        pass
+    own_name = _own_name(path)
+    if info and not stat.S_ISCHR(info.st_mode) and own_name:
+        return ("%s is in the place of the device (docker's -v makes one if "
+                "the device is missing): as root, for a container on its "
+                "host, remove it and load the tlock module again" %
+                _kind_of_file(info.st_mode))
+    if info and number == errno.ENOTTY and _is_lock(path):
+        return ("the tlock module, version %s, does not know this program's "
+                "ioctls: install the module and the library or package of "
+                "the same version" % _read_line("/sys/module/tlock/version"))
+    if info and number == errno.ENOTTY and not own_name:
+        return "not a tlock" + _locks()
+    if not os.path.exists("/sys/class"):
+        return ("no such device: load the tlock module (as root, for a "
+                "container on its host: 'insmod tlock.ko' or, where it is "
+                "installed, 'modprobe tlock'); in a container, pass the "
+                "device in (docker: --device)")
+    if not _module_loaded():
+        return _module()
+    should_be = _read_line("%s/%s/dev" % (_CLASS, os.path.basename(path)))
+    if not should_be:
+        return "no such lock" + _locks()
+    if not info:
+        return ("the lock is there, but its device file is missing: in a "
+                "container, pass the device in (docker: --device); "
+                "elsewhere, load the tlock module again")
+    if _number(info) != should_be:
+        return ("the device file is stale: it leads to device %s, but the "
+                "lock is device %s: in a container, pass that in and start "
+                "it again; elsewhere, remove the file and load the tlock "
+                "module again" % (_number(info), should_be))
+    return "the lock was not there, but is now: try again"
+
+
+def _ioctl_denied(path: str, status: int) -> bool:
+    """Whether a sandbox lets us open the lock, and denies us its ioctls"""
+    if not _is_lock(path):
+        return False
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        # The command says how large the structure is
+        fcntl.ioctl(fd, status, bytearray(status >> 16 & 0x3fff))
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _permission(path: str) -> str:
+    """Why we may not open a device"""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return ("permission denied: a directory on the way to it may not be "
+                "searched")
+    if os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        return ("permission denied, though the file's mode permits it: look "
+                "for a mount with the option nodev, or a security module "
+                "(AppArmor, SELinux) that denies it")
+    if info.st_gid and info.st_mode & 0o060 == 0o060:
+        return _user_and_group(info.st_gid)
+    if os.path.exists(_RULES):
+        return ("permission denied: only root may take this lock, but %s is "
+                "there: have it give the lock to a group and, as root, run "
+                "'udevadm control --reload; udevadm trigger -s tlock'" %
+                _RULES)
+    return ("permission denied: only root may take this lock: as root, put "
+            "SUBSYSTEM==\"tlock\", GROUP=\"dialout\", MODE=\"0664\" into %s "
+            "and run 'udevadm control --reload; udevadm trigger -s tlock'" %
+            _RULES)
+
+
+def _user_and_group(gid: int) -> str:
+    """How this host calls our user, who has yet to log in as a member"""
+    try:
+        user = pwd.getpwuid(os.geteuid())
+        group = grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ("permission denied: the group %d may take this lock: run the "
+                "container with it (docker: --group-add %d)" % (gid, gid))
+    if gid in os.getgrouplist(user.pw_name, user.pw_gid):
+        return ("permission denied: %s is in the group %s, which may take "
+                "this lock, but was not when this session began: log in "
+                "again, or restart the service" % (user.pw_name, group))
+    return ("permission denied: the group %s may take this lock: as root, "
+            "run 'adduser %s %s'; then log in again, or restart the service" %
+            (group, user.pw_name, group))
