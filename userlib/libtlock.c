@@ -819,6 +819,53 @@ int64_t tlock_time_left(const struct tlock *t)
 	return t->time_left;
 }
 
+/* The length of the character that @c begins with, or 0 if it is not UTF-8 */
+static size_t character(const unsigned char *c)
+{
+	size_t length = c[0] < 0x80 ? 1 : c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 :
+			c[0] < 0xf0 ? 3 : c[0] < 0xf5 ? 4 : 0;
+
+	for (size_t i = 1; i < length; i++)
+		if ((c[i] & 0xc0) != 0x80)
+			return 0;
+	/* Longer than need be, a surrogate, or beyond the last one */
+	if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) ||
+	    (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
+		return 0;
+	return length;
+}
+
+static bool is_control(const unsigned char *c)
+{
+	return c[0] < 0x20 || c[0] == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0);
+}
+
+char *tlock_make_job(char job[TLOCK_JOB_SIZE], const char *text)
+{
+	static const char cut[] = "\u2026";
+	const unsigned char *c = (const unsigned char *)(text ? text : "");
+	size_t len = 0, whole = 0;
+
+	while (*c) {
+		size_t length = character(c);
+		bool as_it_is = length && !is_control(c);
+		size_t put = as_it_is ? length : 1;
+
+		if (len + put >= TLOCK_JOB_SIZE) {
+			memcpy(job + whole, cut, sizeof(cut));
+			return job;
+		}
+		memcpy(job + len, as_it_is ? (const void *)c : "?", put);
+		len += put;
+		/* As much as leaves room for the mark */
+		if (len + sizeof(cut) <= TLOCK_JOB_SIZE)
+			whole = len;
+		c += length ? length : 1;
+	}
+	job[len] = '\0';
+	return job;
+}
+
 int64_t tlock_seconds(double s)
 {
 	double ns = s * 1e9;

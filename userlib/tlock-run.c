@@ -37,7 +37,8 @@ static const char usage[] =
 " -d, --device LOCK        the lock: a name or a path (default: /dev/tlock)\n"
 " -w, --timeout SECONDS    wait for the lock no longer than this\n"
 " -n, --nonblock           fail rather than wait\n"
-" -j, --job JOB            what the lock is held for (default: COMMAND's name)\n"
+" -j, --job JOB            what the lock is held for (default: COMMAND's name);\n"
+"                          cut off if longer than 63 bytes\n"
 " -E, --conflict-exit-code CODE\n"
 "                          exit status if the lock could not be acquired\n"
 "                          (default: 1)\n"
@@ -234,16 +235,10 @@ static void parse(struct run *run, int argc, char **argv)
 
 	parse_command(run, argv + optind, string);
 	run->path = lock_path(run->lock);
-	if (job) {
-		clean(run->job, sizeof(run->job), job);
-		if (strcmp(run->job, job))
-			errx(EX_USAGE,
-			     "invalid job: it may have up to %d bytes, without control characters",
-			     TLOCK_JOB_SIZE - 1);
-	} else {
-		clean(run->job, sizeof(run->job), run->command == run->shell ?
-		      run->shell[2] : basename(run->command[0]));
-	}
+	if (!job)
+		job = run->command == run->shell ? run->shell[2] :
+						   basename(run->command[0]);
+	tlock_make_job(run->job, job);
 }
 
 /* Who has the lock instead, for what, and how long */

@@ -120,7 +120,8 @@ int tlock_fd(const struct tlock *t);
  * tlock_acquire - take the lock, waiting for it if need be
  * @t: the handle
  * @job: what the lock is taken for, for others to see: up to 63 bytes, no
- *	control characters; UTF-8 is fine. NULL is the same as "".
+ *	control characters; UTF-8 is fine. NULL is the same as "". Of any other
+ *	text, tlock_make_job() makes one.
  * @timeout_ns: how long to wait at most, in nanoseconds; TLOCK_TRY or
  *	TLOCK_FOREVER
  *
@@ -142,6 +143,20 @@ int tlock_fd(const struct tlock *t);
  * by longjmp(), after which tlock_release() must be called.
  */
 int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns);
+
+/**
+ * tlock_make_job - make a valid job of any text
+ * @job: where to
+ * @text: of any length and any bytes; NULL is the same as ""
+ *
+ * A job is a label for people: what it says must not keep a program from the
+ * lock. Each control character, and each byte that is not UTF-8, becomes a "?".
+ * If that has more than 63 bytes, it is cut at a character's boundary and ends
+ * with an ellipsis, U+2026.
+ *
+ * Return: @job, which tlock_acquire() and tlock_reacquire() take. Never fails.
+ */
+char *tlock_make_job(char job[TLOCK_JOB_SIZE], const char *text);
 
 /**
  * tlock_reacquire - let the waiters in, and take the lock again

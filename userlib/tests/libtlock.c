@@ -218,6 +218,69 @@ TEST_F(lock, job)
 	EXPECT_EQ(0, look(self->a).holder.token);
 }
 
+/* Replaces \\xHH and the like, in place, by what they stand for. */
+static void unescape(char *text)
+{
+	static const char letters[] = "tnr\\", bytes[] = "\t\n\r\\";
+	char *to = text;
+	int hex, len;
+
+	while (*text) {
+		const char *letter;
+
+		if (*text != '\\') {
+			*to++ = *text++;
+			continue;
+		}
+		letter = strchr(letters, text[1]);
+		if (letter) {
+			*to++ = bytes[letter - letters];
+			text += 2;
+			continue;
+		}
+		if (sscanf(text, "\\x%2x%n", &hex, &len) != 1)
+			abort();
+		*to++ = (char)hex;
+		text += len;
+	}
+	*to = '\0';
+}
+
+TEST_F(lock, job_of_any_text)
+{
+	FILE *file = fopen(TEST_DIR "jobs", "r");
+	char line[2048], job[TLOCK_JOB_SIZE + 1];
+	int count = 0;
+
+	ASSERT_NE(NULL, file);
+	while (fgets(line, sizeof(line), file)) {
+		char *expected = strchr(line, '\t');
+
+		line[strcspn(line, "\n")] = '\0';
+		if (!*line || *line == '#')
+			continue;
+		ASSERT_NE(NULL, expected);
+		*expected++ = '\0';
+		unescape(line);
+		unescape(expected);
+		memset(job, 'j', sizeof(job));
+		EXPECT_TRUE(tlock_make_job(job, line) == job);
+		EXPECT_STREQ(expected, job);
+		EXPECT_EQ('j', job[TLOCK_JOB_SIZE]);
+		/* That is one, and stays as it is */
+		EXPECT_EQ(0, tlock_acquire(self->a, job, TLOCK_TRY));
+		EXPECT_STREQ(job, look(self->a).holder.job);
+		EXPECT_EQ(0, tlock_release(self->a));
+		EXPECT_STREQ(expected, tlock_make_job(line, job));
+		count++;
+	}
+	EXPECT_LE(20, count);
+	fclose(file);
+
+	EXPECT_STREQ("", tlock_make_job(job, ""));
+	EXPECT_STREQ("", tlock_make_job(job, NULL));
+}
+
 TEST_F(lock, held_already)
 {
 	uint64_t token;

@@ -165,6 +165,7 @@ def describe(holder: Holder) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _make_job(job: str) -> bytes:
+    # A surrogate that stands alone, such as that of a byte, becomes "?"
     data = _CONTROL.sub("?", job).encode("utf-8", "replace")
     if len(data) < JOB_SIZE:
         return data
@@ -174,11 +175,11 @@ def _make_job(job: str) -> bytes:
 
 
 def make_job(job: object) -> bytes:
-    """A job as the kernel takes it, whatever it is.
+    """A job that the kernel takes, of anything: a label must stop nobody.
 
-    It is for people to read, and must not stop an instrument: control
-    characters, and what is not UTF-8, become "?", and what is too long is cut
-    off, which a "\u2026" shows. Never raises an Exception.
+    None is an empty one, and what is no text is str(job). Control characters
+    and bytes that are not UTF-8 become "?". If more than 63 bytes remain, it
+    is cut at a character's boundary, and ends with an ellipsis.
     """
     if job is None:
         return b""
@@ -187,7 +188,7 @@ def make_job(job: object) -> bytes:
     elif type(job) is not str:
         try:
             job = str(job)
-        except Exception:
+        except Exception:  # pylint: disable=broad-except
             job = "<%s>" % type(job).__name__
     return _make_job(job)
 
