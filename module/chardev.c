@@ -173,7 +173,8 @@ static void tlock_to_callers_clock(struct tlock_holder *holder)
 		return;
 	since = ns_to_timespec64(holder->since_ns);
 	timens_add_monotonic(&since);
-	holder->since_ns = timespec64_to_ns(&since);
+	/* timespec64_to_ns() of Linux 5.10 takes a negative time for a huge one */
+	holder->since_ns = since.tv_sec * NSEC_PER_SEC + since.tv_nsec;
 }
 
 /* Writes the outcome to the caller. Returns @err, or -EFAULT. */
