@@ -257,6 +257,20 @@ class Contender:
         if fd >= 0:
             os.close(fd)
 
+    def go_on(self, request: int) -> int:
+        """Goes on with an interrupted call; returns 0 or an errno.
+
+        Python has run the signal's handler. The argument has the request's
+        ticket: the wait goes on in its place.
+        """
+        number = errno.EINTR
+        while number == errno.EINTR:
+            try:
+                number = ioctl(self.fd, request, self.argument)
+            except OSError as error:
+                number = error.errno or 0
+        return number
+
     def error(self, number: int) -> OSError:
         return OSError(number, os.strerror(number), self.path)
 

@@ -161,17 +161,18 @@ class Acquisition:
 
     def _is_over(self, lock: "weakref.ref[TimeoutLock]") -> bool:
         """Whether nothing is to be remembered of it by the next one of lock."""
+        if self._lock() is None:
+            return True
         if self._claim or self._open or self._lost:
             return False
-        return (self.blocker is None or self._lock is lock
-                or self._lock() is None)
+        return self.blocker is None or self._lock is lock
 
 
 # The last acquisition, of any lock, of this thread or task; it may be over
 _last: "ContextVar[Optional[Acquisition]]" = ContextVar("tlock", default=None)
 
 
-def _begin(lock: "weakref.ref[TimeoutLock]", job: bytes, is_block: bool,
+def _begin(lock: "weakref.ref[TimeoutLock]", job: bytes,
            outer: Optional[Acquisition]) -> Acquisition:
     """A new acquisition, the caller's last one, who has its turn"""
     # Not in an __init__(): this costs half
@@ -185,7 +186,7 @@ def _begin(lock: "weakref.ref[TimeoutLock]", job: bytes, is_block: bool,
     self._turn = _NOBODY
     self._whose = _caller() if "asyncio" in _modules else get_ident()
     self._outer = outer
-    self._open = is_block
+    self._open = False
     self._lost = False
     self._named = False
     _last.set(self)
@@ -228,8 +229,8 @@ class _Block:
             else:
                 last = None
         try:
-            self.acquisition = acquisition = _begin(lock._me, self.job, True,
-                                                    last)
+            self.acquisition = acquisition = _begin(lock._me, self.job, last)
+            acquisition._open = True
             lock._take(acquisition, self.timeout_ns)
             return acquisition
         except BaseException:
@@ -373,7 +374,7 @@ class TimeoutLock:
                 last = _prune(last, self._me)
             else:
                 last = None
-        return self._take(_begin(self._me, known[3], False, last), ns)
+        return self._take(_begin(self._me, known[3], last), ns)
 
     def release(self) -> None:
         """Gives the lock to the longest waiter.
@@ -620,12 +621,11 @@ class TimeoutLock:
 
         contender: that which has it now
         """
-        request = REACQUIRE
+        request = ACQUIRE if contender is None else REACQUIRE
         claim = acquisition._claim
         try:
             try:
                 if contender is None:
-                    request = ACQUIRE
                     try:
                         contender = self._idle.pop()
                     except IndexError:
@@ -635,14 +635,14 @@ class TimeoutLock:
                         contender.argument.job = contender.job = acquisition._job
                 argument = contender.argument
                 argument.timeout_ns = ns
-                number: Optional[int] = EINTR if claim else ECANCELED
-                while number == EINTR:
-                    # The first time; or Python has run a signal's handler, and
-                    # the wait goes on in its place: the argument has the ticket
+                number: Optional[int] = ECANCELED
+                if claim:
                     try:
                         number = ioctl(contender.fd, request, argument)
                     except OSError as error:
                         number = error.errno
+                        if number == EINTR:
+                            number = contender.go_on(request)
                 if number == 0 and claim:
                     acquisition.token = argument.token
                     acquisition.abandoned = argument.result & ABANDONED != 0
@@ -688,17 +688,16 @@ class TimeoutLock:
                 contender.look().holder.token == acquisition.token
                 for contender in claim):
             return False
+        contender = None
         try:
             contender = claim.pop()
-        except IndexError:
-            return False
-        try:
             ioctl(contender.fd, RELEASE)
-        except (PermissionError, ValueError):
-            # It was lost already, or a forked child has closed it
+        except (IndexError, PermissionError, ValueError):
+            # Somebody else ended it, or a forked child has closed it
             return False
         except BaseException:
-            contender.release()
+            if contender is not None:
+                contender.release()
             raise
         # A call that takes the lock may still use it: then, it is closed
         if acquisition._turn:
