@@ -685,12 +685,15 @@ class TimeoutLock:
             return False
         # In a call that takes the lock it may have it already, or still
         if not acquisition._turn and not anyway and not any(
-                contender.look().holder.token == acquisition.token
+                # What the kernel wrote last: an exception of a signal's handler
+                # may have come before the acquisition knew it
+                contender.look().holder.token == contender.argument.token
                 for contender in claim):
             return False
         contender = None
         try:
-            contender = claim.pop()
+            contender = claim[0]
+            claim.pop()
             ioctl(contender.fd, RELEASE)
         except (IndexError, PermissionError, ValueError):
             # Somebody else ended it, or a forked child has closed it
