@@ -36,9 +36,9 @@ def unshare_mounts():
     call(libc.mount, None, b"/", None, 0x44000, None)
 
 
-def hide(folder):
-    os.makedirs(folder, exist_ok=True)
-    call(libc.mount, b"none", folder.encode(), b"tmpfs", 0, b"mode=755")
+def hide(directory):
+    os.makedirs(directory, exist_ok=True)
+    call(libc.mount, b"none", directory.encode(), b"tmpfs", 0, b"mode=755")
 
 
 def deny(name, error):

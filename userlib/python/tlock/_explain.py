@@ -76,8 +76,8 @@ def _own_name(path: str) -> str:
     Empty: it is a path at which somebody else put it, under a name of their
     choice.
     """
-    folder, name = os.path.split(path)
-    if folder == "/dev" and (name == "tlock" or name.startswith("tlock-")):
+    directory, name = os.path.split(path)
+    if directory == "/dev" and (name == "tlock" or name.startswith("tlock-")):
         return name
     return ""
 

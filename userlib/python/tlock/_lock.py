@@ -85,8 +85,8 @@ class Acquisition:
 
     abandoned: bool
     """Whether its last grant came from a holder that went without a release:
-    the instrument may be in the middle of a command. One that let nobody in
-    is told False."""
+    the instrument may be in the middle of a command. False after a
+    release_and_acquire() that let nobody in."""
 
     blocker: Optional[Holder]
     """Who held the lock when its last call gave up; None if that did not
