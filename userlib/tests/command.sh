@@ -868,7 +868,7 @@ test_manual_pages() {
 		help | sort -u >words
 	[[ $(wc -l <words) -ge 35 ]]
 	sed 's/\\f[BIRP]//g; s/\\-/-/g' "$top/userlib/man/tlock.1" >manual
-	for file in manual "$top/userlib/tlock.bash-completion"; do
+	for file in manual "$top/userlib/command/tlock.bash-completion"; do
 		grep -oE -e '--[a-z-]+|[A-Z-]+' "$file" | sort -u >there
 		[[ $(comm -23 words there | grep -v -e --help -e --version) == "" ]]
 	done
@@ -894,7 +894,7 @@ test_completion() {
 	# Nor is it completing that calls it here
 	compopt() { :; }
 	# shellcheck source=/dev/null
-	. "$top/userlib/tlock.bash-completion"
+	. "$top/userlib/command/tlock.bash-completion"
 	[[ $(complete -p tlock) == "complete -F _tlock tlock" ]]
 	completes 'tlock ' 'run status list --help --version'
 	completes 'tlock st' status

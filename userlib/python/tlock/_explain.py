@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Why a lock cannot be opened, and what to do about it.
 
-The same texts are in libtlock-explain.c, and userlib/tests/errors has an example
+The same texts are in userlib/lib/explain.c, and userlib/tests/errors has an example
 of each. They describe this host at this moment: explain() is for a fresh error.
 """
 import errno

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "tlock-command.h"
+#include "command.h"
 
 #define NOT_UTF8	UINT32_MAX
 

@@ -10,7 +10,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "tlock-command.h"
+#include "command.h"
 
 static const struct {
 	const char *name;

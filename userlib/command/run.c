@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tlock-command.h"
+#include "command.h"
 
 static const char usage[] =
 "Usage:\n"

@@ -8,7 +8,7 @@
 
 set -u
 
-scripts=$(readlink -f "$(dirname "$(readlink -f "$0")")/../scripts")
+scripts=$(readlink -f "$(dirname "$(readlink -f "$0")")/../../scripts")
 options=("$@")
 (($#)) || options=(--kernel "$("$scripts/kernel")") || exit 1
 

@@ -15,7 +15,7 @@
  * small: only their order matters. That a token is the newest grant's is a flag, which
  * the end of that grant clears.
  *
- * selftests/model has spin check that no assertion fails, and that nobody is
+ * selftests/model/run has spin check that no assertion fails, and that nobody is
  * left in a state that it can never leave ("invalid end state"): a deadlock, or
  * a lost wake-up. It also checks that this is noticed in broken versions.
  */

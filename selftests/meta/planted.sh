@@ -9,7 +9,7 @@
 set -u
 
 here=$(dirname "$(readlink -f "$0")")
-top=$(dirname "$here")
+top=$(dirname "$(dirname "$here")")
 cd "$top" || exit 1
 
 # For the kernels' logs, which are kept where a run failed

@@ -2,7 +2,7 @@
 /*
  * Chaos with a judge: dozens of processes and threads do with the lock what
  * comes to their minds, and are killed at any instant. All of it is recorded,
- * and judged: see chaos-judge.c.
+ * and judged: see judge.c.
  *
  * usage: chaos [SECONDS [SEED]]
  *

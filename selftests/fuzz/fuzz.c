@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A fuzzer: threads of two processes do with the lock what makes no sense, and
- * all at the same time. First come the cases of fuzz-corpus, with what is known
+ * all at the same time. First come the cases of fuzz/corpus, with what is known
  * of their results; then random ones, and random changes to those, until the
  * time is over.
  *
@@ -62,7 +62,7 @@
 
 /* The cases that are always run */
 __asm__(".pushsection .rodata\n"
-	"fuzz_corpus: .incbin \"fuzz-corpus\"\n"
+	"fuzz_corpus: .incbin \"fuzz/corpus\"\n"
 	".byte 0\n"
 	".popsection");
 extern const char fuzz_corpus[];

@@ -7,7 +7,7 @@
 
 #include "tlock.h"
 
-/* tlock-run.c, tlock-status.c. Return: exit status */
+/* run.c, status.c. Return: exit status */
 int run_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int list_main(int argc, char **argv);
@@ -32,7 +32,7 @@ struct tlock *open_lock(const char *lock, int mode, int *status);
 /* The device of @lock in /dev. Return: its path, to be freed */
 char *lock_path(const char *lock);
 
-/* tlock-text.c */
+/* text.c */
 
 /*
  * clean - copy text without control characters

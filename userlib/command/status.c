@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tlock-command.h"
+#include "command.h"
 
 #define CLASS	"/sys/class/tlock"
 
