@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The judge of a history: what a file's calls say of its state, and may return in it */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "judge.h"
+
+static int by_file_and_begin(const void *a, const void *b)
+{
+	__u32 i = *(__u32 *)a, j = *(__u32 *)b;
+	struct record *r = &sorting->record[i], *s = &sorting->record[j];
+
+	if (r->file != s->file)
+		return r->file < s->file ? -1 : 1;
+	if (r->begin != s->begin)
+		return r->begin < s->begin ? -1 : 1;
+	return i < j ? -1 : i > j;
+}
+
+/*
+ * When the last look at a file of a process ended that was there while it closed
+ * one, or 0: which file that was is not known. Who looks at a file in fdinfo keeps
+ * it open.
+ */
+static __s64 look_during(struct court *c, const struct record *close,
+			 __u32 process)
+{
+	const struct file *none = &c->file[0];
+	__s64 by = 0;
+
+	for (__u32 i = none->op; i < none->op + none->ops; i++) {
+		struct record *r = &c->record[c->op[i]];
+
+		if (r->kind == LOOK && process_of(c, r) == process &&
+		    r->begin <= end_hi(c, close) && end_hi(c, r) >= close->begin)
+			by = max64(by, end_hi(c, r));
+	}
+	return by;
+}
+
+/* When a process gave up its descriptor of a file */
+static void drop(struct court *c, struct file *f, __u32 process)
+{
+	__s64 lo = c->death_lo[process], hi = c->death_hi[process];
+
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		struct record *r = &c->record[c->op[i]];
+
+		if (r->kind == CLOSE && process_of(c, r) == process) {
+			lo = r->begin;
+			hi = max64(end_hi(c, r), look_during(c, r, process));
+			break;
+		}
+	}
+	f->close_lo = max64(f->close_lo, lo);
+	f->close_hi = max64(f->close_hi, hi);
+}
+
+/* When a message with a descriptor of a file was gone */
+static void drop_message(struct court *c, struct file *f, struct record *sent)
+{
+	__s64 hi = max64(c->death_hi[process_of(c, sent)],
+			 c->death_hi[sent->peer]);
+
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		struct record *r = &c->record[c->op[i]];
+
+		if (r->kind == RECEIVE) {
+			drop(c, f, process_of(c, r));
+			hi = end_hi(c, r);
+		}
+	}
+	f->close_lo = max64(f->close_lo, sent->begin);
+	f->close_hi = max64(f->close_hi, hi);
+}
+
+static void study_file(struct court *c, struct file *f)
+{
+	__u32 user = NOBODY;
+
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		struct record *r = &c->record[c->op[i]];
+
+		if (r->kind == OPEN)
+			drop(c, f, process_of(c, r));
+		else if (r->kind == FORK)
+			drop(c, f, r->peer);
+		else if (r->kind == SEND)
+			drop_message(c, f, r);
+		/* It is open for a call, and at least until that ends */
+		f->close_lo = max64(f->close_lo, r->begin);
+		f->close_hi = max64(f->close_hi, end_hi(c, r));
+		if (!takes(r) && !ends(r))
+			continue;
+		f->flocked |= r->kind == FLOCK;
+		if (user == NOBODY)
+			user = r->actor;
+		if (user != r->actor)
+			f->shared = true;
+		if (takes(r) && r->end && r->ret == -ECANCELED)
+			f->canceled = true;
+		if (r->end || !takes(r))
+			continue;
+		for (__u32 j = f->op; j < f->op + f->ops; j++) {
+			struct record *s = &c->record[c->op[j]];
+
+			if (s->actor != r->actor &&
+			    (takes(s) || ends(s)) &&
+			    (!s->end || s->end > r->begin))
+				f->blurred = true;
+		}
+	}
+}
+
+void study_files(struct court *c)
+{
+	__u32 n = 0;
+
+	for (__u32 i = 0; i < c->records; i++)
+		if (c->record[i].begin)
+			c->op[n++] = i;
+	sorting = c;
+	qsort(c->op, n, sizeof(*c->op), by_file_and_begin);
+	for (__u32 i = 0; i < n; i++) {
+		struct file *f = &c->file[c->record[c->op[i]].file];
+
+		if (!f->ops++)
+			f->op = i;
+	}
+	for (__u32 i = 0; i < c->files; i++)
+		study_file(c, &c->file[i]);
+}
+
+/* Which calls belong to one request. Of flock(), which has no ticket, too. */
+void study_requests(struct court *c, struct file *f)
+{
+	__u32 by_flock = NOBODY;
+
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		__u32 number = c->op[i], request = NOBODY;
+		struct record *r = &c->record[number];
+
+		/* What ends or replaces flock()'s request */
+		if (ends(r) || r->kind == CLOSE ||
+		    (takes(r) && !r->ticket && !refused(r) &&
+		     !(r->kind == FLOCK && r->timeout_ns))) {
+			by_flock = NOBODY;
+		}
+		if (!takes(r))
+			continue;
+		if (r->kind == FLOCK) {
+			request = by_flock;
+		} else if (r->ticket) {
+			for (__u32 j = i; j-- > f->op && request == NOBODY;)
+				if (takes(&c->record[c->op[j]]) &&
+				    c->record[c->op[j]].ret == -EINTR &&
+				    c->record[c->op[j]].left_ticket == r->ticket)
+					request = c->request_of[c->op[j]];
+			if (request == NOBODY)
+				continue;
+		}
+		if (request == NOBODY) {
+			request = c->requests++;
+			c->request[request] = (struct request){
+				.first = number,
+				.timeout = r->timeout_ns,
+			};
+		}
+		c->request_of[number] = request;
+		if (r->end && r->ret == -EINTR) {
+			c->request[request].ticket = r->left_ticket;
+			if (r->kind == FLOCK)
+				by_flock = request;
+		}
+	}
+}
+
+/* Whether another's request may be there for a release to withdraw */
+static bool may_withdraw(struct court *c, struct file *f, struct record *r)
+{
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		struct record *s = &c->record[c->op[i]];
+
+		if (takes(s) && s->begin <= r->end && !refused(s) &&
+		    (s->ret == -EINTR ||
+		     (s->actor != r->actor && end_hi(c, s) >= r->begin)))
+			return true;
+	}
+	return false;
+}
+
+/* How the holds of a file ended that several threads use */
+bool study_shared_ends(struct court *c, struct file *f)
+{
+	__s64 *begins, *ends_by;
+	__u32 *enders, certain = 0, possible = 0;
+	bool ok = true;
+
+	begins = array(f->ops + 1, sizeof(*begins));
+	ends_by = array(f->ops + 1, sizeof(*ends_by));
+	enders = array(f->ops + 1, sizeof(*enders));
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		struct record *r = &c->record[c->op[i]];
+		__s64 hi = r->end;
+
+		if ((r->kind != RELEASE && !yields(r)) || refused(r) ||
+		    c->repeat[c->op[i]])
+			continue;
+		begins[possible++] = r->begin;
+		if (!r->end || (r->kind == RELEASE && may_withdraw(c, f, r)))
+			continue;
+		/* A reacquire let go of it when it began to wait */
+		if (r->kind == REACQUIRE && r->timeout_ns > 0)
+			hi -= r->timeout_ns - r->left_ns;
+		enders[certain] = c->op[i];
+		ends_by[certain++] = hi;
+	}
+	begins[possible] = f->close_lo;
+	qsort(begins, possible + 1, sizeof(*begins), by_value);
+	qsort(ends_by, certain, sizeof(*ends_by), by_value);
+
+	for (__u32 i = 0; i < f->holds; i++) {
+		struct hold *hold = &c->hold[c->held[f->hold + i]];
+		bool last = i + 1 == f->holds;
+
+		if (f->blurred) {
+			hold->end_lo = hold->grant_lo;
+			hold->end_hi = f->close_hi;
+			hold->ending = EITHER;
+			continue;
+		}
+		if (i > possible) {
+			ok = reject(c, ERRNO,
+				"file %u was granted token %llu while it held the lock",
+				c->record[hold->granter].file,
+				token_of(c, hold));
+			break;
+		}
+		hold->end_lo = begins[i];
+		hold->end_hi = f->close_hi;
+		hold->ending = !last ? RELEASED :
+			       i < possible ? EITHER : CLOSED;
+		if (i == possible)
+			hold->end_lo = max64(hold->end_lo, f->close_lo);
+		/* Grants that nobody told may have been what some of them ended */
+		if (i < certain && !f->canceled) {
+			hold->end_hi = ends_by[i];
+			hold->ending = RELEASED;
+		}
+	}
+	if (ok && !f->blurred && !f->canceled && certain > f->holds)
+		ok = reject(c, ERRNO,
+			    "call %u ended a grant of a file that had only %u",
+			    enders[f->holds], f->holds);
+	free(begins);
+	free(ends_by);
+	free(enders);
+	return ok;
+}
+
+/* What a file is in that one thread uses, after each of its calls */
+struct state {
+	struct hold *hold;	/* that it has, or */
+	__u32 away;		/* the request that it has, or NOBODY */
+	bool by_flock;		/* whose last request was made by flock() */
+};
+
+/* Whether the call may return what it did */
+static bool judge_state(struct court *c, __u32 i, const struct state *s)
+{
+	struct record *r = &c->record[i];
+	const char *is = s->hold ? "holds" : s->away != NOBODY ? "is away" :
+			 "is idle";
+	bool right;
+
+	if (c->repeat[i])
+		right = s->hold && s->hold == hold_of(c, r->token);
+	else if (r->kind == RELEASE)
+		right = (r->ret == 0) == (s->hold || s->away != NOBODY);
+	else if (ends(r))
+		right = true;
+	else if (r->ticket && (s->away == NOBODY ||
+			       c->request_of[i] != s->away))
+		right = r->ret == -ECANCELED;
+	else if (r->kind == REACQUIRE && !r->ticket)
+		right = (r->ret == -EPERM) == !s->hold &&
+			r->ret != -ECANCELED && r->ret != -EBUSY;
+	else if (r->kind == ACQUIRE && s->hold)
+		right = r->ret == -EDEADLK;
+	else if (r->kind == FLOCK && s->hold)
+		right = false;
+	else
+		right = !refused(r) && r->ret != -ECANCELED;
+	return right || reject(c, r->ticket ? CANCELED : ERRNO,
+			       "call %u: %d, when its file %s", i, r->ret, is);
+}
+
+bool study_own_ends(struct court *c, struct file *f)
+{
+	struct state s = { .away = NOBODY };
+
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		__u32 number = c->op[i];
+		struct record *r = &c->record[number];
+		bool lets_go;
+
+		if (!takes(r) && !ends(r))
+			continue;
+		if (r->end && !judge_state(c, number, &s))
+			return false;
+		if (refused(r) || c->repeat[number] ||
+		    (r->ret == -ECANCELED && r->ticket))
+			continue;
+		lets_go = ends(r) || yields(r);
+		if (s.hold && lets_go) {
+			s.hold->end_lo = r->begin;
+			s.hold->end_hi = r->end ? r->end : f->close_hi;
+			s.hold->ending = r->end ? RELEASED :
+					 s.by_flock ? RELEASED : EITHER;
+			if (r->end && r->kind == REACQUIRE) {
+				if (r->timeout_ns > 0)
+					s.hold->end_hi -= r->timeout_ns -
+							  r->left_ns;
+				s.hold->yielder = number;
+			}
+			if (r->end)
+				c->ended[number] = s.hold - c->hold;
+			s.hold = NULL;
+		}
+		s.away = r->ret == -EINTR ? c->request_of[number] : NOBODY;
+		if (takes(r) && !r->ticket && !s.hold)
+			s.by_flock = r->kind == FLOCK;
+		if (!takes(r) || r->ret || !r->end)
+			continue;
+		if (s.hold)
+			return reject(c, ERRNO,
+				"file %u was granted token %llu while it held the lock",
+				r->file, r->token);
+		s.hold = hold_of(c, r->token);
+		s.hold->end_lo = f->close_lo;
+		s.hold->end_hi = f->close_hi;
+		s.hold->ending = s.by_flock ? RELEASED : CLOSED;
+	}
+	f->by_flock = s.by_flock;
+	return true;
+}
+
+/* Whether somebody can have ended the request, or the grant, of that call */
+static bool may_be_canceled(struct court *c, struct file *f, __u32 i)
+{
+	struct record *r = &c->record[i];
+	__s64 since = r->begin;
+
+	if (r->ticket && request_of(c, i))
+		since = c->record[request_of(c, i)->first].begin;
+	for (__u32 j = f->op; j < f->op + f->ops; j++) {
+		struct record *s = &c->record[c->op[j]];
+
+		if (c->op[j] == i || s->begin > r->end || end_hi(c, s) < since ||
+		    (s->actor == r->actor && !r->ticket))
+			continue;
+		if (!s->end ? takes(s) || ends(s) :
+		    s->kind == RELEASE ? !s->ret :
+		    yields(s) || (s->kind == ACQUIRE && !s->ticket &&
+				  !refused(s) && (r->ticket || disturbed(c, r))))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Whether the call on a file that several threads use was refused rightly, or
+ * rightly not. @waits are all those on that file.
+ */
+static bool judge_errno(struct court *c, struct file *f, __u32 i,
+			const __u32 *waits, __u32 n)
+{
+	struct record *r = &c->record[i];
+	bool there = false, other = false, untold = false;
+
+	for (__u32 j = 0; j < n; j++) {
+		struct wait *w = &c->wait[waits[j]];
+		struct record *s = &c->record[w->record];
+
+		if (s->actor == r->actor || s->begin > r->end ||
+		    end_hi(c, s) < r->begin)
+			continue;
+		other = true;
+		if (s->ret == -ECANCELED)
+			untold = true;
+		if (w->sure && w->begin_hi < r->begin && w->end_lo > r->end)
+			there = true;
+	}
+	if (r->kind == RELEASE) {
+		if (r->ret && there)
+			return reject(c, CANCELED,
+				"release %u: EPERM, while its file waited", i);
+		if (r->ret && must_hold(c, f, r->begin, r->end))
+			return reject(c, ERRNO, "release %u: EPERM, holds", i);
+		return true;
+	}
+	switch (r->ret) {
+	case -EDEADLK:
+		if (!untold && !may_hold(c, f, r->begin, r->end))
+			return reject(c, ERRNO,
+				"call %u: EDEADLK, does not hold", i);
+		return true;
+	case -EPERM:
+		if (must_hold(c, f, r->begin, r->end))
+			return reject(c, ERRNO, "call %u: EPERM, holds", i);
+		break;
+	case -EBUSY:
+		if (!other)
+			return reject(c, ERRNO,
+				"call %u: EBUSY, but nobody waits on its file",
+				i);
+		return true;
+	case -ECANCELED:
+		if (r->ticket && !request_of(c, i))
+			return true;
+		if (!may_be_canceled(c, f, i))
+			return reject(c, CANCELED,
+				"call %u: ECANCELED, but nobody released its file",
+				i);
+		return true;
+	}
+	if (there)
+		return reject(c, ERRNO,
+			"call %u: %d instead of EBUSY, while another waited on its file",
+			i, r->ret);
+	if (r->kind == ACQUIRE && !r->ticket &&
+	    must_hold(c, f, r->begin, r->end))
+		return reject(c, ERRNO, "call %u: %d instead of EDEADLK", i,
+			      r->ret);
+	return true;
+}
+
+/* Whether a release ended the request that was there, as it must */
+static bool judge_withdrawn(struct court *c, struct file *f, __u32 i)
+{
+	struct record *r = &c->record[i];
+
+	for (__u32 j = f->op; !r->ret && j < f->op + f->ops; j++) {
+		struct record *s = &c->record[c->op[j]];
+		__u32 w = c->wait_of[c->op[j]];
+
+		if (w == NOBODY || !s->end || s->ret == -ECANCELED)
+			continue;
+		/* It was there before the release, and is after it */
+		if (c->request[c->wait[w].request].asked_hi < r->begin &&
+		    c->wait[w].end_lo > r->end &&
+		    (!s->ret || s->ret == -ETIMEDOUT))
+			return reject(c, CANCELED,
+				"call %u: %d, but release %u withdrew what it waited for",
+				c->op[j], s->ret, i);
+	}
+	return true;
+}
+
+bool judge_file(struct court *c, struct file *f)
+{
+	__u32 *waits, n = 0;
+	bool ok = true;
+
+	/* One that is not shared was judged call by call */
+	if (f->blurred || !f->shared)
+		return true;
+	waits = array(f->ops, sizeof(*waits));
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		__u32 w = c->wait_of[c->op[i]];
+
+		if (w != NOBODY && c->wait[w].waited)
+			waits[n++] = w;
+	}
+	for (__u32 i = f->op; ok && i < f->op + f->ops; i++) {
+		struct record *r = &c->record[c->op[i]];
+
+		if (!r->end || c->repeat[c->op[i]])
+			continue;
+		if (takes(r) || r->kind == RELEASE)
+			ok = judge_errno(c, f, c->op[i], waits, n);
+		if (ok && r->kind == RELEASE)
+			ok = judge_withdrawn(c, f, c->op[i]);
+	}
+	free(waits);
+	return ok;
+}

@@ -1,0 +1,496 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The judge of a history: which grants there were, in which order, and who saw them */
+#include <errno.h>
+
+#include "judge.h"
+
+/* Which call made which grant */
+bool study_grants(struct court *c)
+{
+	__u32 unfinished = 0, lost = 0;
+	bool either = false;
+	__s64 lo = NEVER, hi = 0, close_lo = NEVER, close_hi = 0;
+
+	for (__u64 i = 0; i <= c->grants; i++) {
+		struct hold *hold = &c->hold[i];
+
+		hold->granter = hold->file = NOBODY;
+		hold->yielder = hold->lost_job = NOBODY;
+		hold->seen_hi = hold->free_hi = NEVER;
+	}
+	c->hold[0].end_hi = c->h->begin;
+
+	/* By file and begin: who has no timeout was granted first */
+	for (__u32 i = 0; c->op[i] != NOBODY; i++) {
+		struct record *r = &c->record[c->op[i]];
+		struct request *q;
+		struct hold *hold;
+
+		if (!takes(r))
+			continue;
+		if (!r->end || r->ret == -ECANCELED) {
+			struct file *f = &c->file[r->file];
+
+			/* With another's ticket, it asked for nothing */
+			if (c->request_of[c->op[i]] == NOBODY)
+				continue;
+			unfinished++;
+			lo = min64(lo, r->begin);
+			hi = max64(hi, end_hi(c, r));
+			either |= r->end || f->blurred || f->flocked;
+			close_lo = min64(close_lo, f->close_lo);
+			close_hi = max64(close_hi, f->close_hi);
+			continue;
+		}
+		if (r->ret)
+			continue;
+		hold = hold_of(c, r->token);
+		if (r->kind == FLOCK ? hold->granter != NOBODY :
+		    r->kind == REACQUIRE && !r->ticket &&
+		    (r->timeout_ns < 0 ? hold->granter != NOBODY :
+		     r->left_ns == r->timeout_ns)) {
+			c->repeat[c->op[i]] = true;
+			if (r->result)
+				return reject(c, TOLD_ABANDONED,
+					"call %u goes on holding, result %#x",
+					c->op[i], r->result);
+			continue;
+		}
+		if (hold->granter != NOBODY)
+			return reject(c, TOKENS,
+				"calls %u and %u both have token %llu",
+				hold->granter, c->op[i], r->token);
+		hold->granter = c->op[i];
+		hold->file = r->file;
+		hold->grant_lo = r->begin;
+		q = request_of(c, c->op[i]);
+		if (q->timeout > 0)
+			hold->grant_lo = max64(hold->grant_lo,
+					       c->record[q->first].begin +
+					       q->timeout - r->left_ns);
+		hold->grant_hi = r->end;
+	}
+
+	for (__u64 i = 1; i <= c->grants; i++) {
+		struct hold *hold = &c->hold[i];
+
+		if (hold->granter != NOBODY)
+			continue;
+		if (++lost > unfinished)
+			return reject(c, TOKENS,
+				"token %llu is nobody's: %u grants were not told, but %u calls were killed or canceled",
+				token_of(c, hold), lost, unfinished);
+		hold->grant_lo = lo;
+		hold->grant_hi = hi;
+		hold->end_lo = either ? lo : close_lo;
+		hold->end_hi = max64(close_hi, hi);
+		hold->ending = either ? EITHER : CLOSED;
+	}
+	return true;
+}
+
+bool study_holds(struct court *c)
+{
+	__u32 at = 0;
+
+	for (__u64 i = 1; i <= c->grants; i++)
+		if (c->hold[i].file != NOBODY)
+			c->file[c->hold[i].file].holds++;
+	for (__u32 i = 0; i < c->files; i++) {
+		c->file[i].hold = at;
+		at += c->file[i].holds;
+		c->file[i].holds = 0;
+	}
+	for (__u64 i = 1; i <= c->grants; i++) {
+		struct file *f;
+
+		if (c->hold[i].file == NOBODY)
+			continue;
+		f = &c->file[c->hold[i].file];
+		c->held[f->hold + f->holds++] = i;
+	}
+	for (__u32 i = 0; i < c->files; i++)
+		if (c->file[i].shared ? !study_shared_ends(c, &c->file[i]) :
+					!study_own_ends(c, &c->file[i]))
+			return false;
+	return true;
+}
+
+/* When a request that timed out in this call did so, at the earliest */
+static __s64 deadline_lo(struct court *c, __u32 i)
+{
+	struct request *q = request_of(c, i);
+
+	return max64(c->record[i].begin,
+		     c->record[q->first].begin + q->timeout);
+}
+
+/* What a look at the lock says of when its holder held it */
+static bool study_sight(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct sight *s = &r->holder;
+	struct record *job;
+	struct hold *hold;
+	__s64 begin = r->begin;
+
+	if (r->kind == STATUS && !s->token) {
+		hold = &c->hold[grants_at(c, r)];
+		hold->free_lo = max64(hold->free_lo, begin);
+		hold->free_hi = min64(hold->free_hi, r->end);
+		return true;
+	}
+	hold = hold_of(c, s->token);
+	if (!hold)
+		return reject(c, HOLDER, "call %u saw token %llu", i, s->token);
+	if (r->kind != STATUS)
+		begin = deadline_lo(c, i);
+	hold->seen_lo = max64(hold->seen_lo, begin);
+	hold->seen_hi = min64(hold->seen_hi, r->end);
+
+	if (hold->since && hold->since != (__s64)s->since_ns)
+		return reject(c, HOLDER,
+			"call %u saw token %llu since %lld, which was since %lld",
+			i, s->token, (__s64)s->since_ns, hold->since);
+	hold->since = s->since_ns;
+
+	/* Nobody told of it, but here is whose it is */
+	if (hold->granter != NOBODY || hold->lost_job != NOBODY ||
+	    s->job == EMPTY_JOB)
+		return true;
+	if (s->job == NOBODY || s->job >= c->records)
+		return reject(c, HOLDER,
+			"call %u saw token %llu with nobody's job", i,
+			s->token);
+	hold->lost_job = s->job;
+	job = &c->record[s->job];
+	/* Else the job is an earlier one, kept by a reacquire */
+	if (!job->end) {
+		struct file *f = &c->file[job->file];
+
+		if (f->blurred) {
+			hold->ending = EITHER;
+		} else {
+			/* Which is no abandonment after flock() */
+			hold->ending = f->by_flock ? RELEASED : CLOSED;
+			hold->end_lo = max64(hold->end_lo, f->close_lo);
+		}
+		hold->grant_lo = max64(hold->grant_lo, job->begin);
+		hold->grant_hi = min64(hold->grant_hi, end_hi(c, job));
+		hold->end_hi = min64(hold->end_hi, f->close_hi);
+	}
+	return true;
+}
+
+bool study_sights(struct court *c)
+{
+	for (__u32 i = 0; i < c->records; i++) {
+		struct record *r = &c->record[i];
+		struct hold *hold;
+
+		if (!r->end)
+			continue;
+		if (c->repeat[i]) {
+			hold = hold_of(c, r->token);
+			hold->seen_lo = max64(hold->seen_lo, r->begin);
+			hold->seen_hi = min64(hold->seen_hi, r->end);
+			if (hold->file != NOBODY && hold->file != r->file)
+				return reject(c, TOKENS,
+					"call %u goes on with token %llu of another file",
+					i, r->token);
+		}
+		if (r->kind == LOOK && r->token) {
+			hold = hold_of(c, r->token);
+			hold->seen_lo = max64(hold->seen_lo, r->begin);
+			hold->seen_hi = min64(hold->seen_hi, r->end);
+		}
+		if (r->kind == STATUS || (takes(r) && r->ret == -ETIMEDOUT))
+			if (!study_sight(c, i))
+				return false;
+	}
+	return true;
+}
+
+/* Whether the holds can have come one after the other, and when */
+bool judge_order(struct court *c)
+{
+	__s64 at = max64(c->h->begin, c->hold[0].free_lo);
+
+	for (__u64 i = 1; i <= c->grants; i++) {
+		struct hold *hold = &c->hold[i];
+
+		if (!hold->since)
+			continue;
+		if (hold->since < hold->grant_lo ||
+		    hold->since > hold->grant_hi)
+			return reject(c, HOLDER,
+				"token %llu was seen to be granted at %lld, outside its call (%lld to %lld)",
+				token_of(c, hold), hold->since, hold->grant_lo,
+				hold->grant_hi);
+		hold->grant_lo = hold->grant_hi = hold->since;
+	}
+
+	for (__u64 i = 1; i <= c->grants; i++) {
+		struct hold *hold = &c->hold[i], *next = hold + 1;
+		__u64 token = token_of(c, hold);
+
+		if (hold->grant_hi < at)
+			return reject(c, EXCLUSION,
+				"token %llu was granted (call %u, at %lld at the latest) while the one before was held (till %lld at least)",
+				token, hold->granter, hold->grant_hi, at);
+		hold->grant_lo = max64(hold->grant_lo, at);
+		if (hold->seen_hi < hold->grant_lo)
+			return reject(c, HOLDER,
+				"token %llu was seen at %lld, before it was granted at %lld",
+				token, hold->seen_hi, hold->grant_lo);
+		hold->end_lo = max64(hold->end_lo, hold->grant_lo);
+		if (hold->end_hi < hold->end_lo)
+			return reject(c, EXCLUSION,
+				"token %llu (call %u) ended at %lld at the latest, but was granted at %lld at the earliest",
+				token, hold->granter, hold->end_hi,
+				hold->end_lo);
+		if (hold->end_hi < hold->seen_lo)
+			return reject(c, HOLDER,
+				"token %llu was seen at %lld, after it ended at %lld",
+				token, hold->seen_lo, hold->end_hi);
+		hold->end_lo = max64(hold->end_lo, hold->seen_lo);
+		if (hold->yielder != NOBODY) {
+			if (i == c->grants)
+				return reject(c, YIELD,
+					"call %u let nobody in",
+					hold->yielder);
+			/* One step */
+			hold->end_lo = max64(hold->end_lo, next->grant_lo);
+			hold->end_hi = min64(hold->end_hi, next->grant_hi);
+			if (hold->end_hi < hold->end_lo)
+				return reject(c, YIELD,
+					"call %u was not the one that let token %llu in",
+					hold->yielder, token + 1);
+		}
+		if (hold->free_hi < hold->end_lo)
+			return reject(c, HOLDER,
+				"free at %lld, when token %llu was held till %lld",
+				hold->free_hi, token, hold->end_lo);
+		at = max64(hold->end_lo, hold->free_lo);
+	}
+
+	at = c->h->end;
+	for (__u64 i = c->grants; i; i--) {
+		struct hold *hold = &c->hold[i];
+
+		hold->end_hi = min64(hold->end_hi, min64(at, hold->free_hi));
+		hold->grant_hi = min64(hold->grant_hi,
+				       min64(hold->end_hi, hold->seen_hi));
+		at = hold->grant_hi;
+	}
+	return true;
+}
+
+/* What can have become of those that nobody told, after all */
+void study_lost(struct court *c)
+{
+	for (__u64 i = 1; i <= c->grants; i++) {
+		struct hold *hold = &c->hold[i];
+		bool quiet = false, abandoned = false;
+
+		if (hold->granter != NOBODY)
+			continue;
+		for (__u32 j = 0; j < c->records; j++) {
+			struct record *r = &c->record[j];
+			struct file *f = &c->file[r->file];
+
+			if (!r->begin || !takes(r) || !request_of(c, j) ||
+			    (r->end && r->ret != -ECANCELED) ||
+			    r->begin > hold->grant_hi ||
+			    end_hi(c, r) < hold->grant_lo)
+				continue;
+			hold->killed |= !r->end;
+			quiet |= r->end || f->blurred || f->by_flock;
+			abandoned |= !r->end && (f->blurred || !f->by_flock);
+		}
+		if (hold->ending == EITHER && quiet != abandoned)
+			hold->ending = abandoned ? CLOSED : RELEASED;
+	}
+}
+
+/* Whether a file has a hold that lasts at some time of [begin, end] */
+bool may_hold(struct court *c, struct file *f, __s64 begin, __s64 end)
+{
+	__u32 lo = 0, hi = f->holds;
+
+	while (lo < hi) {
+		__u32 mid = (lo + hi) / 2;
+
+		if (c->hold[c->held[f->hold + mid]].grant_lo <= end)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo && c->hold[c->held[f->hold + lo - 1]].end_hi >= begin;
+}
+
+/* Whether it has one that certainly lasts all of that time */
+bool must_hold(struct court *c, struct file *f, __s64 begin, __s64 end)
+{
+	__u32 lo = 0, hi = f->holds;
+
+	while (lo < hi) {
+		__u32 mid = (lo + hi) / 2;
+
+		if (c->hold[c->held[f->hold + mid]].grant_hi < begin)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo && c->hold[c->held[f->hold + lo - 1]].end_lo > end;
+}
+
+/* Whether flock() can have given a file the empty job by then */
+bool flocked(struct court *c, struct file *f, __s64 by)
+{
+	for (__u32 i = f->op; i < f->op + f->ops; i++)
+		if (c->record[c->op[i]].kind == FLOCK &&
+		    c->record[c->op[i]].begin <= by)
+			return true;
+	return false;
+}
+
+/* A file of a process that was killed in a call after it used flock(), or NULL */
+static struct file *lost_flock(struct court *c, __u32 process)
+{
+	for (__u32 i = 0; i < c->records; i++) {
+		struct record *r = &c->record[i];
+
+		if (r->begin && !r->end && takes(r) &&
+		    process_of(c, r) == process &&
+		    flocked(c, &c->file[r->file], r->begin))
+			return &c->file[r->file];
+	}
+	return NULL;
+}
+
+/* Whether what was seen of a holder is what it said of itself */
+static bool judge_sight(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i], *granter, *job;
+	struct process *me = &c->h->process[process_of(c, r)], *him;
+	struct sight *s = &r->holder;
+	struct hold *hold = hold_of(c, s->token);
+	__u64 token = s->token;
+	struct file *f;
+	__u32 want_uid;
+	bool used = false, ended;
+
+	if (s->comm == NOBODY || s->comm >= c->h->processes)
+		return reject(c, HOLDER, "call %u saw a stranger", i);
+	if (s->job != EMPTY_JOB &&
+	    (s->job == NOBODY || s->job >= c->records ||
+	     !takes(&c->record[s->job]) || c->record[s->job].kind == FLOCK ||
+	     c->record[s->job].keeps_job))
+		return reject(c, HOLDER, "call %u saw nobody's job", i);
+	job = s->job == EMPTY_JOB ? NULL : &c->record[s->job];
+	if (hold->granter == NOBODY) {
+		/* Nobody told: its own job, or one that its last reacquire kept */
+		f = job ? &c->file[job->file] : lost_flock(c, s->comm);
+		for (__u32 j = f ? f->op : 0; f && !used && j < f->op + f->ops;
+		     j++)
+			used = takes(&c->record[c->op[j]]) &&
+			       (!c->record[c->op[j]].end ||
+				c->record[c->op[j]].ret == -ECANCELED);
+		if (!used)
+			return reject(c, HOLDER,
+				"call %u saw token %llu with the job of call %u, none of those that told nothing",
+				i, token, s->job);
+	} else {
+		granter = &c->record[hold->granter];
+		f = &c->file[granter->file];
+		if (job ? job->file != granter->file : !flocked(c, f, r->end))
+			return reject(c, HOLDER,
+				"call %u saw token %llu with the job of call %u, of another file",
+				i, token, s->job);
+		/* Its request's, one changed since, or an earlier one, kept */
+		if (job && !f->shared &&
+		    s->job != request_of(c, hold->granter)->first &&
+		    !(c->repeat[s->job] && job->token == token) &&
+		    !(!job->end && job->kind == REACQUIRE) &&
+		    !(c->record[request_of(c, hold->granter)->first].keeps_job &&
+		      job->begin < granter->begin))
+			return reject(c, HOLDER,
+				"call %u saw token %llu, of call %u, with the job of call %u",
+				i, token, hold->granter, s->job);
+		if (r->file == granter->file && r->ret == -ETIMEDOUT &&
+		    !f->shared)
+			return reject(c, HOLDER,
+				"call %u timed out because of its own token %llu",
+				i, token);
+	}
+
+	used = false;
+	for (__u32 j = f->op; !used && j < f->op + f->ops; j++)
+		used = takes(&c->record[c->op[j]]) &&
+		       process_of(c, &c->record[c->op[j]]) == s->comm;
+	if (!used)
+		return reject(c, HOLDER,
+			"call %u saw token %llu held by process %u, which does not use that file",
+			i, token, s->comm);
+
+	him = &c->h->process[s->comm];
+	ended = c->death_lo[s->comm] <= r->end;
+	if (me->own_pids ? s->pid != (me == him) && !(!s->pid && ended) :
+	    s->pid != him->pid && !(!s->pid && ended))
+		return reject(c, HOLDER,
+			"call %u saw pid %d, of process %u with pid %d", i,
+			s->pid, s->comm, him->pid);
+	want_uid = !me->own_uids || !him->uid ? him->uid :
+		   me == him ? 1 : 65534;
+	if (s->uid != want_uid)
+		return reject(c, HOLDER, "call %u saw uid %u instead of %u", i,
+			      s->uid, want_uid);
+	return true;
+}
+
+bool judge_sights(struct court *c)
+{
+	for (__u32 i = 0; i < c->records; i++) {
+		struct record *r = &c->record[i];
+
+		if (r->end && r->holder.token &&
+		    (r->kind == STATUS || (takes(r) && r->ret == -ETIMEDOUT)))
+			if (!judge_sight(c, i))
+				return false;
+	}
+	return true;
+}
+
+/*
+ * Each abandonment is told once: by the first call after it that returns a grant,
+ * except for flock(), which has no room for it
+ */
+bool judge_abandoned(struct court *c)
+{
+	bool must = false, may = false, told;
+
+	for (__u64 i = 1; i <= c->grants; i++) {
+		struct hold *hold = &c->hold[i];
+		struct record *r = NULL;
+
+		if (hold->granter != NOBODY)
+			r = &c->record[hold->granter];
+		if (r && r->kind != FLOCK) {
+			told = r->result & TLOCK_ABANDONED;
+			if (told ? !may : must)
+				return reject(c, TOLD_ABANDONED,
+					"call %u, token %llu: told %d, but %s",
+					hold->granter, token_of(c, hold), told,
+					told ? "nobody abandoned it" :
+					"it was abandoned");
+			must = may = false;
+		} else if (hold->killed) {
+			/* It may have been told to one that was killed then */
+			must = false;
+		}
+		must |= hold->ending == CLOSED;
+		may |= hold->ending != RELEASED;
+	}
+	return true;
+}

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The judge of a history: who waited when, and whether anybody was overtaken */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "judge.h"
+
+static int by_begin_hi(const void *a, const void *b)
+{
+	__s64 x = sorting->wait[*(__u32 *)a].begin_hi;
+	__s64 y = sorting->wait[*(__u32 *)b].begin_hi;
+
+	return x < y ? -1 : x > y;
+}
+
+/* When a request was made, and how long it waited, as one of its calls tells it */
+static void study_request(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct request *q = request_of(c, i);
+	__s64 used = q->timeout - r->left_ns;
+	/* When it was granted, or gone */
+	__s64 until_lo = r->begin, until_hi = end_hi(c, r);
+	struct hold *hold;
+
+	if (q->first == i) {
+		q->asked_lo = r->begin;
+		q->asked_hi = end_hi(c, r);
+	}
+	if (disturbed(c, r))
+		q->maybe_away = true;
+	if (r->end && !r->ret) {
+		hold = hold_of(c, r->token);
+		until_lo = hold->grant_lo;
+		until_hi = hold->grant_hi;
+		/* Came and had it */
+		if (q->first == i && (!q->timeout ||
+				      (q->timeout > 0 && !used)))
+			q->asked_lo = max64(q->asked_lo, until_lo);
+	} else if (r->end && r->ret == -EINTR) {
+		q->away = true;
+	} else if (r->end && r->ret == -ECANCELED) {
+		/* Perhaps it was so already when the call began */
+		until_lo = c->record[q->first].begin;
+	}
+	q->asked_hi = min64(q->asked_hi, until_hi);
+	/* If nothing is left, more than that may be used */
+	if (r->end && q->timeout > 0) {
+		q->asked_hi = min64(q->asked_hi, until_hi - used);
+		if (r->left_ns && r->ret != -ECANCELED)
+			q->asked_lo = max64(q->asked_lo, until_lo - used);
+	}
+	if (c->ended[i] != NOBODY && r->kind == REACQUIRE && q->first == i) {
+		/* It took its place when it let go of the lock */
+		hold = &c->hold[c->ended[i]];
+		q->asked_lo = max64(q->asked_lo, hold->end_lo);
+		q->asked_hi = min64(q->asked_hi, hold->end_hi);
+	}
+}
+
+bool may_have_waited(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct request *q = request_of(c, i);
+
+	if (!q->timeout)
+		return false;
+	return !r->end || r->ret || r->ticket || q->timeout < 0 ||
+	       r->left_ns != q->timeout;
+}
+
+static void study_wait(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct request *q = request_of(c, i);
+	struct wait w = {
+		.record = i,
+		.request = c->request_of[i],
+		.begin_lo = r->begin,
+		.begin_hi = end_hi(c, r),
+		.end_lo = r->begin,
+		.end_hi = end_hi(c, r),
+	};
+	__s64 at_least, at_most;
+	struct hold *hold;
+
+	w.waited = may_have_waited(c, i);
+	if (r->end && !r->ret) {
+		hold = hold_of(c, r->token);
+		w.end_lo = hold->grant_lo;
+		w.end_hi = w.begin_hi = hold->grant_hi;
+	} else if (!q->timeout) {
+		return;
+	} else if (r->end && r->ret == -ETIMEDOUT) {
+		w.end_lo = max64(w.end_lo, q->asked_lo + q->timeout);
+	}
+	/* Until it was granted, or a deadline before which it does not go */
+	w.sure = w.waited && (!r->ret || r->ret == -ETIMEDOUT) &&
+		 !disturbed(c, r);
+	if (q->first == i) {
+		w.begin_lo = max64(w.begin_lo, q->asked_lo);
+		if (w.sure)
+			w.begin_hi = min64(w.begin_hi, q->asked_hi);
+	}
+	c->wait_of[i] = c->waits;
+	c->wait[c->waits++] = w;
+	if (!w.waited)
+		return;
+
+	q->waited = true;
+	at_least = max64(0, w.end_lo - q->asked_hi);
+	at_most = w.end_hi - q->asked_lo;
+	if (r->end && q->timeout > 0) {
+		at_least = max64(at_least, q->timeout - r->left_ns);
+		if (r->left_ns)
+			at_most = min64(at_most, q->timeout - r->left_ns);
+	}
+	/* If killed or canceled, it may have been over before that call */
+	if (r->end && (r->ret != -ECANCELED || r->timeout_ns != r->left_ns))
+		q->at_least = at_least;
+	q->at_most = at_most;
+}
+
+/* What was seen of a ticket: that its request is in the queue */
+static bool study_look(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct wait *in = NULL;
+	__u32 calls = 0;
+
+	for (__u32 j = 0; j < c->waits; j++) {
+		struct wait *w = &c->wait[j];
+		struct record *s = &c->record[w->record];
+
+		if (c->request[w->request].ticket == r->ticket &&
+		    s->begin <= r->end && end_hi(c, s) >= r->begin) {
+			calls++;
+			in = w;
+		}
+	}
+	if (!calls) {
+		for (__u32 j = 0; j < c->requests; j++)
+			if (c->request[j].ticket == r->ticket)
+				return reject(c, TICKETS,
+					"look %u: ticket %llu waits, in no call",
+					i, r->ticket);
+		return true;
+	}
+	if (calls == 1 && in->sure) {
+		in->begin_hi = min64(in->begin_hi, r->end);
+		in->end_lo = max64(in->end_lo, r->begin);
+	}
+	return true;
+}
+
+static int by_ticket(const void *a, const void *b)
+{
+	__u64 x = sorting->request[*(__u32 *)a].ticket;
+	__u64 y = sorting->request[*(__u32 *)b].ticket;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Tickets only grow */
+static bool judge_tickets(struct court *c)
+{
+	__u32 *known = array(c->requests, sizeof(*known)), n = 0;
+	struct request *q, *latest = NULL;
+	bool ok = true;
+
+	for (__u32 i = 0; i < c->requests; i++)
+		if (c->request[i].ticket)
+			known[n++] = i;
+	sorting = c;
+	qsort(known, n, sizeof(*known), by_ticket);
+	for (__u32 i = 0; i < n && ok; i++) {
+		q = &c->request[known[i]];
+		if (i && q->ticket == c->request[known[i - 1]].ticket)
+			ok = reject(c, TICKETS,
+				    "calls %u and %u both have ticket %llu",
+				    c->request[known[i - 1]].first, q->first,
+				    q->ticket);
+		else if (latest && latest->asked_lo > q->asked_hi)
+			ok = reject(c, TICKETS,
+				    "call %u has ticket %llu, call %u came later and has %llu",
+				    q->first, q->ticket, latest->first,
+				    latest->ticket);
+		if (!latest || q->asked_lo > latest->asked_lo)
+			latest = q;
+	}
+	free(known);
+	return ok;
+}
+
+bool study_waits(struct court *c)
+{
+	/* By file, and so the calls of each request in their order */
+	for (__u32 i = 0; c->op[i] != NOBODY; i++)
+		if (c->request_of[c->op[i]] != NOBODY && !c->repeat[c->op[i]] &&
+		    !refused(&c->record[c->op[i]]))
+			study_request(c, c->op[i]);
+	for (__u32 i = 0; i < c->requests; i++) {
+		struct request *q = &c->request[i];
+
+		if (q->asked_lo > q->asked_hi)
+			return reject(c, LEFT,
+				"call %u was made by %lld, but not before %lld, as what is left of its time tells",
+				q->first, q->asked_hi, q->asked_lo);
+	}
+	for (__u32 i = 0; c->op[i] != NOBODY; i++)
+		if (c->request_of[c->op[i]] != NOBODY && !c->repeat[c->op[i]] &&
+		    !refused(&c->record[c->op[i]]))
+			study_wait(c, c->op[i]);
+	for (__u32 i = 0; i < c->records; i++)
+		if (c->record[i].end && c->record[i].kind == LOOK &&
+		    c->record[i].ticket && !study_look(c, i))
+			return false;
+	for (__u32 i = 0; i < c->waits; i++)
+		if (c->wait[i].sure && c->wait[i].begin_hi < c->wait[i].end_lo)
+			c->sure[c->sures++] = i;
+	sorting = c;
+	qsort(c->sure, c->sures, sizeof(*c->sure), by_begin_hi);
+	for (__u32 i = 0; i < c->sures; i++) {
+		c->longest[i] = c->sure[i];
+		if (i && c->wait[c->longest[i - 1]].end_lo >
+			 c->wait[c->sure[i]].end_lo)
+			c->longest[i] = c->longest[i - 1];
+	}
+	return judge_tickets(c);
+}
+
+/* How many of the sure waits certainly began before */
+__u32 sure_before(struct court *c, __s64 at)
+{
+	__u32 lo = 0, hi = c->sures;
+
+	while (lo < hi) {
+		__u32 mid = (lo + hi) / 2;
+
+		if (c->wait[c->sure[mid]].begin_hi < at)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* One that certainly waits all the time, or NULL */
+static struct wait *waiter_during(struct court *c, __s64 begin, __s64 end)
+{
+	__u32 n = sure_before(c, begin);
+	struct wait *w = n ? &c->wait[c->longest[n - 1]] : NULL;
+
+	return w && w->end_lo > end ? w : NULL;
+}
+
+/* Whether one that was interrupted and is back was overtaken since then */
+static bool judge_returned(struct court *c, const struct wait *w)
+{
+	struct request *q = &c->request[w->request], *other;
+	struct record *r = &c->record[w->record];
+	__u32 lo = 1, hi = c->grants + 1;
+
+	if (q->first == w->record)
+		return true;
+	/* The first grant that certainly came after it was seen */
+	while (lo < hi) {
+		__u32 mid = (lo + hi) / 2;
+
+		if (c->hold[mid].grant_lo > w->begin_hi)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	for (; lo <= c->grants; lo++) {
+		struct hold *hold = &c->hold[lo];
+
+		if (r->ret ? hold->grant_hi >= w->end_lo :
+			     token_of(c, hold) >= r->token)
+			break;
+		if (hold->granter == NOBODY)
+			continue;
+		other = request_of(c, hold->granter);
+		if (q->asked_hi < other->asked_lo)
+			return reject(c, FIFO,
+				"call %u went on with ticket %llu, of call %u, and was seen to wait by %lld, but call %u came later and had token %llu before",
+				w->record, q->ticket, q->first, w->begin_hi,
+				hold->granter, token_of(c, hold));
+	}
+	return true;
+}
+
+bool judge_queue(struct court *c)
+{
+	struct wait *last = NULL, *w, *other;
+
+	for (__u32 i = 0; i < c->sures; i++)
+		if (!judge_returned(c, &c->wait[c->sure[i]]))
+			return false;
+	for (__u64 i = c->grants; i; i--) {
+		struct hold *hold = &c->hold[i], *before = hold - 1;
+		__s64 came;
+
+		if (hold->granter == NOBODY)
+			continue;
+		w = &c->wait[c->wait_of[hold->granter]];
+		came = c->request[w->request].asked_lo;
+		if (last && last->begin_hi < came)
+			return reject(c, FIFO,
+				"call %u waited since %lld at the latest, call %u came at %lld at the earliest and had token %llu before",
+				last->record, last->begin_hi, w->record, came,
+				token_of(c, hold));
+		if (w->sure && (!last || w->begin_hi < last->begin_hi))
+			last = w;
+		other = waiter_during(c, came, hold->grant_hi);
+		if (other)
+			return reject(c, FIFO,
+				"call %u waited from %lld to %lld at least, call %u came at %lld at the earliest and had token %llu by %lld",
+				other->record, other->begin_hi, other->end_lo,
+				w->record, came, token_of(c, hold),
+				hold->grant_hi);
+		if (i > 1 && w->sure && w->begin_hi < before->end_lo &&
+		    hold->grant_lo > before->end_hi)
+			return reject(c, HAND_OVER,
+				"call %u waited since %lld at the latest, token %llu ended by %lld, but the next was granted at %lld",
+				w->record, w->begin_hi, token_of(c, before),
+				before->end_hi, hold->grant_lo);
+	}
+
+	for (__u32 i = 0; i < c->records; i++) {
+		struct record *r = &c->record[i];
+		struct hold *hold;
+
+		if (!r->end)
+			continue;
+		other = NULL;
+		if ((c->repeat[i] && r->kind == REACQUIRE) ||
+		    (r->kind == STATUS && !r->holder.token))
+			other = waiter_during(c, r->begin, r->end);
+		if (other)
+			return reject(c, c->repeat[i] ? YIELD : HAND_OVER,
+				"call %u %s while call %u waited", i,
+				c->repeat[i] ? "went on holding" : "saw it free",
+				other->record);
+		if (r->kind != REACQUIRE || c->ended[i] == NOBODY)
+			continue;
+		hold = &c->hold[c->ended[i]];
+		if (!r->ret && r->token <= token_of(c, hold) + 1)
+			return reject(c, YIELD,
+				"call %u, which had token %llu, has token %llu: let nobody in",
+				i, token_of(c, hold), r->token);
+		if (r->ret == -ETIMEDOUT &&
+		    (r->timeout_ns ?
+		     r->holder.token <= token_of(c, hold) :
+		     r->holder.token != token_of(c, hold) + 1))
+			return reject(c, YIELD,
+				"call %u, which had token %llu, was told of token %llu",
+				i, token_of(c, hold), r->holder.token);
+	}
+	return true;
+}

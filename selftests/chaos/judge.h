@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the parts of the judge share: see judge.c */
+#ifndef JUDGE_H
+#define JUDGE_H
+
+#include <stdint.h>
+
+#include "chaos.h"
+#include "helpers.h"
+
+#define NEVER	INT64_MAX
+
+enum ending { RELEASED, CLOSED, EITHER };
+
+/* From a grant to its end */
+struct hold {
+	__u32 granter;			/* the call; NOBODY told of it */
+	__u32 file;			/* NOBODY: unknown */
+	__u32 yielder;			/* the reacquire that ended it */
+	enum ending ending;
+	__s64 grant_lo, grant_hi;
+	__s64 end_lo, end_hi;
+	__s64 seen_lo, seen_hi;		/* last begin, first end of a look */
+	__s64 free_lo, free_hi;		/* the same for none holding after it */
+	__s64 since;			/* the grant, as seen; 0: never */
+	__u32 lost_job;			/* whose it is, as seen */
+	bool killed;			/* its call may have been killed */
+};
+
+/* What one or more calls have asked for */
+struct request {
+	__u32 first;			/* the call that made it */
+	__s64 timeout;
+	__u64 ticket;			/* 0: unknown */
+	__s64 asked_lo, asked_hi;
+	bool waited;			/* possibly */
+	bool away, maybe_away;		/* was it ever? */
+	__s64 at_least, at_most;	/* how long, as the lock counts it */
+};
+
+/* A call that waited, or the arrival of one that had no need to */
+struct wait {
+	__u32 record, request;
+	bool waited;			/* possibly */
+	/*
+	 * When it came to the queue, and when it was gone. If it is sure, it was
+	 * there all the time from begin_hi to end_lo.
+	 */
+	bool sure;
+	__s64 begin_lo, begin_hi;
+	__s64 end_lo, end_hi;
+};
+
+struct file {
+	__u32 op, ops;			/* where in court.op, how many */
+	__u32 hold, holds;		/* where in court.held, how many */
+	__s64 close_lo, close_hi;	/* the last close */
+	bool shared;			/* several threads use it */
+	bool blurred;			/* nothing is known of it */
+	bool canceled;			/* it may have had grants that nobody told */
+	bool flocked;			/* flock() is used with it, */
+	bool by_flock;			/* and made its last request */
+};
+
+struct court {
+	struct history *h;
+	struct record *record;
+	__u32 records, files;
+	__u64 grants;
+	__s64 *death_lo, *death_hi;	/* of processes */
+	struct file *file;
+	__u32 *op;			/* records by file, then by begin */
+	struct hold *hold;		/* by token - first */
+	__u32 *held;			/* holds by file */
+	bool *repeat;			/* records: goes on holding */
+	struct request *request;
+	__u32 requests;
+	__u32 *request_of;		/* record -> request */
+	__u32 *wait_of;			/* record -> wait */
+	__u32 *ended;			/* record -> hold it certainly ended */
+	struct wait *wait;
+	__u32 waits;
+	/* The waits that certainly last a while, by their latest begin */
+	__u32 *sure;
+	__u32 sures;
+	__u32 *longest;			/* of those up to here, by their end */
+	struct verdict verdict;
+};
+
+static inline __s64 min64(__s64 a, __s64 b)
+{
+	return a < b ? a : b;
+}
+
+static inline __s64 max64(__s64 a, __s64 b)
+{
+	return a > b ? a : b;
+}
+
+static inline bool takes(const struct record *r)
+{
+	return r->kind == ACQUIRE || r->kind == REACQUIRE || r->kind == FLOCK;
+}
+
+static inline bool ends(const struct record *r)
+{
+	return r->kind == RELEASE || r->kind == UNLOCK;
+}
+
+/* Refused at once: it changes nothing */
+static inline bool refused(const struct record *r)
+{
+	return r->end && (r->ret == -EBUSY || r->ret == -EDEADLK ||
+			  r->ret == -EPERM);
+}
+
+/* Whether it ends a grant of its file if there is one */
+static inline bool yields(const struct record *r)
+{
+	return r->kind == REACQUIRE && !r->ticket && !refused(r);
+}
+
+static inline __u32 process_of(struct court *c, const struct record *r)
+{
+	return c->h->actor[r->actor].process;
+}
+
+static inline __s64 end_hi(struct court *c, const struct record *r)
+{
+	return r->end ? r->end : c->death_hi[process_of(c, r)];
+}
+
+static inline __u32 was_handled(struct court *c, const struct record *r, int signal)
+{
+	return (r->end ? r->after[signal] :
+		c->h->actor[r->actor].signals[signal]) - r->before[signal];
+}
+
+static inline __u32 all_handled(struct court *c, const struct record *r)
+{
+	return was_handled(c, r, RESTARTS) + was_handled(c, r, FAILS);
+}
+
+/* Whether a request may have been away in it although it was waited for */
+static inline bool disturbed(struct court *c, const struct record *r)
+{
+	return !r->end || r->stops_before % 2 ||
+	       r->stops_after != r->stops_before || all_handled(c, r);
+}
+
+static inline struct request *request_of(struct court *c, __u32 i)
+{
+	return c->request_of[i] == NOBODY ? NULL :
+					    &c->request[c->request_of[i]];
+}
+
+static inline struct hold *hold_of(struct court *c, __u64 token)
+{
+	if (token <= c->h->first || token > c->h->first + c->grants)
+		return NULL;
+	return &c->hold[token - c->h->first];
+}
+
+static inline __u64 token_of(struct court *c, const struct hold *hold)
+{
+	return c->h->first + (hold - c->hold);
+}
+
+/* How many grants there were at a status */
+static inline __u64 grants_at(struct court *c, const struct record *r)
+{
+	return r->count[ACQUIRED] - c->h->before.count[ACQUIRED];
+}
+
+/* judge.c */
+/* qsort() has no argument for it */
+extern struct court *sorting;
+
+__attribute__((format(printf, 3, 4)))
+bool reject(struct court *c, enum rule rule, const char *format, ...);
+void *array(size_t n, size_t size);
+int by_value(const void *a, const void *b);
+
+/* judge-calls.c */
+bool judge_call(struct court *c, __u32 i);
+
+/* judge-files.c */
+void study_files(struct court *c);
+void study_requests(struct court *c, struct file *f);
+bool study_shared_ends(struct court *c, struct file *f);
+bool study_own_ends(struct court *c, struct file *f);
+bool judge_file(struct court *c, struct file *f);
+
+/* judge-grants.c */
+bool study_grants(struct court *c);
+bool study_holds(struct court *c);
+bool study_sights(struct court *c);
+bool judge_order(struct court *c);
+void study_lost(struct court *c);
+bool may_hold(struct court *c, struct file *f, __s64 begin, __s64 end);
+bool must_hold(struct court *c, struct file *f, __s64 begin, __s64 end);
+bool flocked(struct court *c, struct file *f, __s64 by);
+bool judge_sights(struct court *c);
+bool judge_abandoned(struct court *c);
+
+/* judge-queue.c */
+bool may_have_waited(struct court *c, __u32 i);
+bool study_waits(struct court *c);
+__u32 sure_before(struct court *c, __s64 at);
+bool judge_queue(struct court *c);
+
+/* judge-counters.c */
+bool judge_counters(struct court *c);
+bool judge_statuses(struct court *c);
+
+#endif /* JUDGE_H */
