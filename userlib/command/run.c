@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <time.h>
@@ -37,6 +38,7 @@ static const char usage[] =
 " -d, --device LOCK        the lock: a name or a path (default: /dev/tlock)\n"
 " -w, --timeout SECONDS    wait for the lock no longer than this\n"
 " -n, --nonblock           fail rather than wait\n"
+" -q, --quiet              say nothing if the lock could not be acquired\n"
 " -j, --job JOB            what the lock is held for (default: COMMAND's name);\n"
 "                          cut off if longer than 63 bytes\n"
 " -E, --conflict-exit-code CODE\n"
@@ -61,6 +63,7 @@ static const char usage[] =
  * @conflict: exit status if it could not be acquired
  * @close: whether to keep the lock's descriptor from the command
  * @no_fork: whether to become the command
+ * @quiet: whether to say nothing if the lock could not be acquired
  * @verbose: whether to say how it goes
  * @command: what to run
  * @shell: room for @command if it is the shell's
@@ -73,6 +76,7 @@ struct run {
 	int conflict;
 	bool close;
 	bool no_fork;
+	bool quiet;
 	bool verbose;
 	char **command;
 	char *shell[4];
@@ -86,7 +90,8 @@ static int64_t parse_seconds(const char *text)
 	/* strtod() knows signs, blanks, "nan", "inf" and hexadecimals, too */
 	seconds = strtod(text, &end);
 	if (!*text || *end || strspn(text, "0123456789.") != strlen(text)) {
-		warnx("invalid timeout value: '%s'", text);
+		warnx("invalid timeout value: '%s' (expected seconds, such as 180)",
+		      text);
 		try_help("run");
 	}
 	return tlock_seconds(seconds);
@@ -113,6 +118,52 @@ static void run_string(struct run *run, char *string)
 	run->shell[1] = "-c";
 	run->shell[2] = string;
 	run->command = run->shell;
+}
+
+/*
+ * Says that the command cannot be executed, for the reason in errno. If what is
+ * in its place may be a lock, says where that belongs. Returns the exit status.
+ */
+static int not_executed(const struct run *run)
+{
+	int status = errno == ENOMEM ? EX_OSERR : EX_UNAVAILABLE;
+	bool maybe_lock = !run->lock && run->command != run->shell &&
+			  (run->command[1] || errno == EACCES);
+
+	warn("failed to execute %s", run->command[0]);
+	if (maybe_lock)
+		warnx("if %s is a lock file for flock, leave it out; if it is a lock, name it with -d",
+		      run->command[0]);
+	return status;
+}
+
+/*
+ * In a script that used flock(1), the first word may still be its lock file,
+ * and the command the second. Ends with a message if it can be seen that it is:
+ * the words after it must not become the arguments of something else, and
+ * nobody should wait for the lock to learn that.
+ */
+static void refuse_lock_file(const struct run *run)
+{
+	const char *word = run->command[0];
+	struct stat st;
+
+	if (run->lock || !run->command[1] || !strchr(word, '/'))
+		return;
+	if (!strcmp(word, run->command[1]))
+		errx(EX_USAGE,
+		     "%s is given twice: there is no lock file as for flock, so leave out the first one: 'tlock run -n -- \"$0\" \"$@\"' (if both are meant, name the lock with -d)",
+		     word);
+	if (!faccessat(AT_FDCWD, word, X_OK, AT_EACCESS) && !stat(word, &st)) {
+		if (S_ISDIR(st.st_mode))
+			errno = EISDIR;
+		/* execvp() would have the shell run it, and do nothing */
+		else if (S_ISREG(st.st_mode) && !st.st_size)
+			errno = ENOEXEC;
+		else
+			return;
+	}
+	exit(not_executed(run));
 }
 
 /* The words after the options: the command, in flock's order after the lock */
@@ -147,11 +198,12 @@ static void parse_command(struct run *run, char **words, char *string)
 		     "'%s' is not a command: use 'exec %s<>/dev/tlock; flock %s' for a shell's descriptor, or put the commands that need the lock into -c STRING or a script",
 		     *words, *words, *words);
 	run->command = words;
+	refuse_lock_file(run);
 }
 
 static void parse(struct run *run, int argc, char **argv)
 {
-	enum { OPT_VERBOSE = 256 };
+	enum { OPT_VERBOSE = 256, OPT_FD, OPT_FCNTL };
 	static const struct option options[] = {
 		{ "device", required_argument, NULL, 'd' },
 		{ "timeout", required_argument, NULL, 'w' },
@@ -159,6 +211,7 @@ static void parse(struct run *run, int argc, char **argv)
 		{ "nonblock", no_argument, NULL, 'n' },
 		{ "nonblocking", no_argument, NULL, 'n' },
 		{ "nb", no_argument, NULL, 'n' },
+		{ "quiet", no_argument, NULL, 'q' },
 		{ "job", required_argument, NULL, 'j' },
 		{ "conflict-exit-code", required_argument, NULL, 'E' },
 		{ "close", no_argument, NULL, 'o' },
@@ -167,6 +220,10 @@ static void parse(struct run *run, int argc, char **argv)
 		{ "exclusive", no_argument, NULL, 'x' },
 		{ "shared", no_argument, NULL, 's' },
 		{ "unlock", no_argument, NULL, 'u' },
+		{ "fd", optional_argument, NULL, OPT_FD },
+		{ "fcntl", no_argument, NULL, OPT_FCNTL },
+		{ "start", optional_argument, NULL, OPT_FCNTL },
+		{ "length", optional_argument, NULL, OPT_FCNTL },
 		{ "verbose", no_argument, NULL, OPT_VERBOSE },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -177,7 +234,7 @@ static void parse(struct run *run, int argc, char **argv)
 	bool nonblock = false;
 	int opt;
 
-	while ((opt = getopt_long(argc, argv, "+d:w:nj:E:oFc:xesuhV", options,
+	while ((opt = getopt_long(argc, argv, "+d:w:nqj:E:oFc:xesuhV", options,
 				  NULL)) != -1) {
 		switch (opt) {
 		case 'd':
@@ -188,6 +245,9 @@ static void parse(struct run *run, int argc, char **argv)
 			break;
 		case 'n':
 			nonblock = true;
+			break;
+		case 'q':
+			run->quiet = true;
 			break;
 		case 'j':
 			job = optarg;
@@ -212,7 +272,13 @@ static void parse(struct run *run, int argc, char **argv)
 			     "a lock cannot be shared: leave out -s to take it exclusively");
 		case 'u':
 			errx(EX_USAGE,
-			     "a lock cannot be dropped for its holder: it ends with COMMAND, 'tlock status' shows who holds it");
+			     "a lock cannot be released for its holder: leave out -u, the lock is released when COMMAND ends; 'tlock status' shows who holds it");
+		case OPT_FD:
+			errx(EX_USAGE,
+			     "a shell's descriptor cannot be locked: use 'exec 9<>/dev/tlock; flock 9', or put the commands that need the lock into -c STRING or a script");
+		case OPT_FCNTL:
+			errx(EX_USAGE,
+			     "a lock has no byte ranges, and is not taken by fcntl(2): leave out --fcntl, --start and --length");
 		case OPT_VERBOSE:
 			run->verbose = true;
 			break;
@@ -250,10 +316,11 @@ static void tell_conflict(const struct tlock_holder *holder,
 	char *comm = escaped(holder->comm);
 	char *job = escaped(holder->job);
 	char *user = user_name(holder->uid);
-	char pid[24] = "";
+	/* Somebody still has its descriptor, or it is another container's */
+	char pid[40] = "ended or not visible from here";
 
 	if (holder->pid)
-		snprintf(pid, sizeof(pid), "pid %" PRId32 ", ", holder->pid);
+		snprintf(pid, sizeof(pid), "pid %" PRId32, holder->pid);
 	fprintf(stderr, "%s: %s: ", program_invocation_short_name, run->path);
 	if (run->timeout_ns)
 		fprintf(stderr, "timed out after %s: ", waited);
@@ -262,7 +329,7 @@ static void tell_conflict(const struct tlock_holder *holder,
 		fprintf(stderr, "job '%s' (%s, ", job, comm);
 	else
 		fprintf(stderr, "%s (", comm);
-	fprintf(stderr, "%suser %s) for %s\n", pid, user, held);
+	fprintf(stderr, "%s, user %s) for %s\n", pid, user, held);
 
 	free(held);
 	free(waited);
@@ -280,7 +347,8 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	if (tlock_acquire(t, run->job, run->timeout_ns)) {
 		if (errno == ETIMEDOUT) {
-			tell_conflict(tlock_blocker(t), run);
+			if (!run->quiet)
+				tell_conflict(tlock_blocker(t), run);
 			*status = run->conflict;
 		} else {
 			warn("%s", run->path);
@@ -318,12 +386,7 @@ static int execute(const struct tlock *t, const struct run *run)
 	if (!run->close)
 		fcntl(tlock_fd(t), F_SETFD, 0);
 	execvp(run->command[0], run->command);
-	if (errno == EACCES && !run->lock)
-		warn("failed to execute %s (a lock is named with -d)",
-		     run->command[0]);
-	else
-		warn("failed to execute %s", run->command[0]);
-	return errno == ENOMEM ? EX_OSERR : EX_UNAVAILABLE;
+	return not_executed(run);
 }
 
 /* Passes signals on to the command until it has ended. Returns how it did. */
@@ -380,7 +443,7 @@ static int fork_and_wait(struct tlock *t, const struct run *run)
 
 	status = wait_for(pid, &signals);
 	if (WIFSIGNALED(status)) {
-		warnx("%s was killed by signal %d (%s); %s is left as abandoned",
+		warnx("%s was killed by signal %d (%s): %s passes on as abandoned",
 		      run->command[0], WTERMSIG(status),
 		      strsignal(WTERMSIG(status)), run->path);
 		return 128 + WTERMSIG(status);

@@ -227,6 +227,25 @@ test_timeout_says_who() {
 	not_abandoned
 }
 
+test_quiet() {
+	hold
+	for options in "-qn" "--quiet -w 0.1" "-q -n -E 1"; do
+		run 1 "$tlock" run $options echo never
+		[[ ! -s out && ! -s err ]]
+	done
+	let_go
+	# Nothing else is kept from who reads the mail
+	run 69 "$tlock" run -q ./nosuch
+	[[ -s err ]]
+	run 66 "$tlock" run -q -d nosuch true
+	[[ -s err ]]
+	run 137 "$tlock" run -q sh -c 'echo said >&2; kill -9 $$'
+	in_file ^said err
+	in_file 'passes on as abandoned' err
+	run 0 "$tlock" run -q -w 120 true
+	in_file 'was abandoned' err
+}
+
 test_waits_for_its_turn() {
 	hold
 	"$tlock" run -w 3600 echo first >order &
@@ -253,10 +272,10 @@ test_conflict_exit_code() {
 }
 
 test_bad_timeouts() {
-	for seconds in '' -1 +1 x 1e3 inf nan 0x10 ' 1' '1 ' . 1.2.3 1,5; do
+	for seconds in '' -1 +1 x 3m 1e3 inf nan 0x10 ' 1' '1 ' . 1.2.3 1,5; do
 		run 64 "$tlock" run -w "$seconds" echo never
 		[[ ! -s out ]]
-		in_file '^tlock: invalid timeout value: ' err
+		[[ $(head -n 1 err) == "tlock: invalid timeout value: '$seconds' (expected seconds, such as 180)" ]]
 	done
 	for seconds in 1 1. 007 99999999999999999999999; do
 		run 0 "$tlock" run -w "$seconds" true
@@ -269,12 +288,21 @@ test_what_flock_has_and_tlock_has_not() {
 	done
 	for option in -s --shared; do
 		run 64 "$tlock" run $option echo never
-		in_file '^tlock: a lock cannot be shared: ' err
+		in_file '^tlock: a lock cannot be shared: leave out -s' err
 	done
 	for option in -u --unlock; do
 		run 64 "$tlock" run $option 9
-		in_file '^tlock: a lock cannot be dropped ' err
+		in_file '^tlock: a lock cannot be released for .*: leave out -u' err
 	done
+	for options in "--fd 9" --fd=9 --fd; do
+		run 64 "$tlock" run $options echo never
+		in_file '^tlock: a shell.s descriptor cannot be locked: use .*; flock 9' err
+	done
+	for options in --fcntl "--start 0" --start=0 "--length 1" --length=1; do
+		run 64 "$tlock" run $options echo never
+		in_file '^tlock: a lock has no byte ranges, .*: leave out --fcntl, ' err
+	done
+	[[ ! -s out ]]
 	run 64 "$tlock" run -n 9
 	in_file "'9' is not a command: use .*; flock 9' .* -c STRING or a script" err
 }
@@ -296,7 +324,7 @@ test_flock_excludes_and_is_excluded() {
 	exec 9<>/dev/tlock
 	flock 9
 	run 1 "$tlock" run -n echo never
-	in_file "^tlock: /dev/tlock: held by flock \(user root\) for " err
+	in_file "^tlock: /dev/tlock: held by flock \(ended or not visible from here, user root\) for " err
 	"$tlock" run -w 3600 echo hello >out2 &
 	until_ok is waiters 1
 	flock -u 9
@@ -378,6 +406,75 @@ test_lock_in_flocks_place() {
 	run 69 "$tlock" run -d tlock /dev/tlock
 }
 
+# refuses_lock_file FILE REASON: in flock's place, and without waiting
+refuses_lock_file() {
+	for words in "./command 60" "-c ./command"; do
+		run 69 timeout 60 "$tlock" run -w 3600 "$1" $words
+		[[ $(<err) == "tlock: failed to execute $1: $2"$'\n'"tlock: if $1 is a lock file for flock, leave it out; if it is a lock, name it with -d" ]]
+	done
+}
+
+test_lock_file_in_flocks_place() {
+	printf '#!/bin/sh\necho "$0" "$@"' >command
+	chmod +x command
+	ln -s command not-empty
+	: >file
+	: >empty
+	chmod +x empty
+	ln -s /dev/tlock lock
+	mkdir dir
+
+	hold
+	refuses_lock_file ./nosuch "No such file or directory"
+	refuses_lock_file ./file "Permission denied"
+	refuses_lock_file ./dir "Is a directory"
+	refuses_lock_file ./empty "Exec format error"
+	refuses_lock_file ./lock "Permission denied"
+	[[ ! -s out ]]
+	let_go
+	# This is known only once it is looked for in PATH
+	refuses_lock_file nosuch "No such file or directory"
+
+	# Is it the lock file of flock, or a command?
+	run 0 "$tlock" run -w 3 ./command ./not-empty
+	[[ $(<out) == "./command ./not-empty" && ! -s err ]]
+	run 0 "$tlock" run ./command -c x
+	[[ $(<out) == "./command -c x" ]]
+	run 0 "$tlock" run echo echo
+	[[ $(<out) == echo ]]
+	run 0 "$tlock" run -d tlock ./command ./command
+	[[ $(<out) == "./command ./command" ]]
+	run 0 "$tlock" run ./empty
+	for words in "./nosuch 1" "./dir 1"; do
+		run 69 "$tlock" run -d tlock $words
+		[[ $(wc -l <err) -eq 1 ]]
+	done
+}
+
+# The lines that flock(1) recommends for the head of a script
+test_script_that_locks_itself() {
+	local line='[ "${FLOCKER}" != "$0" ] && exec env FLOCKER="$0" flock -en "$0" "$0" "$@" || :'
+
+	printf '%s\n' '#!/bin/sh' "$line" 'echo "args: $*"' >flock.sh
+	printf '%s\n' '#!/bin/sh' "${line/ flock / $tlock run }" \
+		'echo "args: $*"' >tlock.sh
+	chmod +x flock.sh tlock.sh
+	run 0 ./flock.sh a b
+	[[ $(<out) == "args: a b" ]]
+	for script in ./tlock.sh "$PWD/tlock.sh"; do
+		run 64 "$script" a b
+		[[ ! -s out ]]
+		in_file "^tlock: $script is given twice: .* leave out the first one: 'tlock run -n -- \"[$]0\" \"[$]@\"'" err
+	done
+	# As it says
+	sed -i 's/-en "$0" "$0"/-n -- "$0"/' tlock.sh
+	run 0 ./tlock.sh a b
+	[[ $(<out) == "args: a b" && ! -s err ]]
+	hold
+	run 1 ./tlock.sh a b
+	let_go
+}
+
 test_device_option() {
 	for lock in tlock /dev/tlock /dev/../dev/tlock; do
 		run 0 "$tlock" run -d $lock cat $sysfs/job
@@ -399,7 +496,7 @@ test_command_that_cannot_be_executed() {
 		run 69 "$tlock" run $options ./nosuch
 		in_file '^tlock: failed to execute ./nosuch: No such' err
 		run 69 "$tlock" run $options /etc/passwd
-		in_file 'execute /etc/passwd \(a lock is named with -d\): Perm' err
+		in_file 'execute /etc/passwd: Perm' err
 		not_abandoned
 	done
 }
@@ -462,7 +559,7 @@ test_ends_with_the_command() {
 
 test_command_killed() {
 	run 137 "$tlock" run sh -c 'kill -9 $$'
-	in_file '^tlock: sh was killed by signal 9 \(Killed\); /dev/tlock is left as abandoned' err
+	in_file '^tlock: sh was killed by signal 9 \(Killed\): /dev/tlock passes on as abandoned' err
 	is_abandoned
 	not_abandoned
 	run 143 "$tlock" run -o sh -c 'kill $$'
@@ -476,7 +573,7 @@ test_command_killed_but_not_what_it_started() {
 	is job left
 	is pid ''
 	run 1 "$tlock" run -n echo never
-	in_file "held by job 'left' \(sh, user root\) for " err
+	in_file "held by job 'left' \(sh, ended or not visible from here, user root\) for " err
 	run 0 "$tlock" status --json
 	check 'l["pid"] is None and l["job"] == "left"' out
 	kill "$(<out2)"
