@@ -21,6 +21,9 @@
 #include <string>
 #include <system_error>
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <tlock.h>
 
 namespace libtlock {
@@ -58,6 +61,14 @@ std::int64_t timeout(const std::chrono::duration<Rep, Period> &time)
  * Errors are std::system_error with the errno that tlock.h says. That includes
  * EDEADLK if this contender holds the lock already, and ECANCELED.
  *
+ * A thread needs one contender for each lock. While it holds a lock, another
+ * contender of the same lock cannot get it: lock() would wait for ever, and
+ * std::lock() or std::scoped_lock of the two would try for ever. So lock() and
+ * try_lock() throw EDEADLK if this thread took the lock with another contender
+ * that has not released it since; std::lock() then leaves neither held.
+ * try_lock_for() waits nevertheless, and try_lock_for(0s) returns false: for a
+ * thread that has several tasks, or leaves it to another thread to unlock().
+ *
  * What a process holds stays its own across fork(). In the child, unlock() does
  * nothing to it: a helper may leave its parent's scopes, by an exception or by
  * exit(), and the parent goes on holding. A child that takes its parent's place,
@@ -90,6 +101,11 @@ public:
 
 			fail(err, tlock_explain(lock, err, why, sizeof(why)));
 		}
+
+		struct stat st;
+
+		if (!fstat(tlock_fd(t_), &st))
+			device_ = st.st_rdev;
 	}
 
 	/** ~contender() - if it still holds the lock, it abandons it */
@@ -98,17 +114,34 @@ public:
 	contender(const contender &) = delete;
 	contender &operator=(const contender &) = delete;
 
-	/** lock() - take the lock, waiting for as long as it takes */
+	/**
+	 * lock() - take the lock, waiting for as long as it takes
+	 *
+	 * EDEADLK if this thread holds it already, see above.
+	 */
 	void lock(const char *job = nullptr)
 	{
+		/* While it holds nothing, this costs no system call */
+		if (grant_of(device_) && is_own(status().holder))
+			fail(EDEADLK, "tlock: this thread holds the lock");
 		if (!acquire(job, TLOCK_FOREVER))
 			fail(ETIMEDOUT, "tlock: lock");	/* cannot be */
 	}
 
-	/** try_lock() - take the lock unless another contender holds it */
+	/**
+	 * try_lock() - take the lock unless another contender holds it
+	 *
+	 * EDEADLK if that is another one of this thread, see above.
+	 *
+	 * Return: whether it is held; if not, blocker() is the holder
+	 */
 	bool try_lock(const char *job = nullptr)
 	{
-		return acquire(job, TLOCK_TRY);
+		if (acquire(job, TLOCK_TRY))
+			return true;
+		if (is_own(blocker()))
+			fail(EDEADLK, "tlock: this thread holds the lock");
+		return false;
 	}
 
 	/**
@@ -133,7 +166,7 @@ public:
 			auto now = Clock::now();
 
 			if (!(now < then))
-				return try_lock(job);
+				return acquire(job, TLOCK_TRY);
 			if (try_lock_for(then - now, job))
 				return true;
 			if (!(Clock::now() < then))
@@ -159,6 +192,8 @@ public:
 		}
 		if (tlock_release(t_))
 			fail(errno, "tlock: unlock");
+		if (grant *mine = grant_of(device_))
+			*mine = {};
 	}
 
 	/**
@@ -264,13 +299,56 @@ private:
 		return !ret;
 	}
 
+	/*
+	 * What this thread was granted and has not released itself, of the few
+	 * locks that it holds at a time. It may be over all the same: the
+	 * kernel knows whether the token is still the holder's. Nothing is to
+	 * be destroyed here, as static objects may come later.
+	 */
+	struct grant {
+		dev_t device;
+		std::uint64_t token;
+	};
+	static inline thread_local grant grants_[8] = {};
+
+	/* That of a lock; or, for device 0, room for one */
+	static grant *grant_of(dev_t device) noexcept
+	{
+		for (grant &entry : grants_)
+			if (entry.device == device)
+				return &entry;
+		return nullptr;
+	}
+
+	void note_grant() noexcept
+	{
+		grant *entry = grant_of(device_);
+
+		if (!entry)
+			entry = grant_of(0);
+		if (!entry)
+			entry = grants_;
+		*entry = { device_, token() };
+	}
+
+	/* A forked child has its parent's grants_, but is another process */
+	bool is_own(const struct tlock_holder &holder) const noexcept
+	{
+		const grant *mine = grant_of(device_);
+
+		return mine && mine->token == holder.token &&
+		       holder.pid == getpid();
+	}
+
 	bool acquire(const char *job, std::int64_t timeout_ns)
 	{
 		int ret = wait(tlock_acquire(t_, job ? job : job_.c_str(),
 					     timeout_ns));
 
-		if (!ret)
+		if (!ret) {
 			lost_ = false;
+			note_grant();
+		}
 		return outcome(ret, "tlock: lock");
 	}
 
@@ -279,15 +357,18 @@ private:
 		if (tlock_inherited(t_))
 			fail(EPERM, "tlock: reacquire in a forked child");
 
-		bool held = token();
+		std::uint64_t before = token();
 		int ret = wait(tlock_reacquire(t_, job, timeout_ns));
 
-		lost_ = lost_ || (held && !token());
+		lost_ = lost_ || (before && !token());
+		if (token() && token() != before)
+			note_grant();
 		return outcome(ret, "tlock: reacquire");
 	}
 
 	std::string job_;
 	struct tlock *t_;
+	dev_t device_ = 0;
 	bool lost_ = false;
 };
 

@@ -134,7 +134,7 @@ static void try_and_time_out()
 	auto system = std::chrono::system_clock::now();
 
 	a.lock();
-	CHECK(!b.try_lock());
+	CHECK(!b.try_lock_for(0s));
 	CHECK(!std::strcmp(b.blocker().job, "holder"));
 	CHECK(b.blocker().token == a.token());
 	CHECK(!b.try_lock_for(30ms));
@@ -165,8 +165,10 @@ static void unique_lock()
 
 		std::unique_lock second(b, 1ms);
 		CHECK(!second);
-		std::unique_lock third(b, std::try_to_lock);
-		CHECK(!third);
+		std::thread([&] {
+			std::unique_lock third(b, std::try_to_lock);
+			CHECK(!third);
+		}).join();
 		std::unique_lock fourth(b, std::chrono::system_clock::now());
 		CHECK(!fourth);
 		held.unlock();
@@ -202,7 +204,7 @@ static void scoped_lock_and_lock()
 	other.unlock();
 
 	/* One of two cannot be locked: the other is unlocked again */
-	b.lock();
+	std::thread([&] { b.lock(); }).join();
 	CHECK(std::try_lock(other, a) == 1);
 	CHECK(other.try_lock());
 	other.unlock();
@@ -532,7 +534,7 @@ static void fork_child_unwinds()
 		CHECK(caller.await(0) == 0);
 
 		CHECK(looking.status().holder.token == token);
-		CHECK(!other.try_lock());
+		CHECK(!other.try_lock_for(0s));
 		a->reacquire();
 		CHECK(a->token() == token);
 		held.unlock();
@@ -718,6 +720,121 @@ static void fork_child_cancels_nothing()
 	a.unlock();
 }
 
+/* One would wait for the other for ever, or std::lock() try for ever */
+static void two_contenders_of_a_thread()
+{
+	contender a("a"), b("b");
+	std::timed_mutex other;
+
+	/* Ends the test if they do */
+	alarm(patience.count());
+	for (int round = 0; round < 3; round++) {
+		CHECK_FAILS(resource_deadlock_would_occur, std::lock(a, b));
+		CHECK(is_free(a) && !a.token() && !b.token());
+		CHECK_FAILS(resource_deadlock_would_occur,
+			    std::scoped_lock(a, b));
+		CHECK(is_free(a) && !a.token() && !b.token());
+		CHECK_FAILS(resource_deadlock_would_occur,
+			    std::lock(b, other, a));
+		CHECK(is_free(a) && other.try_lock());
+		other.unlock();
+	}
+
+	std::unique_lock held(a);
+	CHECK_FAILS(resource_deadlock_would_occur, b.lock());
+	CHECK_FAILS(resource_deadlock_would_occur, b.try_lock());
+	CHECK(held_for(b, "a") && b.status().waiters == 0);
+	a.reacquire();
+	CHECK_FAILS(resource_deadlock_would_occur, b.lock());
+	{
+		std::thread t([] { contender("task").lock(); });
+
+		await_waiters(a, 1);
+		a.reacquire();
+		t.join();
+	}
+	CHECK_FAILS(resource_deadlock_would_occur, b.lock());
+	CHECK(!b.try_lock_for(1ms) && !b.try_lock_until(
+		std::chrono::steady_clock::now() - 1s));
+	held.unlock();
+
+	CHECK(b.try_lock());
+	CHECK_FAILS(resource_deadlock_would_occur, a.lock());
+	b.unlock();
+	b.lock();
+	b.unlock();
+	alarm(0);
+}
+
+/* A grant of this thread that is over, or another process's, is no deadlock */
+static void two_contenders_without_a_deadlock()
+{
+	contender a("a"), b("b");
+
+	/* Another thread has released it */
+	a.lock();
+	std::thread([&] { a.unlock(); }).join();
+	b.lock();
+	b.unlock();
+
+	/* It was lost, or is closed */
+	a.lock();
+	std::thread task([&] {
+		contender own("task");
+
+		own.lock();
+		await_waiters(own, 1);
+		own.unlock();
+	});
+	await_waiters(a, 1);
+	CHECK(!a.reacquire_for(0s));
+	CHECK(!b.try_lock());
+	b.lock();
+	b.unlock();
+	task.join();
+	contender("closed").lock();
+	b.lock();
+	CHECK(b.abandoned());
+	b.unlock();
+
+	/* Threads, each with its own, which it may take with other locks */
+	std::mutex other;
+	int turns = 0;
+	auto work = [&] {
+		contender own("thread");
+
+		for (int i = 0; i < 50; i++) {
+			std::scoped_lock held(own, other);
+			turns++;
+		}
+	};
+	std::thread first(work), second(work);
+	first.join();
+	second.join();
+	CHECK(turns == 100);
+
+	/* A child waits for its parent, which took it before the fork */
+	std::unique_lock held(a);
+	int go[2];
+	CHECK(!pipe(go));
+	child waits([&] {
+		char byte;
+
+		CHECK(!b.try_lock());
+		CHECK(read(go[0], &byte, 1) == 1);
+		b.lock();
+		CHECK_FAILS(resource_deadlock_would_occur,
+			    contender("second").lock());
+		b.unlock();
+	});
+	CHECK(write(go[1], "", 1) == 1);
+	await_waiters(a, 1);
+	held.unlock();
+	CHECK(waits.await(0) == 0);
+	close(go[0]);
+	close(go[1]);
+}
+
 static void timeouts()
 {
 	using namespace std::chrono;
@@ -756,6 +873,8 @@ int main()
 		ENTRY(try_and_time_out),
 		ENTRY(unique_lock),
 		ENTRY(scoped_lock_and_lock),
+		ENTRY(two_contenders_of_a_thread),
+		ENTRY(two_contenders_without_a_deadlock),
 		ENTRY(exception_gives_back),
 		ENTRY(errors),
 		ENTRY(reacquire),
