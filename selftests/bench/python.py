@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a lock costs in Python that nobody else wants, in executed instructions.
 
-usage: python.py [LOCK...]: of these, by default of all
-
 As in uncontended.c: the least of many batches, less the cost of the loop. A
 figure's name is pythonVERSION/WHAT/LOCK, as they differ between versions. WHAT
 is "pair" for acquire and release, "with" for an empty with block, and "again"
 for a release_and_acquire.
 """
+import argparse
 import contextlib
 import ctypes
 import fcntl
@@ -178,8 +177,14 @@ def cost_with_loop(call):
 
 
 def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("locks", nargs="*", metavar="LOCK",
+                        help="by default, all of %s" % ", ".join(LOCKS))
+    locks = parser.parse_args().locks or LOCKS
     loop = cost_with_loop(lambda: None)
-    for name in sys.argv[1:] or LOCKS:
+    for name in locks:
         for what, call in LOCKS[name]():
             print("python%d.%d/%s/%s %.15g" % (
                 *sys.version_info[:2], what, name,

@@ -10,6 +10,8 @@ set -u
 
 here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$(dirname "$here")")
+. "$top/scripts/options"
+operands 0 0 "$@"
 cd "$top" || exit 1
 
 # For the kernels' logs, which are kept where a run failed

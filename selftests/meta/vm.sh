@@ -9,7 +9,13 @@
 set -u
 
 scripts=$(readlink -f "$(dirname "$(readlink -f "$0")")/../../scripts")
+. "$scripts/options"
+case ${1:-} in
+-h | --help | [!-]*) operands 0 0 "$@" ;;
+esac
 options=("$@")
+# It refuses the options that it does not know
+"$scripts/vm" "${options[@]}" --help >/dev/null || exit
 (($#)) || options=(--kernel "$("$scripts/kernel")") || exit 1
 
 # In /tmp, of which guests see only the directory that they are run in

@@ -14,6 +14,8 @@ set -u
 
 here=$(dirname "$(readlink -f "$0")")
 top=$(readlink -f "$here/../..")
+. "$top/scripts/options"
+operands 0 999 "$@"
 tlock=$(readlink -f "${TLOCK_COMMAND:-$top/build/userlib/tlock}")
 sysfs=/sys/class/tlock/tlock
 export LC_ALL=C.UTF-8
@@ -408,16 +410,16 @@ test_lock_in_flocks_place() {
 
 # refuses_lock_file FILE REASON: in flock's place, and without waiting
 refuses_lock_file() {
-	for words in "./command 60" "-c ./command"; do
+	for words in "./script 60" "-c ./script"; do
 		run 69 timeout 60 "$tlock" run -w 3600 "$1" $words
 		[[ $(<err) == "tlock: failed to execute $1: $2"$'\n'"tlock: if $1 is a lock file for flock, leave it out; if it is a lock, name it with -d" ]]
 	done
 }
 
 test_lock_file_in_flocks_place() {
-	printf '#!/bin/sh\necho "$0" "$@"' >command
-	chmod +x command
-	ln -s command not-empty
+	printf '#!/bin/sh\necho "$0" "$@"' >script
+	chmod +x script
+	ln -s script not-empty
 	: >file
 	: >empty
 	chmod +x empty
@@ -436,14 +438,14 @@ test_lock_file_in_flocks_place() {
 	refuses_lock_file nosuch "No such file or directory"
 
 	# Is it the lock file of flock, or a command?
-	run 0 "$tlock" run -w 3 ./command ./not-empty
-	[[ $(<out) == "./command ./not-empty" && ! -s err ]]
-	run 0 "$tlock" run ./command -c x
-	[[ $(<out) == "./command -c x" ]]
+	run 0 "$tlock" run -w 3 ./script ./not-empty
+	[[ $(<out) == "./script ./not-empty" && ! -s err ]]
+	run 0 "$tlock" run ./script -c x
+	[[ $(<out) == "./script -c x" ]]
 	run 0 "$tlock" run echo echo
 	[[ $(<out) == echo ]]
-	run 0 "$tlock" run -d tlock ./command ./command
-	[[ $(<out) == "./command ./command" ]]
+	run 0 "$tlock" run -d tlock ./script ./script
+	[[ $(<out) == "./script ./script" ]]
 	run 0 "$tlock" run ./empty
 	for words in "./nosuch 1" "./dir 1"; do
 		run 69 "$tlock" run -d tlock $words
@@ -513,6 +515,32 @@ test_bad_usage() {
 		run 64 "$tlock" $words
 		in_file "^Try 'tlock --help' for more information" err
 	done
+}
+
+test_words_of_messages() {
+	while IFS='|' read -r words message; do
+		run 64 "$tlock" $words
+		[[ ! -s out && $(head -n 1 err) == "tlock: $message" ]]
+	done <<-'END'
+		|no command given
+		bogus|unknown command 'bogus'
+		--bogus|unknown option '--bogus'
+		run|no COMMAND given
+		run --bogus|unrecognized option '--bogus'
+		run -w|option requires an argument -- 'w'
+		run -E 256 true|invalid exit code: '256' (expected 0 to 255)
+		run -Fo true|mutually exclusive: -F -o (nobody would hold the lock)
+		run -c true more|-c requires exactly one STRING: quote it, or leave out -c
+		run /dev/tlock -c|-c requires a STRING
+		status --json --raw|mutually exclusive: --json --raw
+		list --raw --json|mutually exclusive: --json --raw
+		list tlock|list takes no LOCK: see 'tlock status'
+		status -o bogus|unknown column: 'bogus'
+	END
+	run 0 "$tlock" run --help
+	in_file '^ -x, --exclusive  +ignored, for flock compatibility$' out
+	in_file 'exit status if the lock could not be acquired$' out
+	in_file '^ -q, --quiet  +say nothing if the lock could not be acquired$' out
 }
 
 test_environment() {
@@ -1063,9 +1091,11 @@ skip() {
 	exit 0
 }
 
-if (($#)); then
-	tests=("$@")
-else
+tests=("$@")
+for name; do
+	declare -F "test_$name" >/dev/null || usage "no test '$name'"
+done
+if ((!$#)); then
 	mapfile -t tests < <(sed -n 's/^test_\([a-z0-9_]*\)() {$/\1/p' \
 		"$here/command.sh")
 fi

@@ -7,6 +7,8 @@
 set -uo pipefail
 
 userlib=$(dirname "$(readlink -f "$0")")/..
+. "$userlib/../scripts/options"
+operands 0 0 "$@"
 version=$(<"$userlib/../VERSION")
 CC=${CC:-cc}
 CXX=${CXX:-c++}

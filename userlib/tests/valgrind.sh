@@ -7,6 +7,8 @@
 set -uo pipefail
 
 top=$(dirname "$(readlink -f "$0")")/../..
+. "$top/scripts/options"
+operands 0 0 "$@"
 tlock=$top/build/userlib/tlock
 errors=$(mktemp)
 trap 'rm -f "$errors"' EXIT
