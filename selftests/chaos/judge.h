@@ -3,6 +3,7 @@
 #ifndef JUDGE_H
 #define JUDGE_H
 
+#include <errno.h>
 #include <stdint.h>
 
 #include "chaos.h"
