@@ -37,7 +37,7 @@ struct reply {
 static struct agent agents[MAX_AGENTS];
 static int agent_count;
 int agent_ctl = -1;
-/* What an agent saw last; its next reply contains it */
+/* In an agent: the last status it read; its next reply contains it */
 static struct tlock_status seen;
 
 static __attribute__((noreturn)) void agent_main(int fd)
@@ -48,8 +48,9 @@ static __attribute__((noreturn)) void agent_main(int fd)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/*
-	 * Another's contender that we held on to would never be closed: move
-	 * what we keep out of the way, and close all below and above it.
+	 * If this process kept another contender's file, that file would never
+	 * be closed. Move the descriptors to keep out of the way, and close all
+	 * below and above them.
 	 */
 	agent_ctl = fcntl(agent_ctl, F_DUPFD_CLOEXEC, AGENT_FD);
 	if (fd >= 0)
@@ -61,7 +62,7 @@ static __attribute__((noreturn)) void agent_main(int fd)
 	if (fd < 0)
 		fd = contender();
 
-	/* The first reply says that we are ready */
+	/* The first reply says that the agent is ready */
 	do {
 		if (write(agent_ctl, &reply, sizeof(reply)) != sizeof(reply) ||
 		    read(agent_ctl, &request, sizeof(request)) !=
@@ -88,7 +89,10 @@ static struct agent *agent_start(int fd, __u64 namespaces)
 		die("cannot make a socket");
 	fflush(stdout);
 	fflush(stderr);
-	/* Into new namespaces by no other way at once; else as libc does it */
+	/*
+	 * Only clone3() can start a process directly in any kind of namespace.
+	 * Without namespaces, use fork() as libc does.
+	 */
 	a->pid = namespaces ? syscall(__NR_clone3, &args, sizeof(args)) :
 			      fork();
 	if (a->pid < 0)
@@ -127,7 +131,7 @@ void agent_begin(struct agent *a, agent_fn *fn,
 	if (arg)
 		request.arg = *arg;
 	if (write(a->ctl, &request, sizeof(request)) != sizeof(request))
-		die("an agent does not listen");
+		die("cannot send to an agent");
 }
 
 static int agent_reply(struct agent *a, struct reply *reply)
@@ -163,7 +167,7 @@ __u64 agent_take(struct agent *a, const char *job)
 	int ret = agent_do(a, acquire, &arg);
 
 	if (ret)
-		die("no lock for an agent, for %s: %d", job, ret);
+		die("an agent cannot acquire the lock for %s: %d", job, ret);
 	return arg.token;
 }
 
@@ -226,7 +230,7 @@ void agents_kill(void)
 	agent_count = 0;
 }
 
-/* A message of one byte with room for a descriptor */
+/* A message of one byte, with room for a descriptor */
 struct fd_message {
 	char byte;
 	struct iovec iov;

@@ -48,7 +48,7 @@ __u64 wall_clock_us(void)
 	return ts.tv_sec * 1000000ULL + ts.tv_nsec / USEC;
 }
 
-/* Gives others the time to get on, in a loop that looks for a state. */
+/* For loops that poll for a state: lets others run meanwhile */
 static void pause_briefly(void)
 {
 	struct timespec ts = { .tv_nsec = 200 * USEC };
@@ -107,7 +107,7 @@ struct tlock_acquire ask(__s64 timeout_ns, const char *job)
 	arg.lease_ns = 0;
 	memset(arg.reserved, 0, sizeof(arg.reserved));
 	if (strlen(job) >= sizeof(arg.job))
-		die("too long a job: %s", job);
+		die("the job is too long: %s", job);
 	memcpy(arg.job, job, strlen(job) + 1);
 	return arg;
 }
@@ -138,7 +138,7 @@ __u64 take(int fd, const char *job)
 	int ret = acquire(fd, &arg);
 
 	if (ret)
-		die("no lock for %s: %d", job, ret);
+		die("cannot acquire the lock for %s: %d", job, ret);
 	return arg.token;
 }
 
@@ -148,11 +148,11 @@ struct tlock_status look(int fd)
 
 	memset(&st, POISON, sizeof(st));
 	if (status(fd, &st))
-		die("no status");
+		die("cannot read the status");
 	return st;
 }
 
-/* Waits until a field of the lock's status is as it shall be. */
+/* Waits until a field of the lock's status has the expected value */
 #define AWAIT_STATUS(fd, field, is, value) do {				\
 	__s64 deadline = now() + PATIENCE;				\
 									\
@@ -199,7 +199,7 @@ bool await_value(atomic_int *value, int at_least)
 	return true;
 }
 
-/* The state of a thread, as in the third field of its stat file */
+/* A thread's state: the third field of its stat file */
 static char thread_state(pid_t tid)
 {
 	char path[40], line[512], *comm_end;
@@ -246,7 +246,7 @@ const char *state_of(int fd, __u64 *number)
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
 	text = strstr(read_text(path), "tlock-state:");
 	if (!text)
-		die("%s says nothing of the lock", path);
+		die("%s does not show the lock", path);
 	for (int i = 0; i < 4; i++) {
 		snprintf(expected, sizeof(expected), "tlock-state:\t%s%s%s%s",
 			 states[i], i ? "\n" : "", labels[i], i ? ":\t" : "");
@@ -331,7 +331,7 @@ int result(struct call *c)
 
 	if (c->joined)
 		return c->ret;
-	/* The only clock that every C library joins on */
+	/* Every C library can wait with a timeout on this clock only */
 	clock_gettime(CLOCK_REALTIME, &deadline);
 	deadline.tv_sec += PATIENCE / SEC;
 	if (pthread_timedjoin_np(c->thread, NULL, &deadline))
@@ -344,7 +344,7 @@ void send_signal(struct call *c, int signal)
 {
 	int err = pthread_kill(c->thread, signal);
 
-	/* One that has ended is not there to be joined yet, or not any more */
+	/* The thread may have ended, whether or not it has been joined */
 	if (err && err != ESRCH)
 		die("cannot send a signal");
 }
@@ -391,15 +391,16 @@ struct call *hold_back(struct call *sleeper)
 	if (!await_asleep(sleeper->tid))
 		die("a call does not sleep");
 	/*
-	 * It is real-time, too: where real-time tasks may not take all of a CPU,
-	 * others than these would run.
+	 * Make the sleeper real-time as well: where real-time tasks are
+	 * throttled, an ordinary task would get the rest of the CPU's time and
+	 * run.
 	 */
 	set_priority(sleeper->tid, 1);
 	run_on(sleeper->tid, 1);
 	run_on(0, 0);
 	hogger = call(-1, hog, 0, "");
 	if (!await_value(&hogging, 1))
-		die("nobody spins");
+		die("the spinning thread does not start");
 	return hogger;
 }
 
@@ -407,7 +408,7 @@ void let_run(struct call *hogger)
 {
 	atomic_store(&hogging, 0);
 	if (result(hogger))
-		die("it spins on");
+		die("the spinning thread does not stop");
 }
 
 atomic_int handled;
@@ -469,7 +470,7 @@ __u64 read_number(const char *path)
 
 	number = strtoull(text, &end, 10);
 	if (end == text || *end)
-		die("%s is no number: %s", path, text);
+		die("%s is not a number: %s", path, text);
 	return number;
 }
 
@@ -547,7 +548,7 @@ int write_text(const char *path, const char *text)
 	return ret;
 }
 
-/* Where the hierarchy is; NULL: nowhere yet */
+/* Where the hierarchy is mounted; NULL if it is not known yet */
 static const char *cgroups;
 
 static bool cgroups_mounted(const char *at)
@@ -581,7 +582,7 @@ bool cgroup_create(const char *name)
 		}
 		cgroups = own;
 	}
-	/* Controllers are not there by default, and not in every kernel */
+	/* Controllers are not enabled by default, and not in every kernel */
 	write_text(cgroup_path(".", "cgroup.subtree_control"), "+cpu");
 	if (mkdir(cgroup_path(name, ""), 0755) && errno != EEXIST)
 		die("no cgroup %s", name);

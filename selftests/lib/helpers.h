@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the tests share: the ioctls, contenders in threads (those in processes
- * are in agent.h), and ways to wait for a state that can be seen.
+ * What the tests share: wrappers of the ioctls, contenders in threads (for
+ * contenders in processes see agent.h), and functions that wait for a visible
+ * state.
  *
- * No test sleeps and hopes. It waits for what the lock or the kernel shows,
- * and fails if that does not come within PATIENCE. Where the test's own
- * machinery fails (no thread, no process), it aborts, which fails the test.
+ * No test sleeps and hopes. It waits until the lock or the kernel shows a
+ * state, and fails if that takes longer than PATIENCE. If the test's own
+ * machinery fails (it cannot start a thread or a process), it aborts, which
+ * fails the test.
  */
 #ifndef TLOCK_SELFTESTS_HELPERS_H
 #define TLOCK_SELFTESTS_HELPERS_H
@@ -25,29 +27,32 @@
 #define MSEC		1000000LL
 #define SEC		1000000000LL
 
-/* How long to wait for what must happen: only a broken lock gets there */
+/*
+ * How long to wait for something that must happen: only a broken lock takes
+ * longer
+ */
 #define PATIENCE	(8 * SEC)
 
 /*
- * Timeouts that mean: not before the test has failed anyway; never. Of the
- * first, 32 bits alone would be next to nothing.
+ * Timeouts: LONG does not expire before the test has failed anyway, and FOREVER
+ * never does. The lower 32 bits of LONG alone would be a very short timeout.
  */
 #define LONG		((20LL << 32) + 1)
 #define FOREVER		(-1LL)
 
-/* Result of a call that does not end */
+/* Result of a call that does not return */
 #define STUCK		(-100000)
 
-/* Ends the test: what it is made of does not work. */
+/* Aborts the test, because its own machinery does not work */
 __attribute__((noreturn, format(printf, 1, 2)))
 void die(const char *format, ...);
 
-/* Clock that the lock's times are on, in nanoseconds */
+/* The clock that the lock uses for its times, in nanoseconds */
 __s64 now(void);
-/* The wall clock, in microseconds since the epoch: its tokens begin there */
+/* The wall clock, in microseconds since the epoch: tokens begin there */
 __u64 wall_clock_us(void);
 
-/* The ioctls: what they return, or the negative errno */
+/* The ioctls; they return the result or the negative errno */
 int acquire(int fd, struct tlock_acquire *arg);
 int reacquire(int fd, struct tlock_acquire *arg);
 int release(int fd);
@@ -59,21 +64,22 @@ int flock_try(int fd, struct tlock_acquire *arg);
 int flock_end(int fd, struct tlock_acquire *arg);
 
 /*
- * An argument. What the kernel may write, and what follows the job's NUL, is
- * full of POISON: a test sees what was written, and that the rest is ignored.
+ * An argument for acquire or reacquire. All that the kernel may write, and all
+ * that follows the job's NUL, is filled with POISON: so a test can see what was
+ * written, and that the rest is ignored.
  */
 #define POISON		0xa5
 struct tlock_acquire ask(__s64 timeout_ns, const char *job);
 bool poisoned(const void *field, size_t size);
 bool zeroed(const void *field, size_t size);
 
-/* Takes the lock without waiting for it; returns the token, or dies */
+/* Acquires the lock without waiting for it; returns the token, or dies */
 __u64 take(int fd, const char *job);
 
 /* STATUS, or dies */
 struct tlock_status look(int fd);
 
-/* Whether this came to be seen in time */
+/* Wait for a state; return whether it came within PATIENCE */
 bool await_waiters(int fd, unsigned int waiters);
 bool await_contended(int fd, __u64 contended);
 bool await_token(int fd, __u64 token);
@@ -83,13 +89,13 @@ bool await_asleep(pid_t tid);
 bool await_state(int fd, const char *state);
 
 /*
- * What /proc/self/fdinfo says of a contender: "idle", "waiting", "away" or
- * "holding". @number (may be NULL) gets the token of one that holds, the ticket
- * of one that waits or is away, and 0 of one that is idle.
+ * A contender's state in /proc/self/fdinfo: "idle", "waiting", "away" or
+ * "holding". @number (may be NULL) receives the token of a contender that
+ * holds, the ticket of one that waits or is away, and 0 if it is idle.
  */
 const char *state_of(int fd, __u64 *number);
 
-/* A contender's own file, writable, or dies */
+/* Opens a new contender, for writing, or dies */
 int contender(void);
 
 /*
@@ -104,22 +110,21 @@ struct call {
 	struct tlock_acquire own_arg;
 	int ret;
 	bool joined;
-	__s64 begun, ended;	/* around the call */
-	atomic_int tid;		/* of the thread, once it runs */
+	__s64 begun, ended;	/* before and after the call */
+	atomic_int tid;		/* the thread's ID, once it runs */
 };
 
 struct call *call(int fd, int (*fn)(int fd, struct tlock_acquire *arg),
 		  __s64 timeout_ns, const char *job);
-/* The same with the caller's own argument */
+/* The same with the caller's argument */
 struct call *call_with(int fd, int (*fn)(int fd, struct tlock_acquire *arg),
 		       struct tlock_acquire *arg);
-/* What it returned, or STUCK */
+/* What the call returned, or STUCK */
 int result(struct call *call);
 void send_signal(struct call *call, int signal);
 /*
- * Has SIGUSR1 handled, with these flags of sigaction(2). The handler counts,
- * does not go on while it must linger, and then does what there is to do, if
- * anything.
+ * Installs a handler for SIGUSR1 with these flags of sigaction(2). The handler
+ * increments @handled, waits while @linger is set, and then calls @fn, if any.
  */
 extern atomic_int handled;
 extern atomic_int linger;
@@ -128,26 +133,26 @@ void handle_usr1_with(int flags, void (*fn)(void));
 
 void run_on(pid_t tid, int cpu);
 /*
- * Keeps a call that sleeps from running when it is woken: a thread of a higher
- * real-time priority spins on its CPU until let_run(). The caller and what it
- * starts run on another CPU. This takes two.
+ * Keeps the thread of a sleeping call from running after its wake-up: a thread
+ * with a higher real-time priority spins on its CPU until let_run(). The
+ * caller, and what it starts, run on another CPU, so this needs two.
  */
 struct call *hold_back(struct call *sleeper);
 void let_run(struct call *hogger);
 bool can_hold_back(void);
 
 /*
- * A file's text without the newline at its end, or dies. It is good until the
- * thread has read four more.
+ * Returns a file's text without the newline at its end, or dies. The text stays
+ * valid until the thread has read four more files.
  */
 const char *read_text(const char *path);
 __u64 read_number(const char *path);
-/* The same of a file in the lock's sysfs directory */
+/* The same for a file in the lock's sysfs directory */
 #define sysfs_text(name)	read_text(SYSFS "/" name)
 #define sysfs_number(name)	read_number(SYSFS "/" name)
 /*
- * Paths of all files there, first those that are not always numbers: pid and uid
- * are empty if nobody holds the lock
+ * Paths of all files in that directory. The first are those that are not always
+ * a number: pid and uid are empty while the lock is free.
  */
 #define SYSFS_FILES	17
 #define SYSFS_TEXTS	4
@@ -158,24 +163,32 @@ bool exists(const char *path);
 int write_text(const char *path, const char *text);
 
 /*
- * A cgroup (version 2), whose hierarchy is mounted if need be; false: this
- * kernel has none. It must be empty, or become so, to be removed.
+ * Creates a cgroup (version 2), and mounts the hierarchy if it is not mounted.
+ * Returns false if this kernel has no such cgroups. A cgroup can be removed
+ * only once it is empty; cgroup_remove() waits for that.
  */
 bool cgroup_create(const char *name);
 int cgroup_write(const char *name, const char *file, const char *text);
 void cgroup_enter(const char *name, pid_t pid);
-/* Whether a line of cgroup.events, like "frozen 1", came to be seen in time */
+/*
+ * Waits for a line of cgroup.events, such as "frozen 1"; returns whether it
+ * came within PATIENCE
+ */
 bool await_cgroup(const char *name, const char *event);
 void cgroup_remove(const char *name);
 
 /*
- * Loads $TLOCK_KO, unloads it, and whether there is a driver of that name.
- * Unloading fails where rmmod fails: it does not wait for the last user.
+ * Load $TLOCK_KO; unload it; return whether a driver of that name is
+ * registered. Like rmmod, module_unload() fails if the module is in use: it
+ * does not wait for the last user.
  */
 int module_load(void);
 int module_unload(void);
 bool module_registered(void);
-/* Where the kernel has /proc/slabinfo: whether it lists contenders by themselves */
+/*
+ * Whether /proc/slabinfo, if the kernel has it, lists a slab cache of
+ * contenders
+ */
 bool has_slab_cache(void);
 
 #endif /* TLOCK_SELFTESTS_HELPERS_H */

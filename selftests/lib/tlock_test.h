@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The fixture of most tests, and what all have in common: they begin with a
- * lock that is free, and leave it so.
+ * The fixture of most tests, and the rule for all of them: they begin with a
+ * free lock and leave it free.
  */
 #ifndef TLOCK_SELFTESTS_TLOCK_TEST_H
 #define TLOCK_SELFTESTS_TLOCK_TEST_H
@@ -16,7 +16,7 @@
 #include "agent.h"
 #include "helpers.h"
 
-/* What each test begins with */
+/* At the start of each test */
 #define ASSERT_FREE(fd) do {						\
 	struct tlock_status __st = look(fd);				\
 									\
@@ -24,7 +24,10 @@
 	ASSERT_EQ(0, __st.waiters);					\
 } while (0)
 
-/* And ends with: no holder, no waiter, and no death to be told of */
+/*
+ * At the end of each test: no holder, no waiter, and no abandoned flag left for
+ * the next holder
+ */
 #define EXPECT_LEFT_FREE() do {						\
 	struct tlock_acquire __arg = ask(0, "teardown");		\
 	int __fd = contender();						\
@@ -32,7 +35,7 @@
 	agents_kill();							\
 	EXPECT_EQ(0, look(__fd).waiters);				\
 	EXPECT_EQ(0, acquire(__fd, &__arg)) {				\
-		TH_LOG("the lock is left to '%s'", __arg.holder.job);	\
+		TH_LOG("still held for '%s'", __arg.holder.job);	\
 	}								\
 	EXPECT_EQ(0, __arg.result);					\
 	release(__fd);							\
