@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The ABI's numbers. Programs that are built with another copy of the header,
- * or with none, rely on each of them; so does a 32-bit program, for which
- * this file is compiled a second time, on a 64-bit kernel.
+ * The ABI's numbers. Programs built with another copy of the header, or without
+ * one, rely on each of them. So do 32-bit programs on a 64-bit kernel, for
+ * which this file is compiled a second time.
  */
 #include <stddef.h>
 #include <sys/ioctl.h>
@@ -87,7 +87,7 @@ TEST(abi_status)
 	EXPECT_UNSIGNED(tlock_status, reserved[0]);
 }
 
-/* No member before and no padding between two members */
+/* No unlisted member, and no padding between two members */
 TEST(abi_sizes_add_up)
 {
 	EXPECT_EQ(sizeof(struct tlock_holder),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Attacks that the lock survives: files kept where no process has them, CPUs that
- * go offline, and thousands of waiters that all leave at once.
+ * Attacks that the lock must survive: files kept alive where no process has
+ * them open, CPUs that go offline, and thousands of waiters that all leave at
+ * once.
  */
 #include <linux/io_uring.h>
 #include <linux/sched.h>
@@ -17,8 +18,8 @@
 #include "tlock_test.h"
 
 /*
- * A child that takes the lock, leaves its file somewhere, and exits. It is no
- * agent: that would have a socket of its own to close.
+ * A child acquires the lock, leaves its file somewhere, and exits. It is not an
+ * agent, because an agent would have a socket of its own to close.
  */
 FIXTURE(kept)
 {
@@ -43,7 +44,7 @@ FIXTURE_TEARDOWN(kept)
 	EXPECT_LEFT_FREE();
 }
 
-/* In a child: a holder */
+/* In a child: opens a contender and acquires the lock */
 static int held(void)
 {
 	int fd = contender();
@@ -52,7 +53,10 @@ static int held(void)
 	return fd;
 }
 
-/* Whether the child has ended, and the lock is still held, by no process */
+/*
+ * Waits for the child to end; returns whether the lock is still held, by no
+ * process
+ */
 static bool held_by_none(pid_t child, int fd)
 {
 	struct tlock_status st;
@@ -65,7 +69,7 @@ static bool held_by_none(pid_t child, int fd)
 	       !strcmp(st.holder.job, "kept");
 }
 
-/* The last reference is gone: the waiter gets the lock, and learns why. */
+/* The last reference is gone: the waiter gets the lock, marked as abandoned. */
 #define EXPECT_PASSED_ON() do {						\
 	ASSERT_EQ(0, result(self->waiter));				\
 	EXPECT_EQ(TLOCK_ABANDONED, self->waiter->arg->result);		\
@@ -79,7 +83,7 @@ static bool held_by_none(pid_t child, int fd)
 	ASSERT_TRUE(await_waiters(self->fd, 1));			\
 } while (0)
 
-/* Each of two sockets is in the other's queue, and one queue has the file. */
+/* Each of two sockets is in the other's queue, and one queue holds the file. */
 TEST_F(kept, g6_in_a_cycle_of_sockets)
 {
 	int pair[2];
@@ -95,7 +99,7 @@ TEST_F(kept, g6_in_a_cycle_of_sockets)
 	}
 	ASSERT_TRUE(held_by_none(child, self->fd));
 	BEGIN_TO_WAIT();
-	/* The kernel looks for cycles when a socket is closed, any one */
+	/* The kernel looks for such cycles whenever a socket is closed */
 	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
 	close(pair[0]);
 	close(pair[1]);
@@ -121,7 +125,7 @@ TEST_F(kept, g6_in_a_socket_that_nobody_reads)
 	EXPECT_PASSED_ON();
 }
 
-/* A process that reads it gets the file that holds the lock. */
+/* A process that receives the file can release the lock. */
 TEST_F(kept, g7_in_a_socket_that_is_read_later)
 {
 	pid_t child;
@@ -154,13 +158,13 @@ static int ring_with(int fd)
 }
 
 #define NEED_RING() do {						\
-	/* It is the argument that is wrong */				\
+	/* With io_uring, the call fails for its bad argument */	\
 	if (syscall(SYS_io_uring_setup, 0, NULL) == -1 &&		\
 	    errno != EFAULT && errno != EINVAL)				\
 		SKIP(return, "this kernel has no io_uring, or it is disabled"); \
 } while (0)
 
-/* A ring keeps its files, closed or not, until it is gone itself. */
+/* A ring keeps its files open, even if closed, until it is gone itself. */
 TEST_F(kept, g6_registered_with_io_uring)
 {
 	int fd, ring;
@@ -185,7 +189,7 @@ TEST_F(kept, g6_registered_by_a_process_that_exits)
 	char byte;
 
 	NEED_RING();
-	/* The child exits when we close our end */
+	/* The child exits once we close our end of the pipe */
 	ASSERT_EQ(0, pipe(alive));
 	child = fork();
 	if (!child) {
@@ -206,7 +210,7 @@ TEST_F(kept, g6_registered_by_a_process_that_exits)
 	close(alive[0]);
 }
 
-/* A process that shares the table of descriptors has the file, too. */
+/* A process that shares the descriptor table keeps the file open. */
 TEST_F(kept, g6_shared_by_clone_files)
 {
 	const struct clone_args args = {
@@ -216,7 +220,7 @@ TEST_F(kept, g6_shared_by_clone_files)
 	pid_t *sibling, child;
 	int wstatus;
 
-	/* It becomes ours when its parent has ended */
+	/* The sibling becomes our child when its parent ends */
 	ASSERT_EQ(0, prctl(PR_SET_CHILD_SUBREAPER, 1));
 	sibling = mmap(NULL, sizeof(*sibling), PROT_READ | PROT_WRITE,
 		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -240,7 +244,8 @@ TEST_F(kept, g6_shared_by_clone_files)
 }
 
 /*
- * A CPU goes offline, with the timers of those who slept there, and comes back.
+ * A CPU goes offline, with the timers of the threads that slept there, and
+ * comes back.
  */
 #define CPU_ONLINE	"/sys/devices/system/cpu/cpu1/online"
 #define TIMEOUT		(3 * SEC)
@@ -283,7 +288,7 @@ TEST_F(cpu, g3_goes_offline_under_waiters)
 	__u64 token;
 
 	if (!exists(CPU_ONLINE) || read_number(CPU_ONLINE) != 1)
-		SKIP(return, "this has no second CPU that can go offline");
+		SKIP(return, "there is no second CPU that can go offline");
 	token = take(self->fd, "holder");
 	first = call(contender(), acquire_on_cpu1, FOREVER, "first");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -296,7 +301,7 @@ TEST_F(cpu, g3_goes_offline_under_waiters)
 	ASSERT_TRUE(await_asleep(second->tid));
 
 	ASSERT_EQ(0, write_text(CPU_ONLINE, "0"));
-	/* Not the end of a wait, nor an interruption */
+	/* This must neither end nor interrupt a wait */
 	ASSERT_EQ(3, look(self->fd).waiters) {
 		TH_LOG("after %lld ms", (now() - timed->begun) / MSEC);
 	}
@@ -319,27 +324,27 @@ TEST_F(cpu, g3_goes_offline_under_waiters)
 }
 
 /*
- * Thousands of waiters: threads, with a file each, of some processes in one
- * process group.
+ * Thousands of waiters: the threads, each with a file, of several processes in
+ * one process group.
  */
 #define PROCESSES	10
 #define THREADS		200
 #define WAITERS		(PROCESSES * THREADS)
 
-/* The longest that an acquire and its release may take meanwhile */
+/* How long an acquire and its release may take meanwhile */
 #define BOUND		SEC
 
-/* Shared by all of them */
+/* Shared by all of these processes */
 struct crowd {
 	atomic_int there;
-	pthread_barrier_t barrier;	/* then they may ask */
+	pthread_barrier_t barrier;	/* then they all acquire */
 	__s64 deadline;			/* 0: none */
 	atomic_int granted, timed_out, failed;
 };
 
 FIXTURE(crowd)
 {
-	int fd, other;		/* the holder's, and another contender's */
+	int fd, other;		/* the holder, and another contender */
 	struct crowd *crowd;
 	pid_t group;
 	struct tlock_status before;
@@ -363,7 +368,7 @@ FIXTURE_SETUP(crowd)
 
 FIXTURE_TEARDOWN(crowd)
 {
-	/* It is one only once its first process runs */
+	/* The group exists only once its first process runs */
 	if (self->group)
 		kill(-self->group, SIGKILL);
 	while (wait(NULL) > 0)
@@ -385,7 +390,7 @@ static void *crowd_thread(void *unused)
 	if (crowd->deadline)
 		arg.timeout_ns = crowd->deadline - now();
 	if (crowd->deadline && arg.timeout_ns <= 0)
-		die("too slow a machine");
+		die("this machine is too slow");
 	ret = acquire(fd, &arg);
 	if (ret == -ETIMEDOUT)
 		atomic_fetch_add(&crowd->timed_out, 1);
@@ -414,8 +419,8 @@ static __attribute__((noreturn)) void crowd_process(void)
 }
 
 /*
- * Has them all wait: for ever, or until the same time, some seconds from now.
- * Returns their process group.
+ * Starts all waiters, which wait for ever or until a common deadline a few
+ * seconds from now. Returns their process group.
  */
 static pid_t gather(int fd, struct crowd *shared, bool timed)
 {
@@ -433,12 +438,12 @@ static pid_t gather(int fd, struct crowd *shared, bool timed)
 		}
 		if (!group)
 			group = pid;
-		/* Either of us may be first */
+		/* Parent or child may come first */
 		setpgid(pid, group);
 	}
 	while (atomic_load(&crowd->there) < WAITERS)
 		usleep(10000);
-	/* On a slow machine, this took long, and so will asking */
+	/* On a slow machine this took long, and so will all the acquires */
 	if (timed)
 		crowd->deadline = now() + 3 * SEC + (now() - begun);
 	pthread_barrier_wait(&crowd->barrier);
@@ -449,9 +454,9 @@ static pid_t gather(int fd, struct crowd *shared, bool timed)
 }
 
 /*
- * Acquires and releases a lock that is free or held by others, until there are
- * so many waiters. Returns the longest time that this took one for whom the CPU
- * is free: all others are less urgent.
+ * Acquires and releases a lock that is free or held by others, until it has
+ * this number of waiters. Returns the longest time that took. This task is the
+ * most urgent one, so it always gets a CPU.
  */
 static __s64 contend_until(int fd, int waiters)
 {
@@ -493,7 +498,7 @@ TEST_F_TIMEOUT(crowd, g3_times_out_at_once, 120)
 		ASSERT_LT(0, wait(NULL));
 	EXPECT_EQ(WAITERS, atomic_load(&self->crowd->timed_out));
 
-	/* Their own; besides there are our tries */
+	/* The waiters' own, and our tries as well */
 	__u64 tries = look(self->fd).contended - after.contended;
 
 	after = look(self->fd);
@@ -519,7 +524,7 @@ TEST_F_TIMEOUT(crowd, g9_stops_and_goes_on_at_once, 120)
 	EXPECT_EQ(self->before.interrupted + WAITERS,
 		  look(self->fd).interrupted);
 
-	/* Nobody waits: the lock is free once it is released */
+	/* Nobody waits, so the release makes the lock free */
 	ASSERT_EQ(0, release(self->fd));
 	EXPECT_EQ(self->before.acquired, look(self->fd).acquired);
 	token = take(self->other, "other");
@@ -535,7 +540,7 @@ TEST_F_TIMEOUT(crowd, g9_stops_and_goes_on_at_once, 120)
 	EXPECT_GT(BOUND, longest);
 	TH_LOG("%lld us at most to acquire", longest / USEC);
 
-	/* And each gets it, once */
+	/* Each waiter gets the lock once */
 	ASSERT_EQ(0, release(self->fd));
 	for (int i = 0; i < PROCESSES; i++)
 		ASSERT_LT(0, wait(NULL));

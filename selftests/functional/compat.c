@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * All guarantees in short, for a 32-bit program on a 64-bit kernel: each
+ * A short test of each guarantee for a 32-bit program on a 64-bit kernel: every
  * field of each argument arrives, in both directions.
  */
 #include <signal.h>
@@ -82,7 +82,7 @@ TEST_F(tlock, g2_fifo_g4_reacquire)
 		ASSERT_EQ(0, release(waiters[i]->fd));
 		close(waiters[i]->fd);
 	}
-	/* Alone, it costs nothing and changes nothing */
+	/* Where nobody waits, a reacquire changes nothing */
 	struct tlock_acquire arg = ask(0, "");
 
 	token = take(self->fd, "holder");
@@ -139,7 +139,7 @@ TEST_F(tlock, g9_signals)
 	EXPECT_STREQ("away", state_of(fd, &ticket));
 	EXPECT_EQ(ticket, waiter->arg->ticket);
 
-	/* It goes on; and with SA_RESTART, it does so by itself */
+	/* The wait goes on; with SA_RESTART it does so by itself */
 	handle_usr1(SA_RESTART);
 	waiter = call_with(fd, reacquire, waiter->arg);
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -219,7 +219,7 @@ TEST_F(tlock, g10_status)
 	close(fd);
 }
 
-/* Pointers that a 32-bit program can come up with */
+/* Bad pointers that a 32-bit program can pass */
 TEST_F(tlock, bad_pointers)
 {
 	struct tlock_acquire *const bad[] = {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Guarantee 6: when a holder's file is closed without a release, the lock
- * passes on at once, and the next holder is told.
+ * passes on at once, and the next holder learns that it was abandoned.
  */
 #include <signal.h>
 #include <sys/prctl.h>
@@ -9,7 +9,7 @@
 
 #include "tlock_test.h"
 
-/* In an agent: ways to go */
+/* In an agent: ways to end */
 
 static int go_by_exit(int fd, struct tlock_acquire *arg)
 {
@@ -18,7 +18,7 @@ static int go_by_exit(int fd, struct tlock_acquire *arg)
 
 static int go_by_crash(int fd, struct tlock_acquire *arg)
 {
-	/* No core of it */
+	/* Without a core dump */
 	prctl(PR_SET_DUMPABLE, 0);
 	return raise(SIGSEGV);
 }
@@ -28,7 +28,7 @@ static int go_by_kill(int fd, struct tlock_acquire *arg)
 	return raise(SIGKILL);
 }
 
-/* Its descriptors are closed on exec */
+/* exec closes its descriptors */
 static int go_by_exec(int fd, struct tlock_acquire *arg)
 {
 	execl("/bin/true", "true", NULL);
@@ -108,7 +108,7 @@ TEST_F(death, g6_of_the_holder_wakes_the_first_waiter)
 	EXPECT_EQ(token + 1, first->arg->token);
 	EXPECT_EQ(self->before.abandoned + 1, look(self->fd).abandoned);
 
-	/* One grant is told, and none after it */
+	/* Only that grant reports it, and none after it */
 	ASSERT_EQ(0, release(first->fd));
 	ASSERT_EQ(0, result(second));
 	EXPECT_EQ(0, second->arg->result);
@@ -134,7 +134,7 @@ TEST_F(death, g6_of_the_holder_is_told_to_who_comes_next)
 	EXPECT_EQ(self->before.abandoned + 1, look(self->fd).abandoned);
 }
 
-/* Two deaths in a row, nobody in between: the second is told of as well. */
+/* Two deaths in a row, with no other holder between: both are reported. */
 TEST_F(tlock, g6_each_death_is_told)
 {
 	struct agent *first = agent(), *second = agent();
@@ -151,7 +151,7 @@ TEST_F(tlock, g6_each_death_is_told)
 	EXPECT_EQ(self->before.abandoned + 2, look(self->fd).abandoned);
 }
 
-/* A reacquire that did not let go does not tell what the acquire told. */
+/* A reacquire that kept the lock does not report the death once more. */
 TEST_F(tlock, g6_told_once_to_the_same_holder)
 {
 	struct tlock_acquire arg = ask(0, "next");
@@ -166,7 +166,7 @@ TEST_F(tlock, g6_told_once_to_the_same_holder)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* A failed try is told of nothing, and keeps it for the one that succeeds. */
+/* An acquire that fails does not learn of the death; the next grant does. */
 TEST_F(tlock, g6_not_told_to_who_fails)
 {
 	struct agent *a = agent();
@@ -204,7 +204,7 @@ TEST_F(tlock, g6_kill_9_of_a_waiter)
 	EXPECT_EQ(2, look(self->fd).waiters);
 	EXPECT_EQ(token, look(self->fd).holder.token);
 
-	/* The others go on as if it had never been there */
+	/* The others are served as if it had never been there */
 	ASSERT_EQ(0, release(self->fd));
 	ASSERT_EQ(0, result(first));
 	EXPECT_EQ(token + 1, first->arg->token);
@@ -220,7 +220,7 @@ TEST_F(tlock, g6_kill_9_of_a_waiter)
 	close(last->fd);
 }
 
-/* It had let go already: nobody is told of an abandoned lock. */
+/* The yielder no longer held the lock, so its death does not abandon it. */
 TEST_F(tlock, g6_kill_9_of_a_yielder_in_mid_reacquire)
 {
 	struct agent *yielder = agent();
@@ -249,7 +249,7 @@ TEST_F(tlock, g6_kill_9_of_a_yielder_in_mid_reacquire)
 	close(last->fd);
 }
 
-/* Who was let in by a yielder and dies leaves the lock to the yielder. */
+/* A waiter gets the lock from a yielder and dies: the yielder gets it back. */
 TEST_F(tlock, g6_kill_9_of_who_was_let_in)
 {
 	struct tlock_acquire arg = ask(FOREVER, "mortal");
@@ -268,8 +268,8 @@ TEST_F(tlock, g6_kill_9_of_who_was_let_in)
 }
 
 /*
- * A waiter that is killed while it is granted the lock: it either had it, and
- * the next one is told, or not. It never keeps it.
+ * A waiter is killed while it is granted the lock. Either it held the lock and
+ * the next holder sees it abandoned, or it never held it. It never keeps it.
  */
 TEST_F(tlock, g6_kill_9_meets_the_grant)
 {
@@ -288,7 +288,7 @@ TEST_F(tlock, g6_kill_9_meets_the_grant)
 		next = call(fd, acquire, FOREVER, "next");
 		ASSERT_TRUE(await_waiters(self->fd, 2));
 
-		/* Either may come first by a little */
+		/* Let either come first, by a little */
 		if (round & 1) {
 			ASSERT_EQ(0, kill(mortal->pid, SIGKILL));
 		}
@@ -312,7 +312,7 @@ TEST_F(tlock, g6_kill_9_meets_the_grant)
 	close(fd);
 }
 
-/* The last close is what counts: a call that goes on keeps the file open. */
+/* Only the last close counts: a call that goes on keeps the file open. */
 TEST_F(tlock, g6_closed_while_it_waits)
 {
 	struct tlock_acquire arg = ask(LONG, "next");
@@ -326,7 +326,7 @@ TEST_F(tlock, g6_closed_while_it_waits)
 
 	ASSERT_EQ(0, release(self->fd));
 	ASSERT_EQ(0, result(waiter));
-	/* It had the lock, and could not have released it */
+	/* The waiter got the lock and had no descriptor to release it */
 	ASSERT_EQ(0, acquire(self->fd, &arg));
 	EXPECT_EQ(TLOCK_ABANDONED, arg.result);
 	EXPECT_EQ(waiter->arg->token + 1, arg.token);

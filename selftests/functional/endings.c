@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Guarantees 11 and 6: any thread can end a wait, and after that the file
- * neither holds nor waits, whoever raced. What the ended call could not return
- * goes to the next grant.
+ * neither holds nor waits, whoever raced. The result flags that the ended call
+ * could not return go to the next grant.
  */
 #include <sched.h>
 #include <semaphore.h>
@@ -16,10 +16,10 @@ static bool idle(int fd)
 	return !strcmp(state_of(fd, NULL), "idle");
 }
 
-/* A thread that sleeps for the lock, which an agent holds */
+/* A thread sleeps for the lock, which an agent holds */
 FIXTURE(sleeper)
 {
-	int fd;			/* another contender's */
+	int fd;			/* another contender */
 	struct agent *holder;
 	struct call *sleeper;
 	struct tlock_acquire *arg;	/* the sleeper's, on a page of its own */
@@ -84,7 +84,7 @@ TEST_F(sleeper, g11_release_ends_the_wait)
 	second = call(contender(), acquire, FOREVER, "second");
 	ASSERT_TRUE(await_waiters(self->fd, 2));
 	ASSERT_EQ(0, release(self->sleeper->fd));
-	/* Before its thread runs */
+	/* All this holds before the sleeper's thread runs */
 	EXPECT_EQ(1, look(self->fd).waiters);
 	EXPECT_TRUE(idle(self->sleeper->fd));
 	EXPECT_EQ(-EPERM, release(self->sleeper->fd));
@@ -113,7 +113,7 @@ TEST_F(sleeper, g11_release_ends_the_wait)
 	EXPECT_EQ(0, release(self->sleeper->fd));
 }
 
-/* close() alone ends nothing: the call that sleeps keeps the file open. */
+/* close() alone ends nothing: the sleeping call keeps the file open. */
 TEST_F(sleeper, g11_release_after_close)
 {
 	int copy = dup(self->sleeper->fd);
@@ -165,7 +165,7 @@ TEST_F(sleeper, g11_release_between_the_grant_and_its_return)
 	EXPECT_EQ(self->before.acquired + 1, look(self->fd).acquired);
 }
 
-/* Its call would have returned TLOCK_ABANDONED: the next one does. */
+/* The sleeper would have returned TLOCK_ABANDONED: the next grant does. */
 TEST_F(sleeper, g6_death_before_a_grant_that_does_not_return)
 {
 	struct tlock_acquire arg = ask(0, "next");
@@ -185,7 +185,7 @@ TEST_F(sleeper, g6_death_before_a_grant_that_does_not_return)
 	EXPECT_EQ(self->before.abandoned + 1, look(self->fd).abandoned);
 }
 
-/* The same with a next one that waits already */
+/* The same where the next contender waits already */
 TEST_F(sleeper, g6_death_and_release_before_the_sleeper_runs)
 {
 	struct call *blocker, *next;
@@ -206,7 +206,7 @@ TEST_F(sleeper, g6_death_and_release_before_the_sleeper_runs)
 	close(next->fd);
 }
 
-/* Before it runs, its file takes the lock again: that is another grant. */
+/* Before the sleeper runs, its file acquires the lock again: another grant. */
 TEST_F(sleeper, g11_later_grant_is_not_its_own)
 {
 	struct call *blocker;
@@ -224,7 +224,7 @@ TEST_F(sleeper, g11_later_grant_is_not_its_own)
 	EXPECT_EQ(0, release(self->sleeper->fd));
 }
 
-/* One that is stopped has no thread that sleeps, and is ended as well. */
+/* A stopped process has no thread that sleeps; its request ends as well. */
 TEST_F(tlock, g11_release_of_a_stopped_waiter)
 {
 	int fd = contender();
@@ -243,7 +243,7 @@ TEST_F(tlock, g11_release_of_a_stopped_waiter)
 		EXPECT_TRUE(idle(fd));
 		EXPECT_EQ(-EPERM, release(fd));
 		ASSERT_EQ(0, release(self->fd));
-		/* What the file has later is none of its business */
+		/* A later grant of the same file is not its own */
 		token = again ? take(fd, "later") : 0;
 		ASSERT_EQ(0, kill(a->pid, SIGCONT));
 		ASSERT_EQ(-ECANCELED, agent_end(a, &arg));
@@ -255,16 +255,16 @@ TEST_F(tlock, g11_release_of_a_stopped_waiter)
 }
 
 /*
- * The holder's release, which grants a sleeper the lock, meets a release of the
- * sleeper's own file.
+ * The holder's release, which grants a sleeper the lock, races with a release
+ * of the sleeper's own file.
  */
 struct race {
 	int fd;
 	bool over;
-	sem_t asked, slept;	/* the sleeper has to ask; its call has ended */
-	sem_t ready, released;	/* the releaser must be ready; it is done */
-	atomic_int spinning, go;	/* rounds: both run, and begin at once */
-	__s64 delay;		/* of the release of the sleeper's file */
+	sem_t asked, slept;	/* start the sleeper's call; it has ended */
+	sem_t ready, released;	/* start the releaser; it has released */
+	atomic_int spinning, go;	/* round: releaser ready; both begin */
+	__s64 delay;		/* of the releaser; negative: of the holder */
 	int sleeper_ret, release_ret;
 	bool idle;
 	struct tlock_acquire arg;
@@ -328,7 +328,7 @@ TEST_F(tlock, g11_release_meets_the_grant)
 	race.fd = contender();
 	sleeper = call(race.fd, race_sleeper, 0, "");
 	releaser = call(race.fd, race_releaser, 0, "");
-	/* The two that race run at the same time */
+	/* The two racers run on two CPUs, at the same time */
 	run_on(0, 0);
 	for (int round = 1; round <= 3000 && now() < until; round++) {
 		token = take(self->fd, "holder");
@@ -350,7 +350,7 @@ TEST_F(tlock, g11_release_meets_the_grant)
 		ASSERT_EQ(0, st.holder.token);
 		ASSERT_EQ(0, st.waiters);
 		ASSERT_EQ(-EPERM, release(race.fd));
-		/* The later the grant, the more certainly it is withdrawn */
+		/* The later the grant, the more likely it is withdrawn */
 		if (st.acquired == acquired) {
 			ASSERT_EQ(-ECANCELED, race.sleeper_ret);
 			withdrawn++;
@@ -372,7 +372,7 @@ TEST_F(tlock, g11_release_meets_the_grant)
 	sem_post(&race.ready);
 	EXPECT_EQ(0, result(sleeper));
 	EXPECT_EQ(0, result(releaser));
-	TH_LOG("%d withdrawn; of those granted, %d ended before they returned, %d later",
+	TH_LOG("%d withdrawn; of those granted, %d ended before the call returned, %d later",
 	       withdrawn, ended, returned);
 	EXPECT_LT(0, withdrawn);
 	EXPECT_LT(0, ended + returned);
@@ -381,7 +381,7 @@ TEST_F(tlock, g11_release_meets_the_grant)
 }
 
 /*
- * A request whose ticket cannot be written back when a signal interrupts it:
+ * When a signal interrupts a request and its ticket cannot be written back,
  * nobody could go on with it, so it is dropped.
  */
 #define DROPPED_WHEN_INTERRUPTED(flags, spoil) do {			\
@@ -431,7 +431,10 @@ TEST_F(sleeper, g11_read_only_when_restarted)
 					  PROT_READ));
 }
 
-/* The same when RELEASE ends it: that is done, whatever it returns. */
+/*
+ * The same when RELEASE ends the request: it stays ended, whatever the call
+ * returns.
+ */
 TEST_F(sleeper, g11_unmapped_when_released)
 {
 	ASSERT_EQ(0, munmap(self->arg, getpagesize()));

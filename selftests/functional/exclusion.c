@@ -12,11 +12,11 @@
 #define THREADS	8
 #define ROUNDS	60
 
-/* What the lock guards. Only who holds the lock changes it. */
+/* The data that the lock guards. Only the holder may change it. */
 static struct {
 	atomic_int inside;
 	atomic_int violations;
-	unsigned int entries;	/* not atomic: the lock is to see to that */
+	unsigned int entries;	/* not atomic: the lock must protect it */
 } guarded;
 
 static void enter(void)
@@ -27,9 +27,9 @@ static void enter(void)
 		atomic_fetch_add(&guarded.violations, 1);
 	entries = guarded.entries;
 	/*
-	 * Give one who is wrongly let in the time to get in the way. Where the
-	 * machine is busy, a thread that only yields may be the one that goes on:
-	 * if it sleeps now and then, others come meanwhile.
+	 * Give a contender that is wrongly let in time to interfere. On a busy
+	 * machine, a thread that only yields may run on alone, so it sleeps now
+	 * and then to let others in.
 	 */
 	if (entries % 8)
 		sched_yield();
@@ -47,8 +47,8 @@ static atomic_int ready;
 static atomic_int go;
 
 /*
- * A contender's life, in all the ways that there are to wait. Returns how many
- * times it held the lock, or a negative errno.
+ * A contender's life, with every kind of wait. Returns how many times it held
+ * the lock, or a negative errno.
  */
 static int contend(int fd, struct tlock_acquire *arg)
 {
@@ -95,7 +95,7 @@ TEST_F(tlock, g1_exclusion_among_threads)
 	unsigned int entries = 0;
 	int ret;
 
-	/* All of them there, or none would meet another */
+	/* Start all of them first, or they would not meet */
 	for (int i = 0; i < THREADS; i++)
 		calls[i] = call(contender(), contend, 0, "");
 	ASSERT_TRUE(await_value(&ready, THREADS));
@@ -108,19 +108,19 @@ TEST_F(tlock, g1_exclusion_among_threads)
 	}
 	EXPECT_EQ(0, atomic_load(&guarded.violations));
 	EXPECT_EQ(entries, guarded.entries);
-	/* That was a fight indeed, and not one walk in the park after another */
+	/* They did contend, and did not just run one after another */
 	EXPECT_LT(THREADS, look(self->fd).contended - self->before.contended);
 }
 
 #define PROCESSES	6
 #define KILLS		30
 
-/* In memory shared with processes that are killed at any instant */
+/* In memory shared with processes that may be killed at any instant */
 struct arena {
-	atomic_int owner;	/* who is inside; stays behind if killed there */
+	atomic_int owner;	/* pid inside; it remains if killed there */
 	atomic_int entries;
 	atomic_int violations;
-	atomic_int untold;	/* found it owned and was not told why */
+	atomic_int untold;	/* found an owner but no TLOCK_ABANDONED */
 };
 
 static void be_mortal(struct arena *arena)
@@ -130,7 +130,7 @@ static void be_mortal(struct arena *arena)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (int i = 0;; i++) {
-		/* Two out of three times by a reacquire */
+		/* Two out of three grants come from a reacquire */
 		arg = ask(FOREVER, "mortal");
 		if (i % 3 ? reacquire(fd, &arg) : acquire(fd, &arg))
 			_exit(1);
@@ -163,7 +163,7 @@ TEST_F(tlock, g1_exclusion_while_processes_are_killed)
 	pid_t pids[PROCESSES];
 	int wstatus, entries;
 
-	/* Children must not share our contender */
+	/* The children must not share this contender */
 	close(self->fd);
 	arena = mmap(NULL, sizeof(*arena), PROT_READ | PROT_WRITE,
 		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -174,7 +174,7 @@ TEST_F(tlock, g1_exclusion_while_processes_are_killed)
 	}
 
 	for (int i = 0; i < KILLS; i++) {
-		/* The lock still goes round after each death */
+		/* The lock still changes hands after each death */
 		entries = atomic_load(&arena->entries);
 		ASSERT_TRUE(await_value(&arena->entries,
 					entries + 1 + i % PROCESSES));
@@ -194,7 +194,7 @@ TEST_F(tlock, g1_exclusion_while_processes_are_killed)
 	EXPECT_EQ(0, atomic_load(&arena->violations));
 	EXPECT_EQ(0, atomic_load(&arena->untold));
 
-	/* Nobody is left; the last death may still be told of */
+	/* Nobody is left; this grant may report the last death */
 	self->fd = contender();
 	EXPECT_EQ(0, look(self->fd).waiters);
 	EXPECT_EQ(0, acquire(self->fd, &arg));

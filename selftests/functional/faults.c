@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Memory that the kernel does not get, and copies to and from user memory that
- * fail, at every point of a call in turn: each fails cleanly or works, and the
- * lock is as usable afterwards. What leaked shows when the module is unloaded,
- * on a kernel with kmemleak.
+ * Failed allocations and failed copies to and from user memory, at every point
+ * of a call in turn. Each call works or fails cleanly, and the lock is as
+ * usable afterwards. On a kernel with kmemleak, a leak shows once the module is
+ * unloaded.
  *
- * For a kernel with fault injection. That fails allocations and copies of whole
- * structures and strings. The accesses to single fields, by unsafe_get_user()
- * and its like, it does not reach: see pages.c for these.
+ * This needs a kernel with fault injection, which can fail allocations and
+ * copies of whole structures and strings. It cannot fail accesses to single
+ * fields by unsafe_get_user() and its like: see pages.c for those.
  */
 #include <stdio.h>
 #include <sys/sendfile.h>
@@ -27,7 +27,7 @@ static void put_text(const char *path, const char *text)
 	close(fd);
 }
 
-/* Before main(): the harness runs a test all the same that its set-up skips. */
+/* Before main(): the harness runs a test even if its set-up skips it. */
 static void __attribute__((constructor)) skip_all(void)
 {
 	if (!access(FAIL_NTH, F_OK))
@@ -36,21 +36,21 @@ static void __attribute__((constructor)) skip_all(void)
 	exit(0);
 }
 
-/* The file to arm with */
+/* Opens the file that arms faults */
 static int get_ready(void)
 {
 	int fail_nth = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
 
 	if (fail_nth < 0)
 		die("cannot open " FAIL_NTH);
-	/* Allocations that could wait for memory fail, too; it is not logged */
+	/* Also fail allocations that may wait for memory, and log nothing */
 	put_text(DEBUGFS "/failslab/ignore-gfp-wait", "N");
 	put_text(DEBUGFS "/failslab/verbose", "0");
 	put_text(DEBUGFS "/fail_usercopy/verbose", "0");
 	return fail_nth;
 }
 
-/* From now on the nth point of this thread that can fail does. */
+/* Makes the nth point of this thread that can fail do so. */
 static void arm(int fail_nth, unsigned int nth)
 {
 	char text[16];
@@ -60,14 +60,17 @@ static void arm(int fail_nth, unsigned int nth)
 		die("cannot write " FAIL_NTH);
 }
 
-/* And from now on none. Whether one did; to ask is a point that can fail. */
+/*
+ * Stops injecting faults. Returns whether one was injected; reading that can
+ * fail as well.
+ */
 static bool disarm(int fail_nth)
 {
 	char left = 0;
 	bool fired;
 
 	fired = pread(fail_nth, &left, 1, 0) == 1 && left == '0';
-	/* If this fails, that was the one */
+	/* If this write fails, the fault was injected here */
 	if (pwrite(fail_nth, "0", 1, 0) != 1 && errno != EFAULT)
 		die("cannot write " FAIL_NTH);
 	return fired;
@@ -83,8 +86,8 @@ FIXTURE(faults)
 	int fail_nth;
 	int fd;
 	int other;
-	bool fired;		/* the last fault */
-	int failures;		/* calls that a fault made fail */
+	bool fired;		/* the last fault was injected */
+	int failures;		/* calls that failed due to a fault */
 	struct tlock_status before;
 };
 
@@ -105,7 +108,7 @@ FIXTURE_TEARDOWN(faults)
 	EXPECT_LEFT_FREE();
 }
 
-/* With a fault at the first point, the second, ... until there are no more */
+/* A loop with a fault at the first point, the second, ... while there is one */
 #define EACH_FAULT							\
 	unsigned int nth = (self->fired = true, self->failures = 0, 1);	\
 	self->fired; nth++
@@ -170,7 +173,7 @@ TEST_F(faults, acquire_that_times_out)
 		for (EACH_FAULT) {
 			arg = ask(timeouts[i], "victim");
 			ret = WITH_FAULT(acquire(self->fd, &arg));
-			/* Its timer does without memory that it does not get */
+			/* The timer works even if it gets no memory */
 			ASSERT_EQ(-ETIMEDOUT, ret);
 			ASSERT_EQ(-EPERM, release(self->fd));
 			ASSERT_EQ(0, look(self->fd).waiters);
@@ -201,7 +204,7 @@ TEST_F(faults, reacquire_that_times_out)
 	}
 }
 
-/* Nothing that takes, keeps or gives up a lock needs memory for it. */
+/* Acquiring, reacquiring and releasing the lock need no memory. */
 TEST_F(faults, what_needs_no_memory)
 {
 	struct tlock_acquire arg, again;
@@ -290,7 +293,7 @@ TEST_F(faults, sysfs)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* Loading and unloading. The module begins and ends loaded. */
+/* Loading and unloading. The module is loaded at the start and at the end. */
 FIXTURE(loading)
 {
 	int fail_nth;
@@ -299,7 +302,10 @@ FIXTURE(loading)
 	int failures;
 };
 
-/* The module in memory: file systems have faults of their own. */
+/*
+ * A copy of the module in memory (/tmp): other file systems have faults of
+ * their own.
+ */
 static int open_copy(void)
 {
 	char path[] = "/tmp/tlock-XXXXXX";
@@ -312,7 +318,7 @@ static int open_copy(void)
 		;
 	unlink(path);
 	close(from);
-	/* Nobody may write to what is loaded */
+	/* A file that is being loaded must not be open for writing */
 	close(to);
 	return copy;
 }
@@ -322,7 +328,7 @@ static int load(int ko)
 	return syscall(SYS_finit_module, ko, "", 0) ? -errno : 0;
 }
 
-/* What there is of the module */
+/* Counts the traces of a loaded module */
 static int traces(void)
 {
 	return exists(DEVICE) + exists("/sys/class/tlock") +
@@ -347,13 +353,13 @@ FIXTURE_TEARDOWN(loading)
 {
 	int ret = load(self->ko);
 
-	/* The tests after this one find it loaded */
+	/* Leave it loaded for the tests after this one */
 	EXPECT_TRUE(ret == 0 || ret == -EEXIST);
 	EXPECT_EQ(ALL_TRACES, traces());
 	EXPECT_LEFT_FREE();
 }
 
-/* What is loaded works. */
+/* The loaded module works. */
 #define EXPECT_WORKS() do {						\
 	int __fd = contender();						\
 									\
@@ -382,9 +388,9 @@ TEST_F_TIMEOUT(loading, load, 900)
 		}
 	}
 	/*
-	 * 82 with Linux 6.1. From one load to the next, the number of points
-	 * before the module's own may change by an allocation: vmalloc keeps
-	 * some ready. So a run leaves out a few of the module's.
+	 * 82 with Linux 6.1. The number of allocations before the module's own
+	 * varies by one from load to load, as vmalloc keeps some memory ready.
+	 * So a run may leave out a few of the module's.
 	 */
 	EXPECT_LE(40, self->failures);
 }

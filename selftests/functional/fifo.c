@@ -12,7 +12,7 @@
 
 static atomic_int finished;
 
-/* Waits for its turn, notes what number it is in timeout_ns, lets go. */
+/* Acquires the lock, notes its place in the order in timeout_ns, releases. */
 static int take_a_turn(int fd, struct tlock_acquire *arg)
 {
 	int ret = acquire(fd, arg);
@@ -42,7 +42,7 @@ TEST_F(tlock, g2_fifo_100_contenders)
 	EXPECT_EQ(0, look(self->fd).waiters);
 }
 
-/* One that goes leaves no gap, at either end or in the middle of the queue. */
+/* A waiter that gives up leaves no gap, at either end or in the middle. */
 TEST_F(tlock, g2_fifo_when_some_give_up)
 {
 	static const __s64 timeouts[] = {
@@ -54,7 +54,7 @@ TEST_F(tlock, g2_fifo_when_some_give_up)
 
 	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
 		calls[i] = call(contender(), acquire, timeouts[i], "waiter");
-		/* Some may be gone already: count those that came */
+		/* Some may have given up already: count all that came */
 		ASSERT_TRUE(await_contended(self->fd,
 					    self->before.contended + i + 1));
 	}
@@ -76,7 +76,7 @@ TEST_F(tlock, g2_fifo_when_some_give_up)
 	}
 }
 
-/* Switches that a thread made because it went to sleep */
+/* How often a thread gave up the CPU to sleep */
 static unsigned long sleeps(pid_t tid)
 {
 	char path[64], line[128];
@@ -113,8 +113,8 @@ TEST_F(tlock, g2_exactly_one_waiter_wakes)
 	ASSERT_EQ(0, release(self->fd));
 	ASSERT_EQ(0, result(calls[0]));
 	/*
-	 * One that was woken for nothing is not asleep, or has gone to sleep
-	 * once more.
+	 * A waiter that was woken for nothing is not asleep, or has gone to
+	 * sleep once more.
 	 */
 	for (int i = 1; i < n; i++) {
 		EXPECT_TRUE(await_asleep(calls[i]->tid));
@@ -129,11 +129,11 @@ TEST_F(tlock, g2_exactly_one_waiter_wakes)
 	}
 }
 
-/* A newcomer that never lets up */
+/* A newcomer that tries again and again */
 static struct {
 	atomic_int stop;
 	atomic_int tries;
-	atomic_int open;	/* nobody holds or waits: it may get in */
+	atomic_int open;	/* nobody else holds or waits */
 	atomic_int got_in;
 	atomic_int barged;
 } spinner;
@@ -172,18 +172,18 @@ TEST_F(tlock, g2_no_barging_by_a_spinning_newcomer)
 	for (int round = 0; round < 30; round++) {
 		waiter = call(fd, acquire, FOREVER, "waiter");
 		ASSERT_TRUE(await_asleep(waiter->tid));
-		/* The newcomer may have stood in the queue before it */
+		/* The newcomer may have queued before the waiter */
 		seen = atomic_load(&spinner.tries);
 		ASSERT_TRUE(await_value(&spinner.tries, seen + 2));
 
 		ASSERT_EQ(0, release(self->fd));
 		ASSERT_EQ(0, result(waiter));
-		/* It tries again and again while the other one has it */
+		/* The newcomer keeps trying while the waiter holds the lock */
 		seen = atomic_load(&spinner.tries);
 		ASSERT_TRUE(await_value(&spinner.tries, seen + 3));
 		ASSERT_EQ(0, atomic_load(&spinner.barged));
 
-		/* Only now is it anybody's */
+		/* Only now may the newcomer get the lock */
 		seen = atomic_load(&spinner.got_in);
 		atomic_store(&spinner.open, 1);
 		ASSERT_EQ(0, release(fd));
@@ -203,8 +203,9 @@ TEST_F(tlock, g2_no_barging_by_a_spinning_newcomer)
 #define HAND_OVERS	100
 
 /*
- * One of two that play ping-pong: lets go as soon as the other one waits.
- * Notes a hand-over in which the token shows that somebody came between.
+ * One of two players that hand the lock to each other: each lets go as soon as
+ * the other waits. Counts the hand-overs in which the token shows that a third
+ * one came between.
  */
 static atomic_int come_between;
 
@@ -221,7 +222,7 @@ static int play(int fd, struct tlock_acquire *arg)
 		if (token && arg->token != token + 2)
 			atomic_fetch_add(&come_between, 1);
 		token = arg->token;
-		/* The observer is at it, and the other one is there */
+		/* The observer has looked again, and the other player waits */
 		if (!await_value(&spinner.tries,
 				 atomic_load(&spinner.tries) + 1) ||
 		    !await_waiters(fd, 1))
@@ -237,7 +238,7 @@ static int play(int fd, struct tlock_acquire *arg)
 	return ret;
 }
 
-/* Tries for the lock without a pause, and counts how often it got it. */
+/* Tries to acquire the lock without a pause, and counts how often it got it. */
 static int hammer(int fd, struct tlock_acquire *arg)
 {
 	int ret;
@@ -256,7 +257,7 @@ static int hammer(int fd, struct tlock_acquire *arg)
 	return 0;
 }
 
-/* Looks at the lock without a pause, and counts how often it was free. */
+/* Reads the status without a pause, and counts how often the lock was free. */
 static int watch(int fd, struct tlock_acquire *arg)
 {
 	while (!atomic_load(&spinner.stop)) {
@@ -268,8 +269,8 @@ static int watch(int fd, struct tlock_acquire *arg)
 }
 
 /*
- * Two hand the lock to each other. In play() the one lets go only once the
- * other waits; the last of them is let in by us.
+ * Two players hand the lock to each other. In play(), each lets go only once
+ * the other waits; the test itself lets the last one in.
  */
 FIXTURE(hand_over)
 {
@@ -335,7 +336,7 @@ TEST_F(hand_over, g2_lock_is_never_free)
 	observer = call(contender(), variant->fn, 0, "");
 	ASSERT_TRUE(await_value(&spinner.tries, 1));
 
-	/* The first lets go to the second, and so on */
+	/* The test hands over to the first player, and that to the second */
 	ASSERT_EQ(0, release(self->fd));
 	for (int i = 1; i <= 2 * HAND_OVERS + 1; i++) {
 		ASSERT_TRUE(await_acquired(self->fd, acquired + i));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * flock(2) on the device is the same lock, so that flock(1) and a shell exclude
- * everybody else. What other locks there are on files is refused.
+ * flock(2) on the device takes the same lock, so flock(1) and shells exclude
+ * everybody else. All other kinds of file locks are refused.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -24,7 +24,7 @@ TEST_F(tlock, flock_excludes_acquire)
 	ASSERT_EQ(0, flock_wait(fd, NULL));
 	EXPECT_STREQ("holding", state_of(fd, &token));
 	EXPECT_EQ(-ETIMEDOUT, acquire(self->fd, &arg));
-	/* It says who it is, and not what for */
+	/* It shows who holds the lock, but no job */
 	EXPECT_EQ(token, arg.holder.token);
 	EXPECT_EQ(getpid(), arg.holder.pid);
 	EXPECT_EQ(geteuid(), arg.holder.uid);
@@ -61,7 +61,10 @@ TEST_F(tlock, flock_is_excluded_by_acquire)
 
 static atomic_int turns;
 
-/* Waits for its turn, notes what number it is, lets go: by either interface. */
+/*
+ * Acquires the lock, notes its place in the order in timeout_ns, releases: by
+ * either interface.
+ */
 static int turn_by_ioctl(int fd, struct tlock_acquire *arg)
 {
 	int ret = acquire(fd, arg);
@@ -101,7 +104,7 @@ TEST_F(tlock, g2_flock_and_acquire_in_one_queue)
 	}
 }
 
-/* An ioctl ends what flock(2) began, and the other way round. */
+/* Either interface can release what the other acquired. */
 TEST_F(tlock, flock_and_ioctl_of_one_file)
 {
 	struct tlock_acquire arg = ask(0, "job");
@@ -111,7 +114,7 @@ TEST_F(tlock, flock_and_ioctl_of_one_file)
 	ASSERT_EQ(0, reacquire(self->fd, &arg));
 	EXPECT_STREQ("job", look(self->fd).holder.job);
 	ASSERT_EQ(0, release(self->fd));
-	/* Of nothing, it is no error here, and one there */
+	/* While idle, LOCK_UN succeeds and RELEASE fails */
 	EXPECT_EQ(0, flock_end(self->fd, NULL));
 	EXPECT_EQ(-EPERM, release(self->fd));
 
@@ -124,7 +127,7 @@ TEST_F(tlock, flock_and_ioctl_of_one_file)
 	EXPECT_EQ(0, look(self->fd).holder.token);
 }
 
-/* Whatever is no flock(2) for the whole of it alone */
+/* All requests other than an exclusive flock(2) of the whole file */
 FIXTURE(refused)
 {
 	int fd;
@@ -194,7 +197,7 @@ TEST_F(refused, locks_of_fcntl)
 				.l_whence = SEEK_SET,
 			};
 
-			/* To ask who is in the way of an unlock makes no sense */
+			/* F_GETLK with F_UNLCK makes no sense */
 			if (lock.l_type == F_UNLCK && (commands[i] == F_GETLK ||
 			    commands[i] == F_OFD_GETLK))
 				continue;
@@ -233,7 +236,7 @@ TEST_F(tlock, flock_needs_a_file_opened_for_writing)
 	EXPECT_EQ(0, flock_end(reader, NULL));
 	after = look(self->fd);
 	EXPECT_EQ(0, memcmp(&self->before, &after, sizeof(after)));
-	/* Also of a lock that is held, without waiting for it */
+	/* Nor of a held lock, and without waiting for it */
 	ASSERT_EQ(0, flock_wait(writer, NULL));
 	EXPECT_EQ(-EBADF, flock_wait(reader, NULL));
 	EXPECT_EQ(-EBADF, flock_try(reader, NULL));
@@ -244,7 +247,7 @@ TEST_F(tlock, flock_needs_a_file_opened_for_writing)
 	close(writer);
 }
 
-/* To close the file is the usual way to end it. */
+/* Closing the file is the usual way to release a lock taken by flock(2). */
 FIXTURE(closing)
 {
 	int fd;
@@ -262,7 +265,10 @@ FIXTURE_VARIANT_ADD(closing, flock)
 {
 };
 
-/* It stays what it was, and so does a grant by an ioctl */
+/*
+ * A reacquire that keeps the grant leaves it flock(2)'s, and LOCK_EX leaves an
+ * ioctl's grant as it is
+ */
 FIXTURE_VARIANT_ADD(closing, flock_reacquired)
 {
 	.reacquired = true,
@@ -287,7 +293,7 @@ FIXTURE_TEARDOWN(closing)
 	EXPECT_LEFT_FREE();
 }
 
-/* In an agent: gets into the state, as the variant says. */
+/* In an agent: gets into the variant's state. */
 static int get_there(int fd, struct tlock_acquire *arg)
 {
 	bool reacquired = arg->token & 1, acquired_anew = arg->token & 2;
@@ -299,7 +305,7 @@ static int get_there(int fd, struct tlock_acquire *arg)
 		ret = flock_end(fd, NULL);
 		if (!ret)
 			ret = acquire(fd, arg);
-		/* Holding already, which changes nothing */
+		/* It holds already, so this changes nothing */
 		if (!ret)
 			ret = flock_wait(fd, NULL);
 	}
@@ -349,7 +355,7 @@ TEST_F(closing, g6_by_kill_9)
 	CLOSE_BY(agent_kill(__a));
 }
 
-/* flock(2) has no room for it: the next ioctl learns that a holder died. */
+/* flock(2) cannot report that a holder died, so the next ioctl does. */
 TEST_F(tlock, g6_abandoned_outlasts_flock)
 {
 	struct tlock_acquire arg = ask(0, "next");
@@ -373,13 +379,13 @@ TEST_F(tlock, g6_abandoned_outlasts_flock)
 	EXPECT_EQ(TLOCK_ABANDONED, arg.result);
 	ASSERT_EQ(0, release(self->fd));
 	EXPECT_EQ(self->before.abandoned + 1, look(self->fd).abandoned);
-	/* And only that one */
+	/* Only that grant reports it */
 	ASSERT_EQ(0, acquire(self->fd, &arg));
 	EXPECT_EQ(0, arg.result);
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* It has no ticket of its own to show, and goes on in its place all the same. */
+/* flock(2) has no ticket to pass, and goes on in its place all the same. */
 FIXTURE(interrupted)
 {
 	int fd;
@@ -465,7 +471,7 @@ TEST_F(interrupted, g9_flock_without_restart)
 	EXPECT_EQ(0, flock_end(self->waiting, NULL));
 }
 
-/* One that tries does not go on: it gives up its place. */
+/* LOCK_NB does not go on with the request: it gives up the place. */
 TEST_F(interrupted, g9_flock_tries_after_it)
 {
 	INTERRUPT();
@@ -483,8 +489,8 @@ TEST_F(interrupted, g11_flock_ends_after_it)
 }
 
 /*
- * A reacquire of what flock(2) took makes a request of its own, with a deadline.
- * The next LOCK_EX replaces it, and does not time out.
+ * A reacquire of a grant by flock(2) makes a request of its own, with a
+ * deadline. The next LOCK_EX replaces that request, and does not time out.
  */
 TEST_F(tlock, g9_flock_replaces_a_reacquire)
 {
@@ -513,7 +519,7 @@ TEST_F(tlock, g9_flock_replaces_a_reacquire)
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	EXPECT_STREQ("waiting", state_of(fd, &ticket));
 	EXPECT_NE(replaced, ticket);
-	/* Longer than that deadline was away */
+	/* Longer than that deadline */
 	usleep(150000);
 	EXPECT_EQ(1, look(self->fd).waiters);
 	ASSERT_EQ(0, release(self->fd));
@@ -522,7 +528,7 @@ TEST_F(tlock, g9_flock_replaces_a_reacquire)
 	EXPECT_EQ(self->before.abandoned, look(self->fd).abandoned);
 }
 
-/* And what it was granted is abandoned when its file is closed. */
+/* A new grant by reacquire is no longer flock(2)'s: closing abandons it. */
 TEST_F(tlock, g6_reacquired_from_flock)
 {
 	struct tlock_acquire arg = ask(0, "after");
@@ -543,7 +549,10 @@ TEST_F(tlock, g6_reacquired_from_flock)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* It belongs to all who share the file, and libraries set it. */
+/*
+ * O_NONBLOCK is ignored: all who share the file share the flag, and libraries
+ * set it.
+ */
 TEST_F(tlock, nonblocking_files_wait)
 {
 	int fd = open(DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -562,7 +571,7 @@ TEST_F(tlock, nonblocking_files_wait)
 	close(fd);
 }
 
-/* A shell command, whose standard input is a pipe; it ends with the test. */
+/* A shell command whose standard input is a pipe; it ends with the test. */
 struct command {
 	pid_t pid;
 	int input;
@@ -590,7 +599,7 @@ static struct command begin_command(const char *text)
 	return c;
 }
 
-/* Ends its input; its exit status */
+/* Closes the command's input, and returns its exit status */
 static int end_command(struct command *c)
 {
 	int wstatus;
@@ -632,7 +641,7 @@ TEST_F(tlock, flock_1_excludes_others)
 	EXPECT_EQ(0, end_command(&c));
 	EXPECT_EQ(0, look(self->fd).holder.token);
 
-	/* By a descriptor: flock(1) itself has ended */
+	/* By a descriptor, after flock(1) itself has ended */
 	c = begin_command("exec 9<>" DEVICE "; flock 9; cat");
 	ASSERT_TRUE(await_acquired(self->fd, self->before.acquired + 2));
 	EXPECT_EQ(-EWOULDBLOCK, flock_try(self->fd, NULL));
@@ -642,7 +651,7 @@ TEST_F(tlock, flock_1_excludes_others)
 	}
 	EXPECT_STREQ("", sysfs_text("pid"));
 	EXPECT_STREQ("flock", sysfs_text("comm"));
-	/* But its file can be found */
+	/* But fdinfo shows which file holds the lock */
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/9", (int)c.pid);
 	EXPECT_NE(NULL, strstr(read_text(path), "tlock-state:\tholding\n"));
 	EXPECT_EQ(0, end_command(&c));
@@ -663,7 +672,7 @@ TEST_F(tlock, flock_1_is_excluded_by_others)
 	EXPECT_EQ(1, run_command("exec 9<>" DEVICE "; flock -n 9"));
 	EXPECT_EQ(token, look(self->fd).holder.token);
 
-	/* It gets the lock when it is its turn */
+	/* It gets the lock in its turn */
 	c = begin_command("flock -w 100 " DEVICE " true");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	ASSERT_EQ(0, release(self->fd));
@@ -671,7 +680,7 @@ TEST_F(tlock, flock_1_is_excluded_by_others)
 	EXPECT_EQ(self->before.acquired + 2, look(self->fd).acquired);
 	EXPECT_EQ(0, look(self->fd).holder.token);
 
-	/* By a descriptor it can be given back, too */
+	/* By a descriptor, flock(1) can also release it */
 	EXPECT_EQ(0, run_command("exec 9<>" DEVICE " 8<>" DEVICE
 				 "; flock 9 && ! flock -n 8 && flock -u 9 &&"
 				 " flock -n 8"));

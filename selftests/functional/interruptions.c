@@ -20,7 +20,7 @@
 
 /*
  * Ways to interrupt a process that sleeps for the lock, for as long as the test
- * likes. When begin() returns, it is away or about to go.
+ * likes. When begin() returns, the process is away or about to be.
  */
 
 static void stop_begin(pid_t pid)
@@ -82,7 +82,7 @@ static void detach(pid_t pid)
 
 FIXTURE(absent)
 {
-	int fd;			/* the holder's */
+	int fd;			/* the holder */
 	struct agent *a;	/* the first waiter */
 	struct tlock_status before;
 	bool usable;
@@ -175,7 +175,7 @@ FIXTURE_TEARDOWN(absent)
 
 /*
  * Makes the agent the only waiter, by either call, with this timeout, and the
- * test's own file the holder. Returns whether that worked.
+ * test's own contender the holder. Returns whether that worked.
  */
 static bool begin_to_wait(struct agent *a, agent_fn *fn, int fd,
 			  __s64 timeout_ns)
@@ -211,7 +211,7 @@ TEST_F(absent, g9_keeps_its_place)
 	self->before = look(self->fd);
 	token = self->before.holder.token;
 
-	/* More than once: it counts as one that was interrupted */
+	/* Several interruptions of one request count once */
 	for (int i = 0; i < 3; i++) {
 		variant->begin(self->a->pid);
 		ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -255,7 +255,7 @@ TEST_F(absent, g9_is_passed_over_and_comes_back)
 	third = call(contender(), acquire, FOREVER, "third");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 
-	/* The third came after it, and waits behind it */
+	/* The third came later, so it waits behind it */
 	variant->end(self->a->pid);
 	ASSERT_TRUE(await_waiters(self->fd, 2));
 	ASSERT_EQ(0, release(second->fd));
@@ -282,8 +282,9 @@ static void sleep_until(__s64 when)
 }
 
 /*
- * Long enough to be stopped in time; and how soon one must be back. One whose
- * time did not go on meanwhile takes almost all of it, however slow the machine.
+ * TIMEOUT is long enough to interrupt the process before it expires. SOON is
+ * how quickly the call must then return. A wait whose time had stood still
+ * would take almost all of TIMEOUT, however slow the machine.
  */
 #define TIMEOUT	SEC
 #define SOON	(9 * TIMEOUT / 10)
@@ -338,7 +339,7 @@ TEST_F(absent, g3_deadline_passes_and_the_lock_is_free)
 	EXPECT_EQ(0, agent_release(self->a));
 }
 
-/* If it is killed meanwhile, its request is gone with its file. */
+/* If the process is killed meanwhile, its request goes with its file. */
 TEST_F(absent, g6_killed_while_away)
 {
 	struct call *second;
@@ -362,13 +363,14 @@ TEST_F(absent, g6_killed_while_away)
 }
 
 /*
- * A suspend freezes all processes, ours too. They are thawed in the order in
- * which they began, while these queue in the opposite one.
+ * A suspend freezes all processes, including the test. They are thawed in the
+ * order in which they were started, while these waiters queue in the opposite
+ * order.
  */
 FIXTURE(suspend)
 {
 	int fd;
-	struct agent *a[4];	/* the last one is the first to wait */
+	struct agent *a[4];	/* the last one waits first */
 	struct tlock_status before;
 	bool usable;
 };
@@ -390,7 +392,7 @@ FIXTURE_TEARDOWN(suspend)
 	EXPECT_LEFT_FREE();
 }
 
-/* Freezes all processes for so long, and returns when they run again. */
+/* Freezes all processes for this time, and returns when they run again. */
 static int suspend_for(const char *seconds)
 {
 	int err = write_text("/sys/module/suspend/parameters/pm_test_delay",
@@ -432,7 +434,10 @@ TEST_F(suspend, g9_keeps_all_places)
 	}
 }
 
-/* Long: one whose time stood still takes so long, and others need time to thaw */
+/*
+ * Long: a wait whose time had stood still takes what is left of it, and the
+ * other processes need time to thaw
+ */
 #define LONG_TIMEOUT	(4 * SEC)
 
 TEST_F(suspend, g3_deadline_passes)
@@ -461,9 +466,10 @@ TEST_F(suspend, g3_deadline_passes)
 }
 
 /*
- * io_uring completes a request in the thread that made it: if that sleeps, by
- * interrupting it, without a signal. So these sleep in a thread that made some:
- * each waits until an eventfd can be read.
+ * io_uring completes a request in the thread that made it; if that thread
+ * sleeps, it is interrupted without a signal. So these waiters sleep in a
+ * thread that made some requests, each of which waits until an eventfd is
+ * readable.
  */
 #define POLLS	4
 
@@ -489,7 +495,7 @@ static bool await_completions(__u32 at_least)
 	return true;
 }
 
-/* In the thread that will sleep */
+/* Called in the thread that will sleep */
 static void ring_create(void)
 {
 	struct io_uring_sqe *sqe;
@@ -536,7 +542,7 @@ static int reacquire_with_ring(int fd, struct tlock_acquire *arg)
 
 static bool ring_possible(void)
 {
-	/* It is the argument that is wrong */
+	/* With io_uring, the call fails for its bad argument */
 	return syscall(SYS_io_uring_setup, 0, NULL) == -1 &&
 	       (errno == EFAULT || errno == EINVAL);
 }
@@ -610,7 +616,7 @@ TEST_F(ring, g9_task_work_interrupts_no_wait)
 		ASSERT_TRUE(await_waiters(self->fd, 2));
 		ASSERT_TRUE(await_asleep(waiter->tid));
 	}
-	/* The completions did interrupt it */
+	/* The completions did interrupt the wait */
 	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
 
 	ASSERT_EQ(0, release(self->fd));
@@ -628,9 +634,10 @@ TEST_F(ring, g9_task_work_interrupts_no_wait)
 }
 
 /*
- * Four others take turns of 50 ms, and queue at once for the next. A waiter behind
- * them comes fifth, however often it is interrupted for a moment; at worst it is
- * passed over once or twice, when a turn ends at just such a moment.
+ * Four others take turns of 50 ms, and queue at once for the next one. A waiter
+ * behind them gets the fifth turn, however often it is interrupted for a
+ * moment. At worst it is passed over once or twice, when a turn ends at just
+ * such a moment.
  */
 #define OTHERS	4
 #define TURN	(50 * MSEC)
@@ -662,7 +669,7 @@ static void on_timer(int signal)
 {
 }
 
-/* In an agent: calls @fn while a profiler's timer goes off. */
+/* In an agent: calls @fn while a profiler's timer fires. */
 static int profiled(int fd, struct tlock_acquire *arg,
 		    int (*fn)(int fd, struct tlock_acquire *arg))
 {
@@ -694,7 +701,7 @@ static int reacquire_profiled(int fd, struct tlock_acquire *arg)
 	return profiled(fd, arg, reacquire);
 }
 
-/* Turns that began in this time */
+/* Counts the turns that began in this time */
 static int turns_begun(__s64 from, __s64 to)
 {
 	int count = 0;
@@ -714,8 +721,8 @@ static bool agent_done(struct agent *a)
 
 /*
  * Stops the agent for less than 1 ms every 20 ms until its call has ended. On a
- * busy host, it is sometimes longer until the agent sleeps for the lock again:
- * returns how many turns of others began in such times.
+ * busy host, the agent sometimes takes longer to sleep for the lock again:
+ * returns how many turns of others began in such gaps.
  */
 static int sample(struct agent *a)
 {
@@ -747,9 +754,9 @@ FIXTURE(turns)
 FIXTURE_VARIANT(turns)
 {
 	agent_fn *fn;
-	bool again;		/* it is a reacquire */
+	bool again;		/* the call is a reacquire */
 	bool sampled;
-	int more;		/* turns of others than the four before it */
+	int more;		/* turns allowed besides the four before it */
 };
 
 FIXTURE_VARIANT_ADD(turns, acquire)
@@ -800,7 +807,7 @@ FIXTURE_SETUP(turns)
 	self->a = agent();
 	for (int i = 0; i < OTHERS; i++)
 		self->fds[i] = contender();
-	/* What samples is on time */
+	/* Real-time priority, so that sampling is on time */
 	ASSERT_EQ(0, sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK,
 					&urgent));
 }
@@ -843,7 +850,7 @@ TEST_F(turns, g9_interruptions_starve_no_waiter)
 		for (int i = 0; i < OTHERS; i++)
 			ASSERT_EQ(0, result(self->others[i]));
 
-		/* The others' turns before its own */
+		/* The others' turns before the agent's */
 		int before = arg.token - token - 1;
 
 		EXPECT_LE(OTHERS, before);

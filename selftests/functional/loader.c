@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Loading and unloading the module, $TLOCK_KO. It begins and ends loaded.
+ * Loading and unloading the module, $TLOCK_KO. It is loaded at the start and at
+ * the end.
  */
 #include <stdio.h>
 #include <sys/stat.h>
@@ -25,7 +26,7 @@ FIXTURE_TEARDOWN(module)
 {
 	int ret = module_load();
 
-	/* The tests after this one find it loaded */
+	/* Leave it loaded for the tests after this one */
 	EXPECT_TRUE(ret == 0 || ret == -EEXIST);
 	EXPECT_TRUE(exists(DEVICE));
 }
@@ -41,7 +42,7 @@ TEST_F(module, is_not_unloaded_while_a_file_is_open)
 		EXPECT_LT(0, read_number("/sys/module/tlock/refcnt"));
 		EXPECT_EQ(-EWOULDBLOCK, module_unload());
 		EXPECT_TRUE(exists(DEVICE));
-		/* And it works as before */
+		/* The lock works as before */
 		if (flags[i] != O_RDONLY) {
 			take(fd, "holder");
 			EXPECT_EQ(-EWOULDBLOCK, module_unload());
@@ -54,7 +55,10 @@ TEST_F(module, is_not_unloaded_while_a_file_is_open)
 	EXPECT_EQ(0, module_unload());
 }
 
-/* A descriptor may be closed while its call goes on: that ends with the call. */
+/*
+ * A descriptor may be closed while its call goes on: the file then stays open
+ * until the call ends.
+ */
 TEST_F(module, is_unloaded_after_the_last_call)
 {
 	struct call *waiter;
@@ -64,7 +68,7 @@ TEST_F(module, is_unloaded_after_the_last_call)
 	waiter = call(contender(), acquire, FOREVER, "waiter");
 	ASSERT_TRUE(await_waiters(fd, 1));
 	close(waiter->fd);
-	/* This lets the waiter in, whose file nobody else has */
+	/* This hands the lock to the waiter, whose file has no descriptor */
 	close(fd);
 	EXPECT_EQ(0, result(waiter));
 	EXPECT_EQ(TLOCK_ABANDONED, waiter->arg->result);
@@ -84,7 +88,7 @@ TEST_F(module, leaves_nothing_behind)
 	EXPECT_EQ(-ENOENT, module_unload());
 }
 
-/* That one can see what is leaked */
+/* The slab cache shows what is leaked */
 TEST_F(module, has_a_slab_cache)
 {
 	if (!exists("/proc/slabinfo"))
@@ -115,14 +119,14 @@ TEST_F(module, begins_anew)
 	EXPECT_EQ(-EEXIST, module_load());
 	ASSERT_EQ(0, stat(DEVICE, &node));
 	EXPECT_EQ(S_IFCHR, node.st_mode & S_IFMT);
-	/* The group may be another one by the host's own rules */
+	/* The host's own rules may set another group */
 	EXPECT_EQ(0644, node.st_mode & 0645);
 
 	fd = contender();
 	st = look(fd);
 	EXPECT_EQ(0, memcmp(&nothing, &st, sizeof(st)));
 	ASSERT_EQ(0, acquire(fd, &arg));
-	/* Its tokens go on growing, as the clock does (guarantee 8) */
+	/* Tokens go on growing, as the clock does (guarantee 8) */
 	EXPECT_LT(forgotten, arg.token);
 	EXPECT_LE(before + 1, arg.token);
 	EXPECT_GE(after + 1, arg.token);
@@ -132,7 +136,7 @@ TEST_F(module, begins_anew)
 	close(fd);
 }
 
-/* A sysfs file that was opened before belongs to nobody then. */
+/* A sysfs file opened before the unload fails with ENODEV from then on. */
 TEST_F(module, sysfs_file_that_is_still_open)
 {
 	int fd = open(SYSFS "/job", O_RDONLY | O_CLOEXEC);
@@ -149,7 +153,7 @@ TEST_F(module, sysfs_file_that_is_still_open)
 	close(fd);
 }
 
-/* A node of our own making leads to the module, and to nothing without it. */
+/* A hand-made node leads to the module, and to nothing once it is unloaded. */
 TEST_F(module, node_that_is_still_there)
 {
 	static const char path[] = DEVICE "-selftest";
@@ -167,7 +171,7 @@ TEST_F(module, node_that_is_still_there)
 	EXPECT_EQ(0, unlink(path));
 }
 
-/* Opens the device as soon as it can be seen. */
+/* Opens the device as soon as its node exists. */
 static int open_at_once(int none, struct tlock_acquire *arg)
 {
 	__s64 end = now() + PATIENCE;
@@ -180,8 +184,8 @@ static int open_at_once(int none, struct tlock_acquire *arg)
 }
 
 /*
- * Whether a test has loaded the module often enough: a kernel that releases
- * objects late (DEBUG_KOBJECT_RELEASE) takes seconds for each unload.
+ * Whether a test has loaded the module often enough. A kernel that delays the
+ * release of objects (DEBUG_KOBJECT_RELEASE) takes seconds for each unload.
  */
 static bool often_enough(int loads, int wanted, __s64 begun)
 {
@@ -215,11 +219,11 @@ static int open_and_close(int none, struct tlock_acquire *arg)
 		fd = open(DEVICE, O_RDWR | O_CLOEXEC);
 		if (fd < 0)
 			continue;
-		/* What can be opened works, for as long as it is open */
+		/* An open device works for as long as it is open */
 		ret = status(fd, &st);
 		atomic_fetch_add(&opened, 1);
 		close(fd);
-		/* Closed for half of the time, roughly */
+		/* Keep it closed for roughly half of the time */
 		usleep(50);
 	}
 	return ret;

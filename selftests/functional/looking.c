@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * Guarantee 10: looking is free and never in the way.
- */
+/* Guarantee 10: looking is free and never in the way. */
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -25,7 +23,7 @@ TEST_F(tlock, g10_read_only_looks_and_cannot_take)
 	ASSERT_EQ(0, status(fd, &st));
 	EXPECT_EQ(0, memcmp(&st, &self->before, sizeof(st)));
 
-	/* Neither a free lock nor one that is held, with whatever timeout */
+	/* It can take neither a free nor a held lock, whatever the timeout */
 	EXPECT_EQ(-EBADF, acquire(fd, &arg));
 	arg.timeout_ns = FOREVER;
 	EXPECT_EQ(-EBADF, acquire(fd, &arg));
@@ -44,7 +42,7 @@ TEST_F(tlock, g10_read_only_looks_and_cannot_take)
 	EXPECT_EQ(0, memcmp(&st, &self->before, sizeof(st)));
 	EXPECT_EQ(0, release(self->fd));
 
-	/* Nor does it matter to anybody that it is closed */
+	/* Closing it has no effect on the lock */
 	self->before = look(self->fd);
 	EXPECT_EQ(0, close(fd));
 	st = look(self->fd);
@@ -62,10 +60,10 @@ TEST_F(tlock, g10_write_only_takes)
 	close(fd);
 }
 
-/* In an agent: what a user without rights can open */
+/* In an agent: opens the device as an unprivileged user */
 static int open_as_nobody(int fd, struct tlock_acquire *arg)
 {
-	/* The saved user stays root's, for the way back */
+	/* The saved user ID stays 0, to become root again */
 	if (setegid(65534) || seteuid(65534))
 		return -errno;
 	fd = opened(arg->timeout_ns);
@@ -81,13 +79,13 @@ TEST_F(tlock, g10_anybody_may_look)
 	struct tlock_acquire arg = ask(O_RDONLY, "");
 	struct agent *a = agent();
 
-	/* So that there is something to see */
+	/* Change a counter that the user should see */
 	take(self->fd, "holder");
 	ASSERT_EQ(0, release(self->fd));
 	ASSERT_LE(0, agent_do(a, open_as_nobody, &arg));
 	EXPECT_EQ(self->before.acquired + 1, arg.token);
 
-	/* Whether somebody may take it is for the host to say: not by default */
+	/* The host decides who may take the lock: by default not this user */
 	arg = ask(O_RDWR, "");
 	EXPECT_EQ(-EACCES, agent_do(a, open_as_nobody, &arg));
 }
@@ -97,7 +95,7 @@ TEST_F(tlock, g10_free_lock_shows_nothing)
 	static const struct tlock_holder nobody;
 	struct tlock_status st;
 
-	/* Not even what the last holder left behind */
+	/* Not even traces of the last holder */
 	take(self->fd, "gone");
 	ASSERT_EQ(0, release(self->fd));
 	memset(&st, POISON, sizeof(st));
@@ -124,7 +122,7 @@ static int gaze(int fd, struct tlock_acquire *arg)
 	return ret;
 }
 
-/* Hand-overs go on while others do nothing but look. */
+/* Hand-overs go on while others read the status all the time. */
 TEST_F(tlock, g10_lookers_hold_nobody_up)
 {
 	struct call *lookers[4], *waiter;
@@ -151,7 +149,7 @@ TEST_F(tlock, g10_lookers_hold_nobody_up)
 	close(fd);
 }
 
-/* Takes the lock for a job that is the token of the grant. */
+/* Takes the lock again and again; each job is the grant's token. */
 static int change(int fd, struct tlock_acquire *arg)
 {
 	__u64 token = arg->token;
@@ -201,7 +199,7 @@ TEST_F(tlock, g10_status_is_of_one_instant)
 	close(changer->fd);
 }
 
-/* In fdinfo, the lines that are of the lock, and no others */
+/* The lock's own lines in fdinfo */
 static const char *lock_lines(pid_t pid, int fd)
 {
 	char path[60];
@@ -212,7 +210,7 @@ static const char *lock_lines(pid_t pid, int fd)
 	return lines ? lines : "nothing";
 }
 
-/* Which of its files is it that holds, or waits? */
+/* fdinfo shows which of a process's files holds or waits. */
 TEST_F(tlock, g10_fdinfo)
 {
 	int fd = contender(), reader = opened(O_RDONLY);
@@ -221,13 +219,13 @@ TEST_F(tlock, g10_fdinfo)
 	char text[80];
 	__u64 ticket;
 
-	/* Each file for itself */
+	/* Each file shows its own state */
 	snprintf(text, sizeof(text), "tlock-state:\tholding\ntlock-token:\t%llu",
 		 take(self->fd, "holder"));
 	EXPECT_STREQ(text, lock_lines(getpid(), self->fd));
 	EXPECT_STREQ("tlock-state:\tidle", lock_lines(getpid(), fd));
 	EXPECT_STREQ("tlock-state:\tidle", lock_lines(getpid(), reader));
-	/* And for all who share it */
+	/* In each process that shares it */
 	shares = agent_sharing(self->fd);
 	EXPECT_STREQ(text, lock_lines(shares->pid, AGENT_FD + 1));
 	agent_kill(shares);
@@ -240,7 +238,7 @@ TEST_F(tlock, g10_fdinfo)
 	ASSERT_EQ(-EINTR, result(waiter));
 	ticket = waiter->arg->ticket;
 	ASSERT_NE(0, ticket);
-	/* So much for what it was, and this is what it is */
+	/* First as it was while waiting, then as it is now */
 	EXPECT_NE(NULL, strstr(text, "tlock-state:\twaiting\n"));
 	EXPECT_EQ(ticket, strtoull(strrchr(text, '\t') + 1, NULL, 10));
 	snprintf(text, sizeof(text), "tlock-state:\taway\ntlock-ticket:\t%llu",

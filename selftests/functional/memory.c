@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The caller's memory can be anything: pages that another thread unmaps while
- * a call waits, or pages that come from a program (userfaultfd, FUSE) which
- * takes its time. Neither loses the lock, nor stalls anybody else.
+ * The argument can lie in any memory: in pages that another thread unmaps while
+ * a call waits, or in pages served by a program (userfaultfd, FUSE) that takes
+ * its time. Neither loses the lock or stalls anybody else.
  */
 #include <linux/userfaultfd.h>
 #include <poll.h>
@@ -13,8 +13,8 @@
 #include "tlock_test.h"
 
 /*
- * Two pages; the second is served by us, and only when we want: until then,
- * whoever touches it, the kernel included, is stalled.
+ * Two pages. The test serves the second one when it likes: until then,
+ * everybody who touches it is stalled, including the kernel.
  */
 struct trap {
 	int uffd;
@@ -68,7 +68,7 @@ FIXTURE_TEARDOWN(memory)
 		SKIP(return, "this kernel has no userfaultfd");		\
 } while (0)
 
-/* Whether somebody has stepped on the second page */
+/* Waits until somebody touches the second page; false: nobody did */
 static bool trapped(struct trap *t)
 {
 	struct pollfd pollfd = { .fd = t->uffd, .events = POLLIN };
@@ -81,7 +81,7 @@ static bool trapped(struct trap *t)
 	       (uintptr_t)t->second / t->page;
 }
 
-/* Lets them go on, with a page that begins with these bytes. */
+/* Lets the stalled thread go on, with a page that begins with these bytes. */
 static int serve(struct trap *t, const void *bytes, size_t size)
 {
 	char *page = calloc(1, t->page);
@@ -104,7 +104,7 @@ static int spring(struct trap *t)
 	return madvise(t->second, t->page, MADV_DONTNEED);
 }
 
-/* The lock is as usable as ever while somebody is stalled. */
+/* The lock is fully usable while somebody is stalled. */
 #define EXPECT_NOBODY_ELSE_STALLS() do {				\
 	struct tlock_acquire __arg = ask(LONG, "anybody");		\
 									\
@@ -146,7 +146,7 @@ TEST_F(memory, g10_stalled_looker)
 	stalled = call_with(contender(), look_at, (void *)self->trap.second);
 	ASSERT_TRUE(trapped(&self->trap));
 	EXPECT_NOBODY_ELSE_STALLS();
-	/* What it sees is from before */
+	/* It sees the status from before */
 	ASSERT_EQ(0, serve(&self->trap, "", 1));
 	ASSERT_EQ(0, result(stalled));
 	memcpy(&st, self->trap.second, sizeof(st));
@@ -155,7 +155,7 @@ TEST_F(memory, g10_stalled_looker)
 	close(stalled->fd);
 }
 
-/* Between the grant and its return: it holds the lock, and that is all. */
+/* Stalled between the grant and its return, it just holds the lock. */
 TEST_F(memory, g10_stalled_when_granted)
 {
 	struct tlock_acquire arg = ask(LONG, "stalled"), try = ask(0, "try");
@@ -189,9 +189,9 @@ TEST_F(memory, g10_stalled_when_granted)
 
 /*
  * A thread is stalled between the grant and its return, and meanwhile another
- * one ends that grant by the same file. Who is granted the lock after that, be
- * it the same file again, keeps it when the stalled thread finds that its own
- * grant cannot be told.
+ * thread ends that grant through the same file. The next holder, even if it is
+ * the same file again, keeps the lock when the stalled thread finds that it
+ * cannot return its own grant.
  */
 #define STALL_UNTIL_GRANTED_TO(next_fd) do {				\
 	struct tlock_acquire __arg = ask(LONG, "stalled");		\
@@ -239,12 +239,12 @@ TEST_F(memory, g7_declines_no_grant_of_another)
 }
 
 /*
- * Between the failure and its return, the lock goes on to others; the caller
- * is told who was in the way when it gave up, all the same.
+ * Between the failure and its return, the lock passes on to others. The caller
+ * still learns who held the lock when it gave up.
  */
 TEST_F(memory, g5_snapshot_is_of_the_instant_of_giving_up)
 {
-	/* Only what it is told then lies in the trap */
+	/* Only the holder, which is written then, lies in the trap */
 	struct tlock_acquire *arg = (void *)(self->trap.second -
 				    offsetof(struct tlock_acquire, holder));
 	struct tlock_acquire asked = ask(20 * MSEC, "stalled");
@@ -272,13 +272,13 @@ TEST_F(memory, g5_snapshot_is_of_the_instant_of_giving_up)
 	close(fd);
 }
 
-/* A grant that can't be told: nobody would release it, so it passes on. */
+/* A grant that cannot be returned: nobody would release it, so it passes on. */
 FIXTURE(unmapped)
 {
 	int fd;
-	struct tlock_acquire *arg;	/* in a page of its own */
+	struct tlock_acquire *arg;	/* on a page of its own */
 	long page;
-	struct call *victim;		/* waits with it */
+	struct call *victim;		/* waits with that argument */
 	struct agent *holder;
 	struct tlock_status before;
 };
@@ -286,7 +286,7 @@ FIXTURE(unmapped)
 FIXTURE_VARIANT(unmapped)
 {
 	bool by_reacquire;
-	bool abandoned;		/* the grant has to tell of a death */
+	bool abandoned;		/* the grant must report a death */
 };
 
 FIXTURE_VARIANT_ADD(unmapped, acquire)
@@ -345,7 +345,7 @@ FIXTURE_TEARDOWN(unmapped)
 	EXPECT_LEFT_FREE();
 }
 
-/* The holder goes, one way or the other. */
+/* The holder ends its grant, one way or the other. */
 #define GO_ON() do {							\
 	if (variant->abandoned) {					\
 		agent_kill(self->holder);				\
@@ -366,7 +366,7 @@ TEST_F(unmapped, g6_lock_passes_on_to_the_next_waiter)
 	ASSERT_EQ(0, result(next));
 	EXPECT_EQ(variant->abandoned ? TLOCK_ABANDONED : 0, next->arg->result);
 	EXPECT_LT(self->before.holder.token, next->arg->token);
-	/* Only the death of a holder counts as one */
+	/* Only the death of a holder counts as abandoned */
 	EXPECT_EQ(self->before.abandoned + variant->abandoned,
 		  look(self->fd).abandoned);
 	EXPECT_EQ(0, release(next->fd));
@@ -385,7 +385,7 @@ TEST_F(unmapped, g6_lock_becomes_free)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* The same of a failure that can't be told */
+/* The same for a timeout that cannot be returned */
 TEST_F(tlock, g6_unmapped_when_it_times_out)
 {
 	struct tlock_acquire asked = ask(20 * MSEC, "victim");
@@ -397,7 +397,7 @@ TEST_F(tlock, g6_unmapped_when_it_times_out)
 		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, pages);
 	ASSERT_EQ(0, munmap(pages + page, page));
-	/* Nothing of the holder can be written */
+	/* No byte of the holder can be written */
 	pages += page - offsetof(struct tlock_acquire, holder);
 	memcpy(pages, &asked, offsetof(struct tlock_acquire, holder));
 

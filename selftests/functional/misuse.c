@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Every way to call the ioctls wrong: each has its errno, and the lock is as
- * it was, whoever holds it. (Calls at the wrong time are in ownership.c.)
+ * Every way to misuse the ioctls: each has its errno, and leaves the lock as it
+ * was, whoever holds it. (For calls at the wrong time see ownership.c.)
  */
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -10,10 +10,10 @@
 
 FIXTURE(misuse)
 {
-	int fd;			/* who makes the mistake */
+	int fd;			/* makes the mistake */
 	int other;
 	struct call *waiter;
-	char *pages;		/* writable, read-only, not accessible, none */
+	char *pages;		/* four pages, writable at first */
 	long page;
 	struct tlock_status before;
 };
@@ -34,7 +34,7 @@ FIXTURE_VARIANT_ADD(misuse, by_the_holder)
 	.held_by_me = true,
 };
 
-/* A reacquire has little to do here, and looks at little of its argument. */
+/* Here a reacquire has little to do, and reads little of its argument. */
 FIXTURE_VARIANT_ADD(misuse, by_the_holder_alone)
 {
 	.held_by_me = true,
@@ -86,14 +86,14 @@ FIXTURE_TEARDOWN(misuse)
 	EXPECT_LEFT_FREE();
 }
 
-/* Holder, waiters and counters */
+/* Neither the holder, the waiters nor the counters changed */
 #define EXPECT_UNCHANGED() do {						\
 	struct tlock_status __now = look(self->fd);			\
 									\
 	EXPECT_EQ(0, memcmp(&self->before, &__now, sizeof(__now)));	\
 } while (0)
 
-/* Both calls refuse the argument in the same way, before all else. */
+/* Both calls refuse the argument in the same way, before anything else. */
 #define EXPECT_REFUSED(err, arg) do {					\
 	EXPECT_EQ(err, acquire(self->fd, arg));				\
 	EXPECT_EQ(err, reacquire(self->fd, arg));			\
@@ -120,7 +120,7 @@ TEST_F(misuse, bad_pointer)
 	EXPECT_UNCHANGED();
 }
 
-/* Where the kernel has a page that is all 0 for itself; 0: it does not say */
+/* The address of the kernel's own zero page; 0 if the kernel hides it */
 static unsigned long zero_page(void)
 {
 	FILE *file = fopen("/proc/kallsyms", "re");
@@ -136,7 +136,7 @@ static unsigned long zero_page(void)
 	return found;
 }
 
-/* An argument that is as it should be, but for that it is the kernel's */
+/* An argument that would be valid, but lies in kernel memory */
 TEST_F(tlock, kernel_memory)
 {
 	void *zeros = (void *)zero_page();
@@ -162,8 +162,8 @@ TEST_F(misuse, unmapped_page)
 	EXPECT_EQ(-EFAULT, status(self->fd, (void *)end));
 
 	/*
-	 * Only the start of it is there: less than all that is read. (What
-	 * follows the job's NUL is not read.)
+	 * Only the start of the argument is mapped: less than what the kernel
+	 * reads. (It does not read what follows the job's NUL.)
 	 */
 	for (size_t there = 1; there <= offsetof(struct tlock_acquire, job);
 	     there++) {
@@ -176,7 +176,7 @@ TEST_F(misuse, unmapped_page)
 	EXPECT_UNCHANGED();
 }
 
-/* Of these, all is there but the start. */
+/* All of the argument is mapped but its start. */
 TEST_F(misuse, unmapped_start)
 {
 	struct tlock_acquire arg = ask(0, "job");
@@ -198,7 +198,7 @@ TEST_F(misuse, inaccessible_page)
 	EXPECT_UNCHANGED();
 }
 
-/* All of it can be read, none of it written: found before it takes effect. */
+/* The argument can be read but not written: found before anything changes. */
 TEST_F(misuse, read_only_page)
 {
 	static const __s64 timeouts[] = { 0, LONG, FOREVER };
@@ -231,7 +231,7 @@ TEST_F(misuse, unknown_flag)
 	}
 }
 
-/* What no version knows yet must be 0, in each of its bytes. */
+/* Fields that no version uses yet must be 0, in each of their bytes. */
 TEST_F(misuse, unknown_field)
 {
 	struct tlock_acquire arg, before;
@@ -241,12 +241,12 @@ TEST_F(misuse, unknown_field)
 	ASSERT_EQ(from + 5 * 8, to);
 	for (size_t byte = from; byte < to; byte++) {
 		for (int job = 0; job < 2; job++) {
-			/* The holder's own job, too */
+			/* With the holder's own job, too */
 			arg = ask(0, job ? "me" : "");
 			((char *)&arg)[byte] = byte % 2 ? 1 : 0x80;
 			before = arg;
 			EXPECT_REFUSED(-EINVAL, &arg);
-			/* No more than this may be written by then */
+			/* Only this field may have been written by then */
 			arg.result = before.result;
 			EXPECT_EQ(0, memcmp(&before, &arg, sizeof(arg)));
 		}
@@ -259,7 +259,7 @@ TEST_F(misuse, unterminated_job)
 
 	memset(arg.job, 'x', sizeof(arg.job));
 	EXPECT_REFUSED(-EINVAL, &arg);
-	/* Whatever stands behind it */
+	/* Whatever follows the job */
 	memset(&arg.holder, 0, sizeof(arg.holder));
 	EXPECT_REFUSED(-EINVAL, &arg);
 }
@@ -281,7 +281,7 @@ TEST_F(misuse, control_character_in_job)
 			EXPECT_REFUSED(-EINVAL, &arg);
 		}
 	}
-	/* In the last place that there is */
+	/* As the last byte before the NUL */
 	memset(job, 'x', sizeof(job) - 1);
 	job[sizeof(job) - 1] = 0;
 	job[sizeof(job) - 2] = '\n';
@@ -299,7 +299,7 @@ TEST_F(misuse, c1_control_character_in_job)
 		arg = ask(0, job);
 		EXPECT_REFUSED(-EINVAL, &arg);
 	}
-	/* In the last place, and after a byte that is no UTF-8 */
+	/* As the last character, and after a byte that is not UTF-8 */
 	memset(job, 0xff, sizeof(job) - 1);
 	job[sizeof(job) - 1] = 0;
 	job[sizeof(job) - 2] = 0x9b;
@@ -318,13 +318,13 @@ TEST_F(misuse, unknown_command)
 			_IOR(TLOCK_IOC_MAGIC, nr, struct tlock_status),
 			_IOW(TLOCK_IOC_MAGIC, nr, struct tlock_acquire),
 			_IOWR(TLOCK_IOC_MAGIC, nr, struct tlock_acquire),
-			/* Of another age, or another architecture */
+			/* With the size of another version or architecture */
 			_IOWR(TLOCK_IOC_MAGIC, nr, char[192]),
 			_IOR(TLOCK_IOC_MAGIC, nr, char[192]),
 			_IOWR(TLOCK_IOC_MAGIC, nr, char[252]),
 			_IOWR(TLOCK_IOC_MAGIC, nr, char[264]),
 			_IOR(TLOCK_IOC_MAGIC, nr, char[376]),
-			/* Of somebody else */
+			/* Of another driver */
 			_IOWR(TLOCK_IOC_MAGIC - 1, nr, struct tlock_acquire),
 			_IO(TLOCK_IOC_MAGIC + 1, nr),
 		};
@@ -344,7 +344,7 @@ TEST_F(misuse, unknown_command)
 	EXPECT_UNCHANGED();
 }
 
-/* What other devices do and this one does not */
+/* Calls that other devices support and this one does not */
 TEST_F(misuse, other_calls)
 {
 	char byte = 0;
@@ -361,7 +361,7 @@ TEST_F(misuse, other_calls)
 	EXPECT_UNCHANGED();
 }
 
-/* The other side of it: what looks odd and is right */
+/* The other side: jobs that look odd and are valid */
 
 FIXTURE(job)
 {
@@ -393,7 +393,7 @@ FIXTURE_VARIANT_ADD(job, in_utf8)
 	.text = "T\xc3\xbcr \xc2\xa0\xc2\xb5K \xe2\x82\xac \xf0\x9f\x94\xad",
 };
 
-/* Continuation bytes alone, a start byte at the end, bytes that never occur */
+/* Lone continuation bytes, a start byte at the end, bytes that never occur */
 FIXTURE_VARIANT_ADD(job, that_is_no_utf8)
 {
 	.text = "\x80\x9f\xc3\x28\xff\xfe \xc3\x85 \xe2\x82 \xc2",
@@ -419,7 +419,7 @@ TEST_F(job, is_taken_as_it_is)
 	struct tlock_holder holder;
 
 	memcpy(padded, variant->text, strlen(variant->text));
-	/* What follows the NUL is full of control characters */
+	/* Fill what follows the NUL with control characters */
 	for (size_t i = strlen(variant->text) + 1; i < sizeof(arg.job); i++)
 		arg.job[i] = '\n';
 	ASSERT_EQ(0, acquire(self->fd, &arg));
@@ -427,7 +427,7 @@ TEST_F(job, is_taken_as_it_is)
 	EXPECT_EQ(0, memcmp(padded, holder.job, sizeof(padded)));
 	EXPECT_STREQ(variant->text, sysfs_text("job"));
 
-	/* An empty one keeps the job, and so does not even look at the rest */
+	/* An empty job keeps the old one, so the rest is not even read */
 	arg = ask(0, "");
 	for (size_t i = 1; i < sizeof(arg.job); i++)
 		arg.job[i] = '\n';
@@ -436,7 +436,7 @@ TEST_F(job, is_taken_as_it_is)
 	EXPECT_EQ(0, memcmp(padded, holder.job, sizeof(padded)));
 }
 
-/* A shorter job leaves nothing of a longer one before it. */
+/* A shorter job leaves no trace of a longer one before it. */
 TEST_F(tlock, shorter_job)
 {
 	struct tlock_acquire arg = ask(0, "b");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Contenders in containers: pids, uids and times are as the one who looks
- * sees them (guarantee 5), by the ioctls and in sysfs.
+ * Contenders in containers: pids, uids and times are translated to the reader's
+ * namespaces (guarantee 5), by the ioctls and in sysfs.
  */
 #include <sched.h>
 #include <stdio.h>
@@ -35,7 +35,7 @@ static bool agent_sees_empty_line(struct agent *a, const char *path)
 	return !agent_do(a, agent_read, &arg) && !arg.holder.job[0];
 }
 
-/* What an agent is told when it can't have the lock */
+/* The holder that an agent learns of when it cannot get the lock */
 static struct tlock_holder agent_fail(struct agent *a, __s64 timeout_ns)
 {
 	struct tlock_acquire arg = ask(timeout_ns, "fails");
@@ -54,7 +54,7 @@ TEST_F(tlock, g5_pid_of_a_holder_in_a_namespace)
 	inside = agent_in(CLONE_NEWPID);
 	ASSERT_LE(0, inside->pid);
 	agent_take(inside, "inside");
-	/* Its own view, and ours */
+	/* As the agent sees it, and as we do */
 	EXPECT_EQ(1, agent_look(inside).holder.pid);
 	EXPECT_EQ(1, agent_number(inside, SYSFS "/pid"));
 	EXPECT_EQ(inside->pid, look(self->fd).holder.pid);
@@ -74,11 +74,11 @@ TEST_F(tlock, g5_pid_of_a_holder_outside_the_namespace)
 	take(self->fd, "outside");
 	EXPECT_EQ(getpid(), look(self->fd).holder.pid);
 	EXPECT_EQ(0, agent_look(inside).holder.pid);
-	/* Not 0: kill(1) would take that for the reader's own process group */
+	/* Not 0: to kill(1), that is the reader's own process group */
 	EXPECT_TRUE(agent_sees_empty_line(inside, SYSFS "/pid"));
 	EXPECT_EQ(0, agent_fail(inside, 0).pid);
 	EXPECT_EQ(0, agent_fail(inside, 10 * MSEC).pid);
-	/* All else it is told */
+	/* It sees all other fields */
 	EXPECT_STREQ("outside", agent_fail(inside, 0).job);
 	EXPECT_EQ(look(self->fd).holder.token, agent_fail(inside, 0).token);
 	EXPECT_EQ(0, release(self->fd));
@@ -92,7 +92,7 @@ static int become(int fd, struct tlock_acquire *arg)
 	return setresuid(uid, uid, uid) ? -errno : 0;
 }
 
-/* An agent whose user 0 is the user 12345 of the host, and the only one */
+/* An agent in a user namespace, whose only user, 0, is the host's user 12345 */
 #define HOST_UID	12345
 
 static struct agent *agent_in_user_namespace(void)
@@ -126,7 +126,7 @@ TEST_F(tlock, g5_uid_of_a_holder_in_a_namespace)
 	EXPECT_EQ(HOST_UID, sysfs_number("uid"));
 	EXPECT_EQ(-ETIMEDOUT, acquire(self->fd, &arg));
 	EXPECT_EQ(HOST_UID, arg.holder.uid);
-	/* Its pid namespace is the same */
+	/* The pid namespace is the same */
 	EXPECT_EQ(inside->pid, arg.holder.pid);
 	EXPECT_EQ(inside->pid, agent_look(inside).holder.pid);
 	EXPECT_EQ(0, agent_release(inside));
@@ -148,12 +148,12 @@ TEST_F(tlock, g5_uid_of_a_holder_outside_the_namespace)
 	EXPECT_EQ(overflow, agent_fail(inside, 0).uid);
 	EXPECT_EQ(overflow, agent_fail(inside, 10 * MSEC).uid);
 	EXPECT_EQ(0, release(self->fd));
-	/* A free lock is nobody's there, too */
+	/* There, too, a free lock belongs to nobody */
 	EXPECT_EQ(0, agent_look(inside).holder.uid);
 	EXPECT_TRUE(agent_sees_empty_line(inside, SYSFS "/uid"));
 }
 
-/* Both kinds at once, as a container has them: it competes like anybody. */
+/* In all these namespaces at once, as in a container, it competes as usual. */
 TEST_F(tlock, g2_contender_in_a_container)
 {
 	struct agent *inside;
@@ -183,7 +183,7 @@ TEST_F(tlock, g2_contender_in_a_container)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* In an agent: what its clock says */
+/* In an agent: reads its clock */
 static int read_clock(int fd, struct tlock_acquire *arg)
 {
 	arg->timeout_ns = now();
@@ -198,7 +198,7 @@ static __s64 agent_now(struct agent *a)
 	return arg.timeout_ns;
 }
 
-/* In an agent: acquires, and measures it with its own clock. */
+/* In an agent: acquires, and measures how long that takes by its own clock. */
 static int acquire_timed(int fd, struct tlock_acquire *arg)
 {
 	__s64 begun = now();
@@ -208,14 +208,17 @@ static int acquire_timed(int fd, struct tlock_acquire *arg)
 	return ret;
 }
 
-/* Children of this process are in a new time namespace, and it is not. */
+/*
+ * Puts the future children of this process, but not itself, into a new time
+ * namespace.
+ */
 static int offset_clock_of_children(__s64 offset_ns)
 {
 	__s64 seconds = offset_ns / SEC, ns = offset_ns % SEC;
 	char offset[60];
 	int fd, len;
 
-	/* The part below a second is always added */
+	/* The nanoseconds of an offset cannot be negative */
 	if (ns < 0) {
 		seconds--;
 		ns += SEC;
@@ -259,7 +262,7 @@ TEST_F(tlock, g5_since_ns_in_a_time_namespace)
 	EXPECT_EQ(DAY, theirs.since_ns - ours.since_ns);
 	EXPECT_EQ(theirs.since_ns, agent_fail(inside, 0).since_ns);
 	EXPECT_EQ(theirs.since_ns, agent_fail(inside, MSEC).since_ns);
-	/* A length of time is the same everywhere */
+	/* A duration is the same everywhere */
 	EXPECT_GT(DAY, agent_number(inside, SYSFS "/held_ns"));
 	ASSERT_EQ(-ETIMEDOUT, agent_do(inside, acquire_timed, &arg));
 	EXPECT_LE(50 * MSEC, arg.timeout_ns);
@@ -273,7 +276,7 @@ TEST_F(tlock, g5_since_ns_in_a_time_namespace)
 	EXPECT_EQ(0, agent_release(inside));
 }
 
-/* A grant from before the clock of a namespace started */
+/* A grant from before a namespace's clock started */
 TEST_F(tlock, g5_since_ns_is_negative_before_the_clock_started)
 {
 	struct tlock_holder ours, theirs;
@@ -294,7 +297,7 @@ TEST_F(tlock, g5_since_ns_is_negative_before_the_clock_started)
 	EXPECT_EQ(-5 * MSEC, theirs.since_ns);
 	EXPECT_EQ(-5 * MSEC, agent_fail(inside, 0).since_ns);
 	EXPECT_LT(5 * MSEC, agent_number(inside, SYSFS "/held_ns"));
-	/* All else is as it is for everybody */
+	/* All other fields are the same for everybody */
 	theirs.since_ns = ours.since_ns;
 	EXPECT_EQ(0, memcmp(&ours, &theirs, sizeof(ours)));
 	EXPECT_EQ(0, release(self->fd));

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A contender is an open file description: shared by fork() and passing,
- * ended by its last close.
- * Guarantee 7: only the holder releases, and a contender is one at a time.
+ * A contender is an open file description. It is shared by fork() and by
+ * passing the file, and its last close ends it.
+ *
+ * Guarantee 7: only the holder releases, and a contender holds or waits only
+ * once at a time.
  */
 #include <signal.h>
 #include <sys/socket.h>
@@ -16,7 +18,7 @@ TEST_F(tlock, g7_only_the_holder_releases)
 	struct call *waiter;
 	int fd = contender();
 
-	/* A free lock is nobody's */
+	/* A free lock belongs to nobody */
 	EXPECT_EQ(-EPERM, release(fd));
 	take(self->fd, "holder");
 	waiter = call(contender(), acquire, FOREVER, "waiter");
@@ -50,7 +52,7 @@ TEST_F(tlock, g7_acquire_while_holding)
 		EXPECT_EQ(-EDEADLK, acquire(self->fd, &arg));
 		EXPECT_EQ(timeouts[i], arg.timeout_ns);
 	}
-	/* It goes on holding, for the same job */
+	/* It still holds, with the same job */
 	after = look(self->fd);
 	EXPECT_EQ(0, memcmp(&before, &after, sizeof(before)));
 	EXPECT_EQ(0, release(self->fd));
@@ -76,13 +78,13 @@ TEST_F(tlock, g7_two_threads_on_one_file)
 	after = look(self->fd);
 	EXPECT_EQ(0, memcmp(&before, &after, sizeof(before)));
 
-	/* The first goes on waiting, for its own job, and gets it */
+	/* The first thread still waits, with its own job, and gets the lock */
 	ASSERT_EQ(0, release(self->fd));
 	ASSERT_EQ(0, result(waiter));
 	EXPECT_STREQ("first thread", look(fd).holder.job);
 	arg = ask(0, "second thread");
 	EXPECT_EQ(-EDEADLK, acquire(fd, &arg));
-	/* What one thread took, another one of the same file may release */
+	/* Any thread may release a grant of the same file */
 	EXPECT_EQ(0, release(fd));
 	close(fd);
 }
@@ -124,7 +126,7 @@ TEST_F(tlock, g7_fork_shares_what_is_held)
 	struct agent *child = agent_sharing(self->fd);
 
 	EXPECT_EQ(-EDEADLK, agent_do(child, acquire, &arg));
-	/* Neither's end is the end of it */
+	/* The end of one process does not end the grant */
 	agent_kill(child);
 	EXPECT_EQ(token, look(self->fd).holder.token);
 	EXPECT_EQ(self->before.abandoned, look(self->fd).abandoned);
@@ -145,7 +147,7 @@ TEST_F(tlock, g7_fork_outlives_the_parent)
 	ASSERT_EQ(0, close(self->fd));
 	EXPECT_EQ(token, look(fd).holder.token);
 	EXPECT_EQ(self->before.abandoned, look(fd).abandoned);
-	/* That was the last */
+	/* That was the last reference */
 	agent_kill(child);
 	EXPECT_EQ(0, look(fd).holder.token);
 	EXPECT_EQ(self->before.abandoned + 1, look(fd).abandoned);
@@ -155,7 +157,7 @@ TEST_F(tlock, g7_fork_outlives_the_parent)
 	self->fd = fd;
 }
 
-/* In an agent: a passed file takes the place of its own one. */
+/* In an agent: replaces its file by one that it receives. */
 static int receive_file(int fd, struct tlock_acquire *arg)
 {
 	int passed = recv_fd(agent_ctl);
@@ -176,7 +178,7 @@ TEST_F(tlock, g7_passed_by_scm_rights)
 	ASSERT_EQ(0, agent_end(receiver, NULL));
 	ASSERT_EQ(0, close(self->fd));
 	EXPECT_EQ(token, look(fd).holder.token);
-	/* Who asked for it is still here */
+	/* The process that acquired it still runs */
 	EXPECT_EQ(getpid(), look(fd).holder.pid);
 
 	EXPECT_EQ(0, agent_release(receiver));
@@ -185,7 +187,7 @@ TEST_F(tlock, g7_passed_by_scm_rights)
 	self->fd = fd;
 }
 
-/* A file that is on its way in a socket is still open. */
+/* A file in flight in a socket is still open. */
 TEST_F(tlock, g7_passed_and_never_received)
 {
 	__u64 token = take(self->fd, "sender");
@@ -198,14 +200,14 @@ TEST_F(tlock, g7_passed_and_never_received)
 	EXPECT_EQ(token, look(fd).holder.token);
 	close(ends[0]);
 	close(ends[1]);
-	/* The kernel drops it in its own time */
+	/* The kernel may drop the file a little later */
 	ASSERT_EQ(0, acquire(fd, &arg));
 	EXPECT_EQ(TLOCK_ABANDONED, arg.result);
 	EXPECT_EQ(0, release(fd));
 	self->fd = fd;
 }
 
-/* The process that asked for the lock is shown until it ends. */
+/* The process that acquired the lock is shown until it ends. */
 TEST_F(tlock, g5_pid_of_an_ended_process_is_not_shown)
 {
 	struct agent *child = agent_sharing(self->fd);
@@ -219,7 +221,7 @@ TEST_F(tlock, g5_pid_of_an_ended_process_is_not_shown)
 	EXPECT_EQ(child->pid, before.pid);
 	EXPECT_EQ(child->pid, sysfs_number("pid"));
 
-	/* A zombie, then nothing at all */
+	/* First a zombie, then reaped */
 	ASSERT_EQ(0, kill(child->pid, SIGKILL));
 	ASSERT_EQ(0, waitid(P_PID, child->pid, &info, WEXITED | WNOWAIT));
 	before.pid = 0;
@@ -238,7 +240,7 @@ TEST_F(tlock, g5_pid_of_an_ended_process_is_not_shown)
 	close(fd);
 }
 
-/* In an agent: its first thread ends, the process goes on in another. */
+/* In an agent: its first thread ends, and the process goes on in another. */
 static void *acquire_and_wait(void *data)
 {
 	int fd = *(int *)data;
@@ -284,7 +286,7 @@ TEST_F(tlock, g5_pid_of_a_process_whose_first_thread_ended)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* Who reacquires on a shared file is the one that is shown from then on. */
+/* After a reacquire on a shared file, the process that made it is shown. */
 TEST_F(tlock, g5_reacquire_by_another_process)
 {
 	struct tlock_acquire arg = ask(LONG, "");
@@ -299,7 +301,7 @@ TEST_F(tlock, g5_reacquire_by_another_process)
 	EXPECT_EQ(child->pid, look(self->fd).holder.pid);
 	EXPECT_STREQ("parent", look(self->fd).holder.job);
 
-	/* And back, this time with somebody between */
+	/* Again, this time with another holder in between */
 	waiter = call(fd, acquire, FOREVER, "waiter");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	agent_begin(child, reacquire, &arg);

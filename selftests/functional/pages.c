@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * An argument that lies on two pages, one of which cannot be read or written:
- * a call fails if it needs a byte of that page, and only then. After EFAULT
- * nobody holds a lock without knowing it, and the holder of before still does
- * where nobody was let in.
+ * An argument lies on two pages, one of which cannot be read or written. A call
+ * fails if it needs a byte of that page, and only then. After EFAULT, nobody
+ * holds the lock without knowing it; and where nobody was let in, the holder
+ * still holds it.
  *
- * The kernel's fault injection reaches copies of whole structures only, see
- * faults.c; this reaches each access to a field.
+ * The kernel's fault injection reaches only copies of whole structures (see
+ * faults.c); this test reaches each access to a field.
  */
 #include <signal.h>
 
@@ -23,7 +23,7 @@ FIXTURE(pages)
 
 FIXTURE_VARIANT(pages)
 {
-	bool first;		/* which of them is the bad one */
+	bool first;		/* the first page is the bad one */
 	int prot;
 };
 
@@ -68,7 +68,7 @@ FIXTURE_TEARDOWN(pages)
 	EXPECT_LEFT_FREE();
 }
 
-/* An argument of which so many bytes lie on the first page */
+/* Places an argument with @there of its bytes on the first page */
 static struct tlock_acquire *place(FIXTURE_DATA(pages) *self, size_t there,
 				   __s64 timeout_ns, const char *job)
 {
@@ -90,7 +90,7 @@ static void protect(FIXTURE_DATA(pages) *self,
 #define SPOIL()	protect(self, variant, variant->prot)
 #define MEND()	protect(self, variant, PROT_READ | PROT_WRITE)
 
-/* Whether a call finds that it cannot access some of these bytes of it */
+/* Whether an access to these bytes of the argument faults */
 static bool faults(const FIXTURE_VARIANT(pages) *variant, size_t there,
 		   size_t from, size_t to, bool write)
 {
@@ -105,19 +105,19 @@ static bool faults(const FIXTURE_VARIANT(pages) *variant, size_t there,
 #define READ_FAULTS(field)	faults(variant, there, FIELD(field), false)
 #define WRITE_FAULTS(field)	faults(variant, there, FIELD(field), true)
 
-/* A short job: the first word of it is all that is read. */
+/* For a short job, only its first word is read. */
 #define JOB_FAULTS()							\
 	faults(variant, there, offsetof(struct tlock_acquire, job),	\
 	       offsetof(struct tlock_acquire, job) + sizeof(long), false)
 
-/* What a call needs from the start, whatever becomes of it */
+/* The accesses of every call at its start, whatever becomes of it */
 #define FAULTS_AT_THE_START()						\
 	(WRITE_FAULTS(timeout_ns) || READ_FAULTS(flags) ||		\
 	 WRITE_FAULTS(result) || WRITE_FAULTS(token) ||			\
 	 WRITE_FAULTS(ticket) || READ_FAULTS(lease_ns) ||		\
 	 READ_FAULTS(reserved) || JOB_FAULTS())
 
-/* And what a reacquire needs that has nothing to do */
+/* The accesses of a reacquire that has nothing to do */
 #define FAULTS_OF_NO_CHANGE()						\
 	(READ_FAULTS(flags) || WRITE_FAULTS(result) ||			\
 	 WRITE_FAULTS(token) || READ_FAULTS(ticket) ||			\
@@ -126,7 +126,7 @@ static bool faults(const FIXTURE_VARIANT(pages) *variant, size_t there,
 #define EACH_PLACE(there)						\
 	size_t there = 1; there < sizeof(struct tlock_acquire); there++
 
-/* Where the page ends between two fields, or amid one: for slow tests */
+/* For slow tests: the page ends between two fields or inside one */
 static const size_t places[] = {
 	4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 64, 72, 76, 80, 136, 144, 248
 };
@@ -139,7 +139,10 @@ static const size_t places[] = {
 	TH_LOG("with %zu bytes on the first page", there);		\
 }
 
-/* A grant is told, or there is none, and the next hears what it had to say. */
+/*
+ * Either the call returns the grant, or there is none, and the next grant
+ * reports the death.
+ */
 TEST_F(pages, g6_acquire_of_an_abandoned_lock)
 {
 	struct tlock_acquire *arg, next;
@@ -199,10 +202,10 @@ TEST_F(pages, acquire_of_a_held_lock)
 	EXPECT_EQ(0, release(self->other));
 }
 
-/* Nobody is let in: the caller goes on holding, with the job that it had. */
+/* Nobody waits: the caller goes on holding, with the job that it had. */
 TEST_F(pages, g4_reacquire_where_nobody_waits)
 {
-	/* Two that keep the job, one that changes it, and then the same again */
+	/* Two jobs that keep the old one, a new one, and that one again */
 	static const char *const jobs[] = { "", "old", "new", "new" };
 	struct tlock_acquire *arg;
 	const char *job = "old";
@@ -213,7 +216,7 @@ TEST_F(pages, g4_reacquire_where_nobody_waits)
 	for (size_t i = 0; i < ARRAY_SIZE(jobs); i++) {
 		for (EACH_PLACE(there)) {
 			arg = place(self, there, LONG, jobs[i]);
-			/* Without a new job, it reads and writes less */
+			/* Without a new job, it accesses less */
 			if (*jobs[i] && strcmp(job, jobs[i]))
 				expected = FAULTS_AT_THE_START() ? -EFAULT : 0;
 			else
@@ -236,7 +239,7 @@ TEST_F(pages, g4_reacquire_where_nobody_waits)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* Nobody is let in by a call that fails at once. */
+/* A call that fails at its start lets nobody in. */
 TEST_F(pages, g4_reacquire_that_times_out)
 {
 	struct tlock_acquire *arg;
@@ -268,7 +271,7 @@ TEST_F(pages, g4_reacquire_that_times_out)
 	}
 }
 
-/* Has the first contender wait for the lock that the other then holds. */
+/* Makes the first contender wait for the lock, which the other one holds. */
 static struct call *begin_wait(FIXTURE_DATA(pages) *self,
 			       int (*fn)(int fd, struct tlock_acquire *arg),
 			       struct tlock_acquire *arg)
@@ -294,7 +297,7 @@ static int (*const fns[])(int fd, struct tlock_acquire *arg) = {
 	acquire, reacquire
 };
 
-/* Pages that turn bad during a wait, of a call that is then granted the lock */
+/* A page turns bad during the wait of a call that is then granted the lock */
 TEST_F(pages, g6_granted_after_a_wait)
 {
 	struct tlock_acquire *arg;
@@ -326,7 +329,10 @@ TEST_F(pages, g6_granted_after_a_wait)
 	}
 }
 
-/* And of one that a signal interrupts: without its ticket, nobody goes on */
+/*
+ * The same for a call that a signal interrupts: without its ticket, nobody
+ * could go on
+ */
 TEST_F(pages, g9_interrupted)
 {
 	struct tlock_acquire *arg;

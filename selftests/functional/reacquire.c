@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Guarantee 4: release-then-reacquire is one step.
- * (That the lock is never free in it: see fifo.c.)
+ * Guarantee 4: release-then-reacquire is one step. (For the test that the lock
+ * is never free meanwhile see fifo.c.)
  */
 #include "tlock_test.h"
 
@@ -21,7 +21,7 @@ TEST_F(tlock, g4_nobody_waits)
 		EXPECT_EQ(0, arg.result);
 		EXPECT_EQ(token, arg.token);
 		EXPECT_TRUE(poisoned(&arg.holder, sizeof(arg.holder)));
-		/* It never let go: neither the holder nor a counter changed */
+		/* It kept the lock: neither the holder nor a counter changed */
 		after = look(self->fd);
 		EXPECT_SAME(before, after);
 	}
@@ -46,8 +46,8 @@ TEST_F(tlock, g4_new_job)
 }
 
 /*
- * Where nobody waits, a job that is the same as before costs nothing: whether it
- * is the same is found by words. The result must not depend on that.
+ * Where nobody waits, a reacquire with the same job costs nothing. The kernel
+ * compares the jobs word by word, which must not change the result.
  */
 FIXTURE(job)
 {
@@ -97,7 +97,7 @@ FIXTURE_TEARDOWN(job)
 	EXPECT_LEFT_FREE();
 }
 
-/* With bytes after the NUL that belong to no job, and without */
+/* With and without bytes after the NUL, which are not part of the job */
 TEST_F(job, g4_is_compared_whole)
 {
 	const char *then = *variant->said ? variant->said : variant->held;
@@ -118,7 +118,7 @@ TEST_F(job, g4_is_compared_whole)
 		EXPECT_EQ(LONG, arg.timeout_ns);
 		EXPECT_EQ(0, arg.ticket);
 		after = look(self->fd);
-		/* And nothing else has changed */
+		/* Nothing but the job has changed */
 		memset(self->before.holder.job, 0, TLOCK_JOB_SIZE);
 		strcpy(self->before.holder.job, then);
 		EXPECT_SAME(self->before, after);
@@ -126,7 +126,7 @@ TEST_F(job, g4_is_compared_whole)
 	}
 }
 
-/* One that does not end is refused, however much of it is the same. */
+/* A job without a NUL is refused, however much of it is the same. */
 TEST_F(job, g4_without_an_end_is_refused)
 {
 	struct tlock_acquire arg = ask(LONG, "");
@@ -138,7 +138,7 @@ TEST_F(job, g4_without_an_end_is_refused)
 	memset(arg.job, 'x', sizeof(arg.job));
 	memcpy(arg.job, variant->said, len);
 	EXPECT_EQ(-EINVAL, reacquire(self->fd, &arg));
-	/* So is one that goes on with a control character */
+	/* So is one with a control character added */
 	arg = ask(LONG, variant->said);
 	if (len > sizeof(arg.job) - 2)
 		len = sizeof(arg.job) - 2;
@@ -150,8 +150,8 @@ TEST_F(job, g4_without_an_end_is_refused)
 }
 
 /*
- * A and B wait, the holder yields, C comes: A, B, holder, C. The holder's job
- * is what it was, and a new one if it says so.
+ * A and B wait, the holder yields, and C arrives. They get the lock in the
+ * order A, B, holder, C. The holder keeps its job unless it passes a new one.
  */
 FIXTURE(order)
 {
@@ -201,7 +201,7 @@ TEST_F(order, g4_behind_those_present_ahead_of_those_to_come)
 
 	before = look(self->fd);
 	yielder = call(self->fd, reacquire, LONG, variant->job);
-	/* The first has it before the yielder sleeps */
+	/* The first waiter has the lock before the yielder sleeps */
 	ASSERT_TRUE(await_token(self->fd, token + 1));
 	after = look(self->fd);
 	EXPECT_STREQ("a", after.holder.job);
@@ -242,7 +242,7 @@ TEST_F(order, g4_behind_those_present_ahead_of_those_to_come)
 	close(c->fd);
 }
 
-/* Two that share an instrument by nothing but reacquire take turns. */
+/* Two contenders that share an instrument only by reacquiring take turns. */
 #define SAMPLES	500
 
 static int sample(int fd, struct tlock_acquire *arg)
@@ -253,7 +253,7 @@ static int sample(int fd, struct tlock_acquire *arg)
 	for (int i = 0; !ret && i < SAMPLES; i++) {
 		token = arg->token;
 		arg->timeout_ns = LONG;
-		/* Keeps its job: the quick way, were there nobody to let in */
+		/* An empty job would take the fast path if nobody waited */
 		arg->job[0] = '\0';
 		ret = reacquire(fd, arg);
 		if (!ret && arg->token != token + 2)
@@ -282,9 +282,9 @@ TEST_F(tlock, g4_two_take_turns)
 }
 
 /*
- * After a failed reacquire the caller does not hold the lock: its release,
- * which many programs do on their way out whatever happened, must not take
- * the lock from who has it now.
+ * After a failed reacquire the caller does not hold the lock. Many programs
+ * release it on their way out, whatever happened: that must not take the lock
+ * from its present holder.
  */
 TEST_F(tlock, g4_times_out_not_holding)
 {
@@ -309,7 +309,7 @@ TEST_F(tlock, g4_times_out_not_holding)
 	EXPECT_EQ(token + 1, look(self->fd).holder.token);
 	EXPECT_EQ(0, look(self->fd).waiters);
 	EXPECT_EQ(0, release(fd));
-	/* Idle, and free to begin anew */
+	/* It is idle, and can acquire again */
 	take(self->fd, "again");
 	EXPECT_EQ(0, release(self->fd));
 	close(fd);
@@ -326,7 +326,7 @@ TEST_F(tlock, g4_zero_lets_go_and_does_not_wait)
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	before = look(self->fd);
 	ASSERT_EQ(-ETIMEDOUT, reacquire(self->fd, &arg));
-	/* The one that was let in, at once */
+	/* It names the waiter that it just let in */
 	EXPECT_EQ(token + 1, arg.holder.token);
 	EXPECT_STREQ("waiter", arg.holder.job);
 	EXPECT_EQ(0, arg.timeout_ns);
@@ -349,7 +349,7 @@ TEST_F(tlock, g4_not_the_holder)
 	struct tlock_status before, after;
 	int fd = contender();
 
-	/* Of a free lock: a reacquire is no way to acquire */
+	/* A free lock cannot be acquired by a reacquire */
 	EXPECT_EQ(-EPERM, reacquire(fd, &arg));
 	EXPECT_EQ(0, look(fd).holder.token);
 
@@ -359,12 +359,12 @@ TEST_F(tlock, g4_not_the_holder)
 	after = look(fd);
 	EXPECT_SAME(before, after);
 	EXPECT_EQ(0, release(self->fd));
-	/* One that has released is as good as one that never held */
+	/* A contender that has released is like one that never held */
 	EXPECT_EQ(-EPERM, reacquire(self->fd, &arg));
 	close(fd);
 }
 
-/* A reacquire that waits makes its file a waiting one, for other threads. */
+/* While a reacquire waits, other threads find its file waiting. */
 TEST_F(tlock, g4_waiting_meanwhile)
 {
 	struct tlock_acquire arg = ask(0, "other thread");

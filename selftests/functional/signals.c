@@ -2,9 +2,9 @@
 /*
  * Guarantee 9: interruption costs neither the place nor the time.
  *
- * After a handler with SA_RESTART, or where none runs, the wait goes on by
- * itself; else the caller has a ticket to go on with. In both cases it goes on
- * in its place, to the same deadline.
+ * After a handler with SA_RESTART, or where no handler runs, the wait goes on
+ * by itself. Otherwise the caller receives a ticket to go on with. In both
+ * cases the wait goes on in its place, to the same deadline.
  */
 #include <signal.h>
 #include <sys/syscall.h>
@@ -17,7 +17,7 @@
 
 typedef int call_fn(int fd, struct tlock_acquire *arg);
 
-/* Has a contender wait for the lock, which @holder then holds. */
+/* Makes a contender wait for the lock, which @holder holds. */
 static struct call *begin_wait(int fd, call_fn *fn, __s64 timeout_ns,
 			       int holder)
 {
@@ -40,7 +40,7 @@ static struct call *begin_wait(int fd, call_fn *fn, __s64 timeout_ns,
 	return waiter;
 }
 
-/* A newcomer, at the end of a queue of that length */
+/* Adds a newcomer to the queue, which then has this length */
 #define QUEUE_UP(length) ({						\
 	struct call *__c = call(contender(), acquire, FOREVER, "other"); \
 									\
@@ -48,20 +48,20 @@ static struct call *begin_wait(int fd, call_fn *fn, __s64 timeout_ns,
 	__c;								\
 })
 
-/* It is its turn, and it lets the next one in. */
+/* The waiter gets the lock in its turn, and releases it. */
 #define EXPECT_TURN(c, expected_token) do {				\
 	ASSERT_EQ(0, result(c));					\
 	EXPECT_EQ(expected_token, (c)->arg->token);			\
 	ASSERT_EQ(0, release((c)->fd));					\
 } while (0)
 
-/* Each of these is about a waiter of one of the two calls. */
+/* Tests of a waiter, in either call. */
 FIXTURE(waiter)
 {
 	int fd;			/* the holder's */
 	int waiting;		/* the waiter's */
 	struct call *waiter;
-	__s64 queued;		/* it certainly waited then */
+	__s64 queued;		/* it was waiting by then */
 	__u64 token;		/* the holder's */
 	__u64 ticket;		/* the waiter's */
 	struct tlock_status before;
@@ -71,7 +71,7 @@ FIXTURE_VARIANT(waiter)
 {
 	call_fn *fn;
 	__s64 timeout_ns;
-	call_fn *go_on;		/* how it goes on: either call will do */
+	call_fn *go_on;		/* the call to go on with; either will do */
 };
 
 FIXTURE_VARIANT_ADD(waiter, acquire)
@@ -125,7 +125,7 @@ FIXTURE_TEARDOWN(waiter)
 	EXPECT_LEFT_FREE();
 }
 
-/* Interrupts it without SA_RESTART: its request is away then. */
+/* Interrupts the waiter without SA_RESTART: its request is then away. */
 #define INTERRUPT() do {						\
 	handle_usr1(0);							\
 	send_signal(self->waiter, SIGUSR1);				\
@@ -142,7 +142,7 @@ TEST_F(waiter, g9_interrupted_without_restart)
 	INTERRUPT();
 	EXPECT_EQ(1, atomic_load(&handled));
 
-	/* It has the time that was left and its ticket, and nothing else */
+	/* The call returned the time left and the ticket, and nothing else */
 	if (variant->timeout_ns > 0) {
 		used = variant->timeout_ns - arg->timeout_ns;
 		EXPECT_LE(until - self->queued, used);
@@ -159,7 +159,7 @@ TEST_F(waiter, g9_interrupted_without_restart)
 	EXPECT_EQ(self->token, look(self->fd).holder.token);
 	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
 	EXPECT_EQ(self->before.timed_out, look(self->fd).timed_out);
-	/* It is in nobody's way: the lock becomes free */
+	/* It is in nobody's way: a release frees the lock */
 	EXPECT_EQ(0, release(self->fd));
 	EXPECT_EQ(0, look(self->fd).holder.token);
 	EXPECT_EQ(0, release(self->waiting));
@@ -176,7 +176,7 @@ TEST_F(waiter, g9_interrupted_with_restart)
 	for (int i = 1; i <= 3; i++) {
 		send_signal(self->waiter, SIGUSR1);
 		ASSERT_TRUE(await_value(&handled, i));
-		/* It waits again, with what is left of the time */
+		/* It waits again, with the time that is left */
 		ASSERT_TRUE(await_waiters(self->fd, 2));
 		ASSERT_TRUE(await_asleep(self->waiter->tid));
 	}
@@ -189,11 +189,11 @@ TEST_F(waiter, g9_interrupted_with_restart)
 	} else {
 		EXPECT_EQ(variant->timeout_ns, left);
 	}
-	/* Once for a request, and it is contended once, too */
+	/* A request counts once as interrupted, and once as contended */
 	EXPECT_EQ(self->before.interrupted + 1, look(self->fd).interrupted);
 	EXPECT_EQ(self->before.contended + 1, look(self->fd).contended);
 
-	/* In its place */
+	/* It gets the lock in its place */
 	ASSERT_EQ(0, release(self->fd));
 	ASSERT_EQ(0, result(self->waiter));
 	EXPECT_EQ(0, arg->ticket);
@@ -208,7 +208,7 @@ TEST_F(waiter, g9_interrupted_with_restart)
 	close(behind->fd);
 }
 
-/* A ticket is a place ahead of all that came later, also while it was away. */
+/* A ticket keeps its place ahead of all who come later, even while away. */
 TEST_F(waiter, g9_goes_on_in_its_place)
 {
 	struct tlock_acquire *arg = self->waiter->arg;
@@ -233,7 +233,7 @@ TEST_F(waiter, g9_goes_on_in_its_place)
 	EXPECT_EQ(0, arg->ticket);
 	EXPECT_STREQ("w", look(self->fd).holder.job);
 	if (variant->timeout_ns > 0) {
-		/* Since it was asked for, wherever the time was spent */
+		/* All time since the request was made counts */
 		used = variant->timeout_ns - arg->timeout_ns;
 		EXPECT_LE(again->begun - self->queued, used);
 		EXPECT_GE(again->ended - self->waiter->begun, used);
@@ -249,7 +249,7 @@ TEST_F(waiter, g9_goes_on_in_its_place)
 	close(later->fd);
 }
 
-/* Its place is not the first, if it was not. */
+/* A waiter that was not the first does not become so. */
 TEST_F(tlock, g9_goes_on_between_two)
 {
 	__u64 token = take(self->fd, "holder");
@@ -277,7 +277,7 @@ TEST_F(tlock, g9_goes_on_between_two)
 	close(last->fd);
 }
 
-/* It learns of a death that it did not wait for. */
+/* It learns that the lock was abandoned while it was away. */
 TEST_F(waiter, g6_goes_on_where_the_holder_died)
 {
 	struct tlock_acquire *arg = self->waiter->arg;
@@ -291,7 +291,7 @@ TEST_F(waiter, g6_goes_on_where_the_holder_died)
 	EXPECT_EQ(0, release(self->waiting));
 }
 
-/* Nobody is behind it, and the lock became free in the meantime */
+/* Nobody waited behind it, and the lock became free in the meantime */
 TEST_F(waiter, g9_goes_on_where_the_lock_is_free)
 {
 	struct tlock_acquire *arg = self->waiter->arg;
@@ -318,7 +318,7 @@ TEST_F(waiter, g9_ticket_0_asks_at_the_end)
 	ASSERT_TRUE(await_waiters(self->fd, 2));
 	EXPECT_STREQ("waiting", state_of(self->waiting, &ticket));
 	EXPECT_LT(self->ticket, ticket);
-	/* The old ticket is nobody's any more */
+	/* The old ticket is no longer valid */
 	arg = malloc(sizeof(*arg));
 	*arg = ask(FOREVER, "");
 	arg->ticket = self->ticket;
@@ -347,7 +347,7 @@ TEST_F(waiter, g9_release_withdraws)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* The deadline of a request that is away for some time: it stays the same. */
+/* While a request is away, its deadline stays the same. */
 FIXTURE(deadline)
 {
 	int fd;			/* the holder's */
@@ -400,7 +400,7 @@ FIXTURE_TEARDOWN(deadline)
 	EXPECT_LEFT_FREE();
 }
 
-/* Away, by a handler that does not return yet, or by EINTR */
+/* Makes the request go away, by a handler that lingers or by EINTR */
 #define GO_AWAY(timeout_ns) do {					\
 	self->waiter = begin_wait(self->waiting, variant->fn,		\
 				  timeout_ns, self->fd);		\
@@ -414,7 +414,7 @@ FIXTURE_TEARDOWN(deadline)
 	ASSERT_STREQ("away", state_of(self->waiting, NULL));		\
 } while (0)
 
-/* And back. The call that then goes on */
+/* Lets it go on; returns the call that does so */
 #define COME_BACK() ({							\
 	atomic_store(&linger, 0);					\
 	variant->restarts ? self->waiter :				\
@@ -427,7 +427,7 @@ FIXTURE_TEARDOWN(deadline)
 		usleep(1000);						\
 } while (0)
 
-/* It comes back in time: it ends at its deadline, not a timeout later. */
+/* Back in time, it ends at its deadline, and not a whole timeout later. */
 TEST_F(deadline, g9_kept_by_one_that_was_away)
 {
 	const __s64 timeout = 2 * SEC;
@@ -449,7 +449,7 @@ TEST_F(deadline, g9_kept_by_one_that_was_away)
 	close(longer->fd);
 }
 
-/* It comes back too late: it tries once, and names the holder of then. */
+/* Back too late, it tries once, and names the holder of that moment. */
 TEST_F(deadline, g9_over_while_away_and_the_lock_is_held)
 {
 	const __s64 timeout = 100 * MSEC;
@@ -459,7 +459,7 @@ TEST_F(deadline, g9_over_while_away_and_the_lock_is_held)
 
 	GO_AWAY(timeout);
 	AWAIT_TIME(self->queued + timeout);
-	/* Nobody times out as long as he is away */
+	/* A request does not time out while it is away */
 	EXPECT_EQ(self->before.timed_out, look(fd).timed_out);
 	ASSERT_EQ(0, release(self->fd));
 	token = take(fd, "next holder");
@@ -532,7 +532,7 @@ FIXTURE_TEARDOWN(stopped)
 	EXPECT_LEFT_FREE();
 }
 
-/* Has the agent wait, and stops it */
+/* Makes the agent wait, and stops it */
 #define STOP(timeout_ns) do {						\
 	struct call *__next = NULL;					\
 	int __wstatus;							\
@@ -563,7 +563,7 @@ TEST_F(stopped, g9_goes_on_in_its_place)
 	struct call *behind, *later;
 
 	STOP(LONG);
-	/* Stopped, it can't hold up others */
+	/* While it is stopped, it holds up nobody */
 	EXPECT_EQ(0, look(self->fd).waiters);
 	behind = QUEUE_UP(1);
 	later = QUEUE_UP(2);
@@ -571,7 +571,7 @@ TEST_F(stopped, g9_goes_on_in_its_place)
 	EXPECT_TURN(behind, self->token + 1);
 	ASSERT_EQ(0, result(later));
 
-	/* Back, it is ahead of one that came while it was stopped */
+	/* Once back, it is ahead of a waiter that came while it was stopped */
 	behind = QUEUE_UP(1);
 	ASSERT_EQ(0, kill(self->a->pid, SIGCONT));
 	ASSERT_TRUE(await_waiters(self->fd, 2));
@@ -602,8 +602,9 @@ TEST_F(stopped, g9_its_time_goes_on)
 }
 
 /*
- * However many signals come, the time is over when it is over: neither early
- * nor, as if each restart began the timeout anew, never.
+ * Signals do not move the deadline, however many come. The wait does not end
+ * early. And it does end, which it would not if each restart began the timeout
+ * anew.
  */
 TEST_F(tlock, g9_signals_do_not_stretch_the_timeout)
 {
@@ -615,7 +616,7 @@ TEST_F(tlock, g9_signals_do_not_stretch_the_timeout)
 	handle_usr1(SA_RESTART);
 	take(self->fd, "holder");
 	waiter = call(contender(), acquire, timeout, "waiter");
-	/* One after the other is handled, till it gives up */
+	/* Send one signal after another until the waiter gives up */
 	while (look(self->fd).timed_out == self->before.timed_out) {
 		ASSERT_GT(end, now());
 		if (atomic_load(&handled) == signals) {
@@ -635,7 +636,7 @@ TEST_F(tlock, g9_signals_do_not_stretch_the_timeout)
 	close(waiter->fd);
 }
 
-/* A signal that has no handler and does nothing is not noticed. */
+/* A signal ignored explicitly or by default does not interrupt a wait. */
 TEST_F(tlock, g9_ignored_signal)
 {
 	struct call *waiter;
@@ -657,7 +658,7 @@ TEST_F(tlock, g9_ignored_signal)
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
-/* An acquire that a signal ends after a millisecond, as precisely as a timer */
+/* An acquire that a timer's signal interrupts, quite precisely, after 1 ms */
 static int acquire_interrupted(int fd, struct tlock_acquire *arg)
 {
 	struct itimerspec in = { .it_value.tv_nsec = MSEC };
@@ -678,9 +679,9 @@ static int acquire_interrupted(int fd, struct tlock_acquire *arg)
 }
 
 /*
- * A signal that meets the grant: either the waiter has the lock and says so,
- * or it is away and the lock is free. The release comes later after each grant,
- * and earlier after each failure: close to where the two meet.
+ * A signal meets the grant: either the call returns with the lock, or the
+ * request is away and the lock is free. Each grant makes the next release
+ * later, and each failure earlier, to stay close to where the two meet.
  */
 TEST_F(tlock, g9_signal_meets_hand_over)
 {
@@ -693,7 +694,7 @@ TEST_F(tlock, g9_signal_meets_hand_over)
 	while (rounds++ < 1000 && now() < end) {
 		take(self->fd, "holder");
 		waiter = call(fd, acquire_interrupted, FOREVER, "waiter");
-		/* It is there, or has been */
+		/* It waits, or did */
 		ASSERT_TRUE(await_contended(fd, ++contended));
 		while (now() < waiter->begun + delay)
 			;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Guarantee 10: a reader never holds a contender up, however little CPU time it
- * gets. Nor does a task that releases the lock hold up the more urgent one that
- * gets it.
+ * Guarantee 10: a reader never holds up a contender, however little CPU time
+ * the reader gets. Nor does a task that releases the lock hold up the more
+ * urgent one that gets it.
  */
 #include <sched.h>
 #include <signal.h>
@@ -25,14 +25,14 @@ static void pin_to(int cpu)
 }
 
 /*
- * How long calls took. If the host has no time for the guest, its CPU stands
- * still, and the running thread's time goes on: a call was held up by others
+ * How long calls took. While the host does not run the guest's CPU, the CPU
+ * time of the thread running there goes on. So a call was held up by others
  * only while its thread did not have the CPU.
  */
 struct times {
 	__s64 begun, cpu_begun;
 	__s64 longest;		/* of all calls */
-	__s64 held_up;		/* the longest that one was */
+	__s64 held_up;		/* the longest time that one was */
 	int count;
 };
 
@@ -62,17 +62,17 @@ static void end(struct times *t)
 	t->count++;
 }
 
-/* The readers' CPU, and that of the contender which they must not disturb */
+/* The readers' CPU, and the CPU of the contender that they must not disturb */
 #define READERS_CPU	0
 #define CONTENDER_CPU	1
 
 #define NOBODY		65534
 #define READERS		12
 
-/* Of all readers */
+/* The number of reads, by all readers */
 static atomic_int *rounds;
 
-/* In an agent: nobody in particular, who may look */
+/* In an agent: becomes an unprivileged user, who may look */
 static void become_nobody(void)
 {
 	pin_to(READERS_CPU);
@@ -81,7 +81,7 @@ static void become_nobody(void)
 		die("cannot become nobody");
 }
 
-/* In an agent: ways to look that never end */
+/* In an agent: ways to look, which never return */
 
 static int read_status(int fd, struct tlock_acquire *arg)
 {
@@ -117,8 +117,8 @@ static int read_nothing(int fd, struct tlock_acquire *arg)
 }
 
 /*
- * In an agent: leaves the CPU to idle readers for a moment, just long enough
- * for some rounds, and then takes it from them wherever they are.
+ * In an agent: leaves the CPU to idle readers just long enough for some rounds,
+ * and then takes it from them wherever they are.
  */
 static int hog(int fd, struct tlock_acquire *arg)
 {
@@ -130,8 +130,9 @@ static int hog(int fd, struct tlock_acquire *arg)
 }
 
 /*
- * Each throttled reader has a cgroup. It may run 1 ms every 50 ms; but how long
- * it ran is only seen at a tick, and then it pauses for several times as long.
+ * Each throttled reader has a cgroup. It may run 1 ms every 50 ms. But the
+ * kernel notices only at a tick how long it ran, and then throttles it for
+ * several times as long.
  */
 static const char *cgroup(int i)
 {
@@ -153,14 +154,14 @@ FIXTURE(readers)
 {
 	int fd;
 	struct agent *readers[READERS];
-	struct agent *hog;	/* beside idle ones */
+	struct agent *hog;	/* runs beside idle readers */
 	bool usable;
 };
 
 FIXTURE_VARIANT(readers)
 {
 	agent_fn *read;
-	bool throttled;		/* or of the idle class, beside a busy task */
+	bool throttled;		/* else idle class, beside a busy task */
 };
 
 FIXTURE_VARIANT_ADD(readers, throttled_of_status)
@@ -212,7 +213,7 @@ FIXTURE_SETUP(readers)
 
 FIXTURE_TEARDOWN(readers)
 {
-	/* Without these in their way, the readers end at once */
+	/* Unthrottled and without the hog, the readers end at once */
 	if (self->hog)
 		agent_kill(self->hog);
 	if (variant->throttled && self->usable) {
@@ -243,14 +244,14 @@ static void start_readers(struct agent **readers, agent_fn *read,
 	}
 }
 
-/* A call that takes less goes unnoticed by a person or an instrument. */
+/* Neither a person nor an instrument notices a call that takes less. */
 #define BOUND		(100 * MSEC)
 
 TEST_F(readers, g10_hold_no_contender_up)
 {
 	/*
-	 * There, all who open a character device, any one, contend for a lock
-	 * that sleeps: the kernel's own
+	 * On PREEMPT_RT, everybody who opens any character device contends for
+	 * a sleeping lock of the kernel
 	 */
 	bool realtime;
 	struct times pairs = {}, opens = {};
@@ -283,7 +284,7 @@ TEST_F(readers, g10_hold_no_contender_up)
 		usleep(100);
 	}
 	EXPECT_LT(before, atomic_load(rounds));
-	TH_LOG("%d calls beside %d of readers", pairs.count,
+	TH_LOG("%d calls, and %d by readers meanwhile", pairs.count,
 	       atomic_load(rounds) - before);
 	TH_LOG("to acquire: at most %lld us, held up for %lld us",
 	       pairs.longest / USEC, pairs.held_up / USEC);
@@ -295,9 +296,10 @@ TEST_F(readers, g10_hold_no_contender_up)
 }
 
 /*
- * A task releases the lock to a more urgent one, which preempts it. A third one,
- * of a priority in between, then keeps the first from running: so the urgent
- * one's next calls must not wait for it. All on the same CPU.
+ * A task releases the lock to a more urgent one, which preempts it. A third
+ * task, of a priority in between, then keeps the first from running. So the
+ * urgent task's next calls must not wait for the first. All of them run on the
+ * same CPU.
  */
 #define URGENT	50
 #define MIDDLE	10
@@ -377,9 +379,11 @@ TEST_F(tlock, g10_release_is_no_priority_inversion)
 }
 
 /*
- * The same with a task in between that an interrupt wakes: it may come while the
- * lock is being handed over. Then the urgent one, which has the lock, must run
- * first. This one looks often, and goes on running if it finds that not so.
+ * The same, but an interrupt wakes the task in between, possibly while the lock
+ * is being handed over. Even then the urgent task, which holds the lock, must
+ * run first. The task in between polls the status. Once it sees the urgent task
+ * hold the lock, it spins until that task runs, and counts a failure if it does
+ * not.
  */
 static atomic_int urgent_runs, came_between;
 
@@ -427,7 +431,7 @@ TEST_F(tlock, g10_nobody_comes_between_release_and_grant)
 		first = call(fd, take_and_go, FOREVER, "urgent");
 		ASSERT_TRUE(await_waiters(self->fd, 1));
 		middle = call(self->fd, come_between, 0, "");
-		/* Until it looks again and again */
+		/* Let it start to poll */
 		usleep(5000);
 		ASSERT_EQ(0, release(self->fd));
 		ASSERT_EQ(0, result(first));

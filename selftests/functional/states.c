@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What each call returns in each state of a contender, and what it leaves
- * behind: the file's state, the ticket in the argument, and what the thread
- * gets that sleeps for it.
+ * behind: the file's state, the ticket in the argument, and what the call of a
+ * sleeping thread returns.
  *
  * Guarantee 11: a wait can be withdrawn, and after that the contender neither
  * holds nor waits, whoever raced.
@@ -14,7 +14,7 @@
 
 typedef int call_fn(int fd, struct tlock_acquire *arg);
 
-/* What a signal's handler does, for its file */
+/* What the signal handler calls, and on which file */
 static call_fn *in_handler;
 static int handler_fd, handler_ret;
 
@@ -46,19 +46,19 @@ static call_fn *const column_fns[COLUMNS] = {
 	do_release, flock_wait, flock_try, flock_end, NULL,
 };
 
-/* What a call does: a cell of the table. One that is left out is MISSING. */
+/* What a call does: a cell of the table. A cell left out is MISSING. */
 struct cell {
 	enum {
 		MISSING,
-		KEPT,		/* all as it was, and returns @ret */
+		KEPT,		/* changes nothing, and returns @ret */
 		ENDED,		/* leaves the file idle, and returns @ret */
 		TAKEN,		/* a new grant */
-		WAITS_ON,	/* with the ticket that it had */
-		WAITS_ANEW,	/* with a larger one */
+		WAITS_ON,	/* with the same ticket */
+		WAITS_ANEW,	/* with a larger ticket */
 		ABANDONED,	/* the lock passes on, as abandoned */
 	} effect;
 	int ret;
-	bool cancels;		/* a thread sleeps, and gets ECANCELED */
+	bool cancels;		/* a sleeping thread gets ECANCELED */
 };
 
 #define LEAVES(ret)	{ KEPT, ret, false }
@@ -69,19 +69,19 @@ struct cell {
 #define WAITS_NEW	{ WAITS_ANEW, 0, false }
 #define PASSES_ON	{ WAITS_ANEW, 0, true }
 #define ABANDONS	{ ABANDONED, 0, false }
-/* Nobody's ticket but its own ever does anything. */
+/* Only the contender's own ticket ever has an effect */
 #define FOREIGN		LEAVES(-ECANCELED), LEAVES(-ECANCELED)
 #define SPENT		LEAVES(-ECANCELED), LEAVES(-ECANCELED)
 
 FIXTURE(state)
 {
-	int c;			/* the contender whose state it is */
+	int c;			/* the contender in that state */
 	int other;
 	struct call *sleeper;	/* sleeps for the contender's request */
 	struct call *waiter;	/* another contender that waits */
 	struct call *hogger;	/* keeps the sleeper from running */
-	__u64 ticket;		/* its own: of its request, or its last one */
-	__u64 number;		/* what fdinfo says */
+	__u64 ticket;		/* of c's present or last request */
+	__u64 number;		/* in c's fdinfo */
 	const char *state;
 	struct tlock_status before;
 	__u64 newest;		/* the newest grant's token */
@@ -97,8 +97,8 @@ FIXTURE_VARIANT(state)
 		GRANTED,	/* but its thread has not run yet */
 		HOLDING,
 	} state;
-	call_fn *fn;		/* how it came to that */
-	bool held;		/* the other holds the lock */
+	call_fn *fn;		/* the call that led to the state */
+	bool held;		/* the other contender holds */
 	bool wanted;		/* another contender waits */
 	struct cell cells[COLUMNS];
 };
@@ -135,7 +135,7 @@ FIXTURE_VARIANT_ADD(state, idle_of_a_held_lock)
 	LEAVES(-EBUSY), LEAVES(-EBUSY), FOREIGN,			\
 	CANCELS,							\
 	LEAVES(-EBUSY), LEAVES(-EBUSY), CANCELS,			\
-	/* The call goes on and keeps the file open: see there */	\
+	/* The call goes on and keeps the file open: see close */	\
 	LEAVES(0),							\
 }
 
@@ -235,7 +235,7 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_free_lock)
 	SPENT, FOREIGN,							\
 	CANCELS,							\
 	LEAVES(0), LEAVES(0), CANCELS,					\
-	/* As of one that sleeps */					\
+	/* The same as for a sleeper */					\
 	LEAVES(0),							\
 }
 
@@ -333,10 +333,10 @@ FIXTURE_VARIANT_ADD(state, holding_by_flock_and_wanted)
 
 #define NEED_TWO_CPUS() do {						\
 	if (!can_hold_back())						\
-		SKIP(return, "this takes two CPUs");			\
+		SKIP(return, "this needs two CPUs");			\
 } while (0)
 
-/* Has a contender sleep for its request; the other one holds the lock then. */
+/* Makes a contender sleep for its request; the other one holds the lock. */
 static struct call *begin_sleep(int c, call_fn *fn, int other)
 {
 	struct call *next = NULL, *sleeper;
@@ -405,13 +405,13 @@ FIXTURE_TEARDOWN(state)
 	EXPECT_LEFT_FREE();
 }
 
-/* Its thread may run, now that the contender's state has been seen. */
+/* Lets the sleeper run, now that the contender's state has been seen. */
 #define LET_RUN() do {							\
 	if (self->hogger)						\
 		let_run(self->hogger);					\
 } while (0)
 
-/* And gets what it should. */
+/* The sleeper's call returns what it should. */
 #define EXPECT_SLEEPER(cancels) do {					\
 	if (variant->state != SLEEPS && variant->state != GRANTED)	\
 		break;							\
@@ -425,7 +425,7 @@ FIXTURE_TEARDOWN(state)
 	}								\
 } while (0)
 
-/* Nobody noticed anything of it. */
+/* The lock's status did not change. */
 #define EXPECT_UNCHANGED() do {						\
 	struct tlock_status __now = look(self->other);			\
 									\
@@ -459,7 +459,7 @@ static void examine(struct __test_metadata *_metadata,
 		ASSERT_TRUE(await_state(self->c, "waiting"));
 	} else {
 		ASSERT_EQ(cell->ret, result(call));
-		/* Written with every outcome, and with no other error */
+		/* Only an outcome clears the ticket, not another error */
 		if (has_arg) {
 			EXPECT_EQ(cell->ret && cell->ret != -ECANCELED ?
 				  ticket : 0, arg.ticket);
@@ -481,7 +481,7 @@ static void examine(struct __test_metadata *_metadata,
 		break;
 	case ENDED:
 		EXPECT_STREQ("idle", state);
-		/* By release(): nothing is left to end */
+		/* Nothing is left to release */
 		EXPECT_EQ(-EPERM, release(self->c));
 		break;
 	case TAKEN:
@@ -520,7 +520,7 @@ static void examine(struct __test_metadata *_metadata,
 		return;
 	}
 
-	/* Those who go on waiting get what they wait for */
+	/* Those who still wait get the lock */
 	if (variant->held) {
 		ASSERT_EQ(0, release(self->other));
 	}
@@ -579,7 +579,7 @@ TEST_F(state, close)
 		EXPECT_SLEEPER(false);
 		result_flags = variant->fn == flock_wait ? 0 : TLOCK_ABANDONED;
 	} else if (variant->state != HOLDING) {
-		/* Neither here nor there */
+		/* The close affected neither the holder nor the grants */
 		EXPECT_EQ(self->before.holder.token,
 			  look(self->other).holder.token);
 		EXPECT_EQ(self->before.acquired, look(self->other).acquired);
@@ -587,7 +587,7 @@ TEST_F(state, close)
 	EXPECT_EQ(self->before.abandoned + !!result_flags,
 		  look(self->other).abandoned);
 
-	/* Who is next learns of it */
+	/* The next grant reports it */
 	if (variant->wanted) {
 		ASSERT_EQ(0, result(self->waiter));
 		EXPECT_EQ(result_flags, self->waiter->arg->result);
@@ -601,7 +601,7 @@ TEST_F(state, close)
 	EXPECT_EQ(0, release(self->other));
 }
 
-/* Which error it is, where several apply; and each leaves the ticket alone. */
+/* Which error is returned where several apply; each leaves the ticket alone. */
 #define EXPECT_REFUSED(err, fd, arg) do {				\
 	EXPECT_EQ(err, acquire(fd, arg));				\
 	EXPECT_EQ(err, reacquire(fd, arg));				\
@@ -619,10 +619,10 @@ TEST_F(tlock, order_of_errors)
 		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, pages);
 	ASSERT_EQ(0, munmap(pages + page, page));
-	/* All of it is there but the job */
+	/* All of it is mapped but the job and what follows */
 	cut = (void *)(pages + page - offsetof(struct tlock_acquire, job));
 
-	/* Of an idle file, then of one that holds the lock */
+	/* On an idle file, then on one that holds the lock */
 	for (int holds = 0; holds < 2; holds++) {
 		if (holds)
 			take(self->fd, "holder");
@@ -659,8 +659,8 @@ TEST_F(tlock, order_of_errors)
 }
 
 /*
- * The same of a file that waits: a thread sleeps, or the request is away. It is
- * as it was afterwards.
+ * The same for a file with a request: a thread sleeps, or the request is away.
+ * The request stays as it was.
  */
 TEST_F(tlock, errors_leave_a_request_alone)
 {
@@ -680,7 +680,7 @@ TEST_F(tlock, errors_leave_a_request_alone)
 		EXPECT_REFUSED(-EFAULT, c, NULL);
 		arg = ask(0, "\n");
 		EXPECT_REFUSED(-EINVAL, c, &arg);
-		/* Nor does its ticket help, which they leave alone */
+		/* Even the right ticket does not help; they leave it alone */
 		arg.ticket = ticket;
 		EXPECT_REFUSED(-EINVAL, c, &arg);
 		EXPECT_EQ(ticket, arg.ticket);
@@ -692,7 +692,7 @@ TEST_F(tlock, errors_leave_a_request_alone)
 	close(c);
 }
 
-/* A restart finds that its handler made calls on the same file. */
+/* On a restart, the handler has made calls on the same file. */
 FIXTURE(handler)
 {
 	int c;
@@ -723,7 +723,7 @@ FIXTURE_VARIANT_ADD(handler, of_reacquire_acquires)
 	.state = "holding",
 };
 
-/* It has no ticket that could be an old one */
+/* flock(2) has no ticket that could be an old one */
 FIXTURE_VARIANT_ADD(handler, of_flock_acquires)
 {
 	.fn = flock_wait,
@@ -789,7 +789,7 @@ TEST_F(handler, g9_restart_after_its_handlers_call)
 
 /*
  * A holder died, and the thread that was granted the lock next has not run yet.
- * What it should have learned goes to the next grant if its own ends first.
+ * If its grant ends first, TLOCK_ABANDONED goes to the next grant.
  */
 FIXTURE(unseen)
 {
@@ -810,7 +810,7 @@ FIXTURE_VARIANT_ADD(unseen, acquire)
 	.fn = acquire,
 };
 
-/* It has nowhere to put it, in any case */
+/* flock(2) cannot return it in any case */
 FIXTURE_VARIANT_ADD(unseen, flock)
 {
 	.fn = flock_wait,
@@ -893,7 +893,7 @@ TEST_F(unseen, g11_passed_on_by_reacquire)
 	EXPECT_EQ(0, release(self->c));
 }
 
-/* The grant goes on, and it is its thread that learns. */
+/* The grant is kept, so its own thread learns. */
 TEST_F(unseen, g11_kept_by_reacquire)
 {
 	static const char *const jobs[] = { "", "new" };
@@ -913,7 +913,7 @@ TEST_F(unseen, g11_kept_by_reacquire)
 		EXPECT_EQ(self->token, self->sleeper->arg->token);
 	}
 	EXPECT_EQ(0, release(self->c));
-	/* After flock(2), which tells nothing, the next call learns */
+	/* flock(2) cannot report it, so the next call does */
 	arg = ask(0, "next");
 	ASSERT_EQ(0, acquire(self->other, &arg));
 	EXPECT_EQ(variant->fn == acquire ? 0 : TLOCK_ABANDONED, arg.result);
@@ -921,8 +921,8 @@ TEST_F(unseen, g11_kept_by_reacquire)
 }
 
 /*
- * Withdrawn, and asked for anew before the thread has run that slept: each of
- * the two has its own outcome.
+ * A request is withdrawn, and a new one made before the sleeper has run: each
+ * of the two has its own outcome.
  */
 TEST_F(tlock, g11_asked_anew_before_the_sleeper_ran)
 {
@@ -952,7 +952,7 @@ TEST_F(tlock, g11_asked_anew_before_the_sleeper_ran)
 	close(c);
 }
 
-/* A place in the queue that is withdrawn leaves no gap. */
+/* A withdrawn request leaves no gap in the queue. */
 TEST_F(tlock, g11_others_keep_their_order)
 {
 	struct call *calls[7];
@@ -988,9 +988,9 @@ static int release_at(int fd, struct tlock_acquire *arg)
 }
 
 /*
- * RELEASE of a waiter meets the hand-over to it. Whichever comes first, the file
- * is idle after both, and the lock free. The hand-over comes later after each
- * time that it was first, and earlier else: close to where the two meet.
+ * RELEASE of a waiter meets the hand-over to it. Whichever comes first,
+ * afterwards the file is idle and the lock free. The hand-over is made later if
+ * it was first, and earlier if not, to stay close to where the two meet.
  */
 TEST_F(tlock, g11_release_meets_hand_over)
 {
@@ -1011,13 +1011,13 @@ TEST_F(tlock, g11_release_meets_hand_over)
 			;
 		ASSERT_EQ(0, release(self->fd));
 		ASSERT_EQ(0, result(releaser));
-		/* Each of them saw to it alone */
+		/* True after both releases, even before the waiter runs */
 		ASSERT_STREQ("idle", state_of(c, NULL));
 		ASSERT_EQ(0, look(c).holder.token);
 		if (result(waiter)) {
 			ASSERT_EQ(-ECANCELED, result(waiter));
 		} else {
-			/* It had returned, or was about to */
+			/* It had returned before RELEASE, or nearly */
 			ASSERT_EQ(acquired + 1, look(c).acquired);
 		}
 		ASSERT_EQ(0, waiter->arg->ticket);

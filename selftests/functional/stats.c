@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * The counters are equal to what happened.
- */
+/* The counters match what happened. */
 #include <signal.h>
 
 #include "tlock_test.h"
@@ -16,7 +14,7 @@ struct counts {
 	__u64 yielded;
 };
 
-/* By the ioctl, and in sysfs */
+/* In the ioctl and in sysfs */
 #define EXPECT_COUNTS(...) do {						\
 	const struct counts __c = { __VA_ARGS__ };			\
 	struct tlock_status __b = self->before, __a = look(self->fd);	\
@@ -49,14 +47,14 @@ TEST_F(tlock, counters)
 
 	EXPECT_COUNTS(0);
 
-	/* Nobody in the way */
+	/* Nobody else holds the lock */
 	for (int i = 0; i < 3; i++) {
 		take(self->fd, "holder");
 		ASSERT_EQ(0, release(self->fd));
 	}
 	EXPECT_COUNTS(.acquired = 3);
 
-	/* Somebody in the way: two tries, one that waits */
+	/* Somebody else holds it: two tries, and one that waits */
 	take(self->fd, "holder");
 	for (int i = 0; i < 3; i++) {
 		arg = ask(i < 2 ? 0 : MSEC, "fails");
@@ -64,7 +62,7 @@ TEST_F(tlock, counters)
 	}
 	EXPECT_COUNTS(.acquired = 1, .contended = 3, .timed_out = 3);
 
-	/* Calls that fail at once are none of these */
+	/* Calls that fail at once are not counted */
 	arg = ask(0, "fails");
 	EXPECT_EQ(-EDEADLK, acquire(self->fd, &arg));
 	EXPECT_EQ(-EPERM, reacquire(fd, &arg));
@@ -73,7 +71,7 @@ TEST_F(tlock, counters)
 	EXPECT_EQ(-EINVAL, acquire(fd, &arg));
 	EXPECT_COUNTS(0);
 
-	/* A signal, twice for the same request: it goes on in between */
+	/* Two signals for the same request, which goes on in between */
 	handle_usr1(0);
 	waiter = call(fd, acquire, FOREVER, "interrupted");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -88,10 +86,13 @@ TEST_F(tlock, counters)
 	ASSERT_EQ(-EINTR, result(waiter));
 	EXPECT_COUNTS(0);
 
-	/* Withdrawn while it is away, and while a thread sleeps for it */
+	/* Withdrawn while it is away */
 	ASSERT_EQ(0, release(fd));
 	EXPECT_COUNTS(0);
-	/* Another request of the same file, which is replaced while it is away */
+	/*
+	 * Another request of the same file, replaced while it is away; the one
+	 * after that is withdrawn while a thread sleeps for it
+	 */
 	waiter = call(fd, acquire, FOREVER, "replaced");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	send_signal(waiter, SIGUSR1);
@@ -105,7 +106,7 @@ TEST_F(tlock, counters)
 	ASSERT_EQ(0, release(fd));
 	ASSERT_EQ(-ECANCELED, result(waiter));
 	EXPECT_COUNTS(.contended = 1);
-	/* It cannot go on with what is not there any more */
+	/* A request that is gone cannot be continued */
 	arg = ask(0, "fails");
 	arg.ticket = 1;
 	EXPECT_EQ(-ECANCELED, acquire(fd, &arg));
@@ -131,7 +132,7 @@ TEST_F(tlock, counters)
 	ASSERT_EQ(0, result(yielder));
 	EXPECT_COUNTS(.acquired = 1);
 
-	/* One that is out of time, or interrupted, let somebody in as well */
+	/* A reacquire that times out or is interrupted also let somebody in */
 	waiter = call(self->fd, acquire, FOREVER, "waiter");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
 	arg = ask(MSEC, "");
@@ -149,12 +150,12 @@ TEST_F(tlock, counters)
 	EXPECT_COUNTS(.contended = 1, .acquired = 1, .yielded = 1,
 		      .interrupted = 1);
 	ASSERT_EQ(0, release(fd));
-	/* It goes on: not an acquire, and nobody is in the way */
+	/* It goes on and gets the free lock: a grant, but not contended */
 	ASSERT_EQ(0, reacquire(self->fd, yielder->arg));
 	EXPECT_COUNTS(.acquired = 1);
 	ASSERT_EQ(0, release(self->fd));
 
-	/* A death, and a waiter's death */
+	/* The death of a holder, and of a waiter */
 	agent_take(a, "mortal");
 	agent_kill(a);
 	EXPECT_COUNTS(.acquired = 1, .abandoned = 1);
@@ -171,8 +172,8 @@ TEST_F(tlock, counters)
 }
 
 /*
- * A time that certainly lies between two bounds is added to a total, and the
- * maximum is the greatest so far.
+ * Checks that a time between two bounds was added to the total, and that the
+ * maximum is the longest so far.
  */
 #define EXPECT_TIME(kind, low, high) do {				\
 	__s64 __low = (low), __high = (high);				\
@@ -188,7 +189,7 @@ TEST_F(tlock, counters)
 	}								\
 } while (0)
 
-/* A hold that was ended by release, and by death */
+/* Holds that end by release, and by death */
 TEST_F(tlock, hold_times)
 {
 	__s64 begin, begun, end, ended;
@@ -225,7 +226,7 @@ TEST_F(tlock, hold_times)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* A yield ends one hold, and what comes after it is another one. */
+/* A yield ends one hold; the next grant begins another. */
 TEST_F(tlock, hold_time_of_a_yielder)
 {
 	__s64 begin, begun, yield, yielded;
@@ -263,18 +264,18 @@ TEST_F(tlock, wait_times)
 	int fd = contender();
 	struct call *waiter;
 
-	/* Who does not wait adds nothing */
+	/* A contender that does not wait adds nothing */
 	take(self->fd, "holder");
 	ASSERT_EQ(0, release(self->fd));
 	take(self->fd, "holder");
 	EXPECT_TIME(wait, 0, 0);
 
-	/* Time-out */
+	/* A request that timed out */
 	waiter = call(fd, acquire, 30 * MSEC, "waiter");
 	ASSERT_EQ(-ETIMEDOUT, result(waiter));
 	EXPECT_TIME(wait, 30 * MSEC, waiter->ended - waiter->begun);
 
-	/* One that went away and was withdrawn: until it went away */
+	/* A request that was withdrawn while away: until it went away */
 	handle_usr1(0);
 	self->before = look(self->fd);
 	waiter = call(fd, acquire, FOREVER, "waiter");
@@ -286,13 +287,13 @@ TEST_F(tlock, wait_times)
 	end = now();
 	send_signal(waiter, SIGUSR1);
 	ASSERT_EQ(-EINTR, result(waiter));
-	/* Nor one that may go on yet */
+	/* Nor does one that may still go on */
 	EXPECT_TIME(wait, 0, 0);
 	usleep(20000);
 	ASSERT_EQ(0, release(fd));
 	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
 
-	/* One that went away and was replaced: the same */
+	/* A request that was replaced while away: the same */
 	self->before = look(self->fd);
 	waiter = call(fd, acquire, FOREVER, "waiter");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -306,7 +307,7 @@ TEST_F(tlock, wait_times)
 	ASSERT_EQ(-ETIMEDOUT, acquire(fd, &arg));
 	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
 
-	/* One that came back to a free lock: all of it */
+	/* A request that went on and found the lock free: all of the time */
 	self->before = look(self->fd);
 	waiter = call(fd, acquire, FOREVER, "waiter");
 	begun = waiter->begun;
@@ -322,7 +323,7 @@ TEST_F(tlock, wait_times)
 	ASSERT_EQ(0, release(fd));
 	take(self->fd, "holder");
 
-	/* One that came back and was granted: all of it */
+	/* A request that went on and was granted later: all of the time */
 	self->before = look(self->fd);
 	waiter = call(fd, acquire, FOREVER, "waiter");
 	begun = waiter->begun;
@@ -341,7 +342,7 @@ TEST_F(tlock, wait_times)
 	ASSERT_EQ(0, release(fd));
 	take(self->fd, "holder");
 
-	/* One that another thread withdrew as it slept */
+	/* A request that another thread withdrew while its own slept */
 	self->before = look(self->fd);
 	waiter = call(fd, acquire, FOREVER, "waiter");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -352,7 +353,7 @@ TEST_F(tlock, wait_times)
 	ASSERT_EQ(-ECANCELED, result(waiter));
 	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
 
-	/* Grant */
+	/* A request that was granted */
 	self->before = look(self->fd);
 	waiter = call(fd, acquire, FOREVER, "waiter");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -366,7 +367,7 @@ TEST_F(tlock, wait_times)
 	close(fd);
 }
 
-/* Not one of all counters goes back or changes without a reason. */
+/* No counter changes without a reason. */
 TEST_F(tlock, looking_counts_nothing)
 {
 	struct tlock_status after;

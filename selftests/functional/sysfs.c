@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The files in /sys/class/tlock/tlock: who holds the lock, one value a file.
- * (stats/ against the ioctl: stats.c; what containers see: namespaces.c.)
+ * The files in /sys/class/tlock/tlock: who holds the lock, one value per file.
+ * (For stats/ see stats.c; for what containers see, namespaces.c.)
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -27,7 +27,7 @@ TEST_F(tlock, sysfs_files_are_world_readable)
 	EXPECT_EQ(S_IFDIR | 0755, st.st_mode);
 }
 
-/* In an agent: reads each of them as a user without rights. */
+/* In an agent: reads each file as an unprivileged user. */
 static int read_as_nobody(int fd, struct tlock_acquire *arg)
 {
 	if (setegid(65534) || seteuid(65534))
@@ -50,7 +50,7 @@ TEST_F(tlock, sysfs_files_can_be_read_by_anybody)
 
 TEST_F(tlock, sysfs_documented_files_and_no_others)
 {
-	/* These come with every device; with hardware, power/ would too */
+	/* Every device has these; one with hardware would also have power/ */
 	static const char *const others[] = {
 		".", "..", "dev", "subsystem", "uevent", "stats",
 	};
@@ -98,7 +98,7 @@ TEST_F(tlock, sysfs_device_number)
 
 #define EXPECT_FREE() do {						\
 	EXPECT_STREQ("", sysfs_text("job"));				\
-	/* Not 0, which is a user, and to kill(1) its own process group */ \
+	/* Not 0: a user, and to kill(1) its own process group */	\
 	EXPECT_STREQ("", sysfs_text("pid"));				\
 	EXPECT_STREQ("", sysfs_text("uid"));				\
 	EXPECT_STREQ("", sysfs_text("comm"));				\
@@ -107,7 +107,7 @@ TEST_F(tlock, sysfs_device_number)
 	EXPECT_STREQ("0", sysfs_text("waiters"));			\
 } while (0)
 
-/* In an agent: as what it shall be known */
+/* In an agent: sets the name and user to be shown */
 static int be_known(int fd, struct tlock_acquire *arg)
 {
 	if (prctl(PR_SET_NAME, arg->job) || seteuid(arg->timeout_ns))
@@ -177,7 +177,7 @@ TEST_F(tlock, sysfs_holder_without_a_job)
 	EXPECT_FREE();
 }
 
-/* A process can call itself what it likes, and forges no line by that. */
+/* A process can give itself any name, but cannot forge a line by that. */
 FIXTURE(comm)
 {
 	int fd;
@@ -207,7 +207,7 @@ FIXTURE_VARIANT_ADD(comm, with_escape)
 	.shown = "?[31m??",
 };
 
-/* A question mark for each byte */
+/* One question mark per byte */
 FIXTURE_VARIANT_ADD(comm, with_c1)
 {
 	.name = "a\xc2\x9bm\xc2\x80",
@@ -220,7 +220,7 @@ FIXTURE_VARIANT_ADD(comm, in_utf8)
 	.shown = "\xc3\xa9t\xc3\xa9\xc2\xa0\xc2\xb5",
 };
 
-/* The last byte of a name cut off is the first of a control character */
+/* The name is cut off within a control character, after its first byte */
 FIXTURE_VARIANT_ADD(comm, cut_off)
 {
 	.name = "12345678901234\xc2\x9b",
@@ -248,14 +248,14 @@ TEST_F(comm, sysfs_comm)
 	ASSERT_EQ(0, prctl(PR_SET_NAME, variant->name));
 	take(self->fd, "holder");
 	EXPECT_STREQ(variant->shown, sysfs_text("comm"));
-	/* To a program, it is told as it is, filled up with NULs */
+	/* The ioctl returns the name unchanged, filled up with NULs */
 	memcpy(padded, variant->name,
 	       strnlen(variant->name, sizeof(padded) - 1));
 	holder = look(self->fd).holder;
 	EXPECT_EQ(0, memcmp(padded, holder.comm, sizeof(padded)));
 }
 
-/* The name of the process, and not of one of its threads; that of then */
+/* The name is that of the process, not of a thread, at the time of the grant */
 static int take_as_thread(int fd, struct tlock_acquire *arg)
 {
 	prctl(PR_SET_NAME, "thread");
@@ -276,7 +276,7 @@ TEST_F(tlock, sysfs_comm_is_of_the_process)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-/* The effective user, of the time when it asked */
+/* The user is the effective one at the time of the request */
 static int take_as_user(int fd, struct tlock_acquire *arg)
 {
 	uid_t euid = arg->timeout_ns;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Guarantee 3: a timeout is relative, never early, and the only one.
- * Guarantee 5: who fails is told why, as it was at that instant.
+ * Guarantee 3: a timeout is relative, never early, and never begins anew.
+ *
+ * Guarantee 5: a caller that fails learns who held the lock at that instant.
  */
 #include <sys/prctl.h>
 
@@ -69,7 +70,7 @@ TEST_F(early, g3_not_early)
 	EXPECT_EQ(0, c->arg->result);
 	EXPECT_TRUE(poisoned(&c->arg->token, sizeof(c->arg->token)));
 
-	/* The lock's own clock says the same */
+	/* The lock's own statistics agree */
 	after = look(self->fd);
 	EXPECT_EQ(before.timed_out + 1, after.timed_out);
 	EXPECT_LE(before.wait_ns_total + variant->timeout_ns,
@@ -84,12 +85,12 @@ TEST_F(tlock, g3_zero_tries)
 	struct tlock_status before, after;
 	int fd = contender();
 
-	/* Takes a free lock */
+	/* It takes a free lock */
 	ASSERT_EQ(0, acquire(fd, &arg));
 	EXPECT_EQ(0, arg.timeout_ns);
 	ASSERT_EQ(0, release(fd));
 
-	/* Does not wait for one that is held */
+	/* It does not wait for a held one */
 	take(self->fd, "holder");
 	before = look(self->fd);
 	arg = ask(0, "try");
@@ -109,7 +110,7 @@ TEST_F(tlock, g3_zero_never_queues)
 	struct tlock_acquire arg;
 	int fd = contender();
 
-	/* Not even if the lock is about to become free */
+	/* Not even while somebody else waits for the lock */
 	take(self->fd, "holder");
 	waiter = call(contender(), acquire, FOREVER, "waiter");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -149,7 +150,7 @@ TEST_F(tlock, g3_negative_waits_for_ever)
 	close(timed->fd);
 }
 
-/* The longest timeout is not so long that it comes round to the past. */
+/* The longest timeout does not overflow into the past. */
 TEST_F(tlock, g3_longest_timeout)
 {
 	struct call *waiter;
@@ -187,14 +188,14 @@ TEST_F(tlock, g3_time_left_is_written_back)
 	ASSERT_EQ(0, release(waiter->fd));
 	close(waiter->fd);
 
-	/* Nothing was used up where nobody was in the way */
+	/* No time was used up, as the lock was free */
 	arg = ask(LONG, "alone");
 	ASSERT_EQ(0, acquire(self->fd, &arg));
 	EXPECT_EQ(LONG, arg.timeout_ns);
 	EXPECT_EQ(0, arg.result);
 	EXPECT_EQ(look(self->fd).holder.token, arg.token);
 	EXPECT_TRUE(poisoned(&arg.holder, sizeof(arg.holder)));
-	/* What is only read is left alone, to its last byte */
+	/* Fields that are only read stay as they were, to the last byte */
 	EXPECT_STREQ("alone", arg.job);
 	EXPECT_TRUE(poisoned(arg.job + sizeof("alone"),
 			     sizeof(arg.job) - sizeof("alone")));
@@ -202,8 +203,8 @@ TEST_F(tlock, g3_time_left_is_written_back)
 }
 
 /*
- * Any one wait may take longer than it should, where others keep the CPU busy;
- * the shortest of some is as long as the lock makes it.
+ * On a busy machine, any one wait may take longer than it should; the shortest
+ * of several shows how long the lock makes it.
  */
 TEST_F(tlock, g3_not_twice_as_long)
 {
@@ -225,8 +226,8 @@ TEST_F(tlock, g3_not_twice_as_long)
 }
 
 /*
- * However often the lock changes hands in the meantime, the timeout is not
- * begun anew: one of 300 ms ends before one of 2 s that was begun earlier.
+ * However often the lock changes hands meanwhile, the timeout does not begin
+ * anew: one of 300 ms ends before one of 2 s that began earlier.
  */
 TEST_F(tlock, g3_no_second_timeout)
 {
@@ -264,9 +265,9 @@ TEST_F(tlock, g3_no_second_timeout)
 }
 
 /*
- * A timeout that meets the hand-over: either the waiter has the lock and says
- * so, or it has not and nobody has. The release comes later after each grant,
- * and earlier after each failure: close to where the two meet.
+ * A timeout meets the hand-over: either the call returns with the lock, or it
+ * fails and nobody holds the lock. Each grant makes the next release later, and
+ * each failure earlier, to stay close to where the two meet.
  */
 TEST_F(tlock, g3_timeout_meets_hand_over)
 {
@@ -280,7 +281,7 @@ TEST_F(tlock, g3_timeout_meets_hand_over)
 	while (rounds++ < 200 && now() < end) {
 		token = take(self->fd, "holder");
 		waiter = call(fd, acquire, timeout, "waiter");
-		/* It is there, or has been */
+		/* It waits, or did */
 		ASSERT_TRUE(await_contended(fd, ++contended));
 		while (now() < waiter->begun + delay)
 			;
@@ -298,7 +299,7 @@ TEST_F(tlock, g3_timeout_meets_hand_over)
 			break;
 		case -ETIMEDOUT:
 			delay -= 10 * USEC;
-			/* It gave up before the release: that is who held it */
+			/* It gave up before the release: names that holder */
 			ASSERT_EQ(token, waiter->arg->holder.token);
 			ASSERT_LE(timeout, took(waiter));
 			ASSERT_EQ(-EPERM, release(fd));
@@ -313,7 +314,7 @@ TEST_F(tlock, g3_timeout_meets_hand_over)
 	close(fd);
 }
 
-/* In an agent: another name for its process, arg->job */
+/* In an agent: names its process arg->job */
 static int be_named(int fd, struct tlock_acquire *arg)
 {
 	return prctl(PR_SET_NAME, arg->job);
@@ -328,7 +329,7 @@ FIXTURE(snapshot)
 {
 	int fd;
 	struct agent *a;
-	__s64 before, after;	/* the instant of the grant lies between */
+	__s64 before, after;	/* around the grant */
 	__u64 token;
 };
 
@@ -361,7 +362,7 @@ static bool padded(const char *string, size_t size)
 	return true;
 }
 
-/* Says who the agent of the fixture is */
+/* The holder is the fixture's agent */
 #define EXPECT_THE_AGENT(h) do {					\
 	const struct tlock_holder *__h = (h);				\
 									\
@@ -405,9 +406,9 @@ TEST_F(snapshot, g5_says_the_same_as_status)
 }
 
 /*
- * One takes and releases the lock all the time, the other one tries. Whoever
- * fails must be told of the very grant that was in the way: a snapshot taken
- * later sooner or later shows a free lock, or a grant that is newer still.
+ * One contender acquires and releases the lock all the time, and the other one
+ * tries. A failed try must name the very grant that was in the way. A snapshot
+ * taken later would sooner or later show a free lock, or a newer grant.
  */
 static atomic_int stop;
 
@@ -428,7 +429,7 @@ TEST_F(tlock, g5_a_failed_try_never_names_nobody)
 {
 	struct call *occupier;
 	int failures = 0, ret;
-	/* A grant is known by its token, which grows as the count of grants */
+	/* Tokens grow with the count of grants, so they identify a grant */
 	__u64 newest, offset;
 
 	offset = take(self->fd, "first") - look(self->fd).acquired;
@@ -445,7 +446,7 @@ TEST_F(tlock, g5_a_failed_try_never_names_nobody)
 		}
 		ASSERT_EQ(-ETIMEDOUT, ret);
 		failures++;
-		/* Not one that was over before, none that came after */
+		/* Neither a grant that had already ended nor a later one */
 		ASSERT_LE(newest, arg.holder.token);
 		ASSERT_GE(offset + look(self->fd).acquired, arg.holder.token);
 		ASSERT_STREQ("occupier", arg.holder.job);

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * Guarantee 8: every grant has a token, a number per lock that only grows.
- */
+/* Guarantee 8: every grant has a token, a number per lock that only grows. */
 #include <stdio.h>
 
 #include "tlock_test.h"
 
-/* When this system was started, by the wall clock, in microseconds */
+/* When the system booted, by the wall clock, in microseconds */
 static __u64 boot_time(void)
 {
 	FILE *file = fopen("/proc/stat", "re");
@@ -22,8 +20,8 @@ static __u64 boot_time(void)
 }
 
 /*
- * They begin at the microseconds since the epoch when the lock is made: larger
- * than all of an earlier load, see loader.c.
+ * Tokens begin at the microseconds since the epoch when the lock is made. For
+ * the test that they exceed those of an earlier load see loader.c.
  */
 TEST_F(tlock, g8_tokens_begin_at_the_wall_clock)
 {
@@ -51,20 +49,20 @@ TEST_F(tlock, g8_each_grant_has_the_next_token)
 		token = arg.token;
 		EXPECT_EQ(token, look(self->fd).holder.token);
 		EXPECT_EQ(++acquired, look(self->fd).acquired);
-		/* Not a grant */
+		/* These are not grants */
 		EXPECT_EQ(-EDEADLK, acquire(fds[i % 2], &arg));
 		EXPECT_EQ(-ETIMEDOUT, acquire(fds[(i + 1) % 2], &arg));
 		EXPECT_EQ(0, reacquire(fds[i % 2], &arg));
 		EXPECT_EQ(token, arg.token);
 		ASSERT_EQ(0, release(fds[i % 2]));
-		/* It counts on while nobody holds */
+		/* A free lock shows no token, but keeps the count of grants */
 		EXPECT_EQ(0, look(self->fd).holder.token);
 		EXPECT_EQ(acquired, look(self->fd).acquired);
 	}
 	close(fds[1]);
 }
 
-/* By a hand-over, a reacquire that waited, and a death as well */
+/* A hand-over, a reacquire that waited, and a death */
 TEST_F(tlock, g8_token_of_each_kind_of_grant)
 {
 	__u64 token = take(self->fd, "first");
@@ -98,7 +96,7 @@ TEST_F(tlock, g8_token_of_each_kind_of_grant)
 	close(fd);
 }
 
-/* It is the lock's, not the file's: opening anew does not begin anew. */
+/* Tokens belong to the lock, not the file: a new file does not restart them. */
 TEST_F(tlock, g8_token_outlives_its_file)
 {
 	__u64 token = take(self->fd, "first"), next;
@@ -113,7 +111,7 @@ TEST_F(tlock, g8_token_outlives_its_file)
 	self->fd = fd;
 }
 
-/* The newest grant of a file that is over, and whether there are no more */
+/* The token of the file's last ended grant, and whether that is all */
 static _Atomic __u64 over;
 static atomic_int all_over;
 
@@ -133,8 +131,8 @@ static int take_often(int fd, struct tlock_acquire *arg)
 }
 
 /*
- * Who reacquires while another thread's acquire is being granted on the same
- * file has that grant, or none; never one that is over.
+ * While another thread's acquire is granted on the same file, a reacquire
+ * returns that grant or fails. It never returns a grant that has ended.
  */
 TEST_F(tlock, g8_reacquire_meets_grant_of_the_same_file)
 {
@@ -157,9 +155,9 @@ TEST_F(tlock, g8_reacquire_meets_grant_of_the_same_file)
 }
 
 /*
- * A grant that another thread ends before its own thread has run is none: that
- * thread learns so, and not that of a later grant of the same file. What the
- * grant had to say goes to the next one.
+ * Another thread ends a grant before the granted thread has run. The granted
+ * thread learns that, and is not given a later grant of the same file. The
+ * result flags that it did not return go to the next grant.
  */
 TEST_F(tlock, g8_late_waiter_is_not_given_another_grant)
 {
@@ -171,7 +169,7 @@ TEST_F(tlock, g8_late_waiter_is_not_given_another_grant)
 	__u64 token;
 
 	if (!can_hold_back())
-		SKIP(return, "this takes two CPUs");
+		SKIP(return, "this needs two CPUs");
 	token = agent_take(mortal, "mortal");
 	waiter = call(fd, acquire, LONG, "waiter");
 	ASSERT_TRUE(await_waiters(self->fd, 1));
@@ -191,7 +189,7 @@ TEST_F(tlock, g8_late_waiter_is_not_given_another_grant)
 	ASSERT_EQ(-ECANCELED, result(waiter));
 	EXPECT_TRUE(poisoned(&waiter->arg->token, sizeof(waiter->arg->token)));
 	EXPECT_EQ(0, waiter->arg->result);
-	/* Its time ran until the grant, and no longer */
+	/* Only the time until the grant counts */
 	EXPECT_LE(LONG - (granted - waiter->begun), waiter->arg->timeout_ns);
 	EXPECT_EQ(token + 2, look(fd).holder.token);
 	EXPECT_EQ(0, release(fd));
