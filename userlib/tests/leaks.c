@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * leaks: opens, uses and closes handles in each way there is, for valgrind.sh
- * to watch. Fails if a call does not do what it is meant to do here.
+ * leaks: opens, uses and closes handles in every way, for valgrind.sh to watch.
+ * Fails if a call does not do what this program expects.
  */
 #include <stdio.h>
 #include <string.h>
@@ -63,7 +63,7 @@ int main(void)
 	tlock_scoped(holder, "scoped", TLOCK_TRY)
 		held = 1;
 	expect(held, "scoped");
-	/* Closed while it holds: abandoned, which the next one takes notice of */
+	/* Closed while it holds: abandoned, as the next holder sees */
 	expect(!tlock_acquire(holder, "leaks", TLOCK_TRY), "acquire");
 	tlock_close(holder);
 	expect(!tlock_acquire(other, "other", TLOCK_TRY) &&

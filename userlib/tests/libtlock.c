@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * libtlock as its header describes it, once a lock is open. Runs as root with
- * the module loaded and nobody else at /dev/tlock.
+ * the module loaded, and needs /dev/tlock for itself.
  *
- * No test sleeps and hopes: it waits for what the lock's status shows.
+ * No test sleeps and hopes: it waits until the lock's status shows a state.
  */
 #define _GNU_SOURCE
 #include <math.h>
@@ -22,7 +22,7 @@
 
 #define MSEC		1000000LL
 #define SEC		1000000000LL
-/* Only a broken library gets to the end of these */
+/* Only a broken library waits this long */
 #define PATIENCE	(10 * SEC)
 #define LONG		(100 * SEC)
 
@@ -43,7 +43,7 @@ static struct tlock_status look(const struct tlock *t)
 	return st;
 }
 
-/* Waits for what the lock's status shows; false: it does not come */
+/* Waits until the lock's status meets a condition; false: it did not */
 #define AWAIT(t, condition) ({						\
 	struct timespec briefly_ = { .tv_nsec = MSEC };			\
 	int64_t deadline_ = now() + PATIENCE;				\
@@ -69,7 +69,7 @@ static bool await_held(const struct tlock *t)
 	return AWAIT(t, st.holder.token);
 }
 
-/* A call of tlock_acquire() or its like in a thread of its own */
+/* A call of tlock_acquire() or a similar function, in a thread of its own */
 struct call {
 	pthread_t thread;
 	int (*fn)(struct tlock *t, const char *job, int64_t timeout_ns);
@@ -151,7 +151,7 @@ FIXTURE_SETUP(lock)
 	self->b = tlock_open(NULL, O_RDWR);
 	ASSERT_NE(NULL, self->b);
 	ASSERT_EQ(0, look(self->a).holder.token);
-	/* So that the test does not learn of a holder that died before */
+	/* So that the test does not see a lock abandoned before it began */
 	ASSERT_EQ(0, tlock_acquire(self->a, "setup", TLOCK_TRY));
 	ASSERT_EQ(0, tlock_release(self->a));
 }
@@ -161,7 +161,7 @@ FIXTURE_TEARDOWN(lock)
 	struct tlock_status st = look(self->a);
 
 	EXPECT_EQ(0, st.holder.token) {
-		TH_LOG("the test leaves the lock to %s", st.holder.job);
+		TH_LOG("the lock is still held for %s", st.holder.job);
 	}
 	EXPECT_EQ(0, st.waiters);
 	tlock_close(self->a);
@@ -218,7 +218,7 @@ TEST_F(lock, job)
 	EXPECT_EQ(0, look(self->a).holder.token);
 }
 
-/* Replaces \\xHH and the like, in place, by what they stand for. */
+/* Replaces escapes such as \\xHH, in place */
 static void unescape(char *text)
 {
 	static const char letters[] = "tnr\\", bytes[] = "\t\n\r\\";
@@ -267,7 +267,7 @@ TEST_F(lock, job_of_any_text)
 		EXPECT_TRUE(tlock_make_job(job, line) == job);
 		EXPECT_STREQ(expected, job);
 		EXPECT_EQ('j', job[TLOCK_JOB_SIZE]);
-		/* That is one, and stays as it is */
+		/* The result is a valid job, and does not change again */
 		EXPECT_EQ(0, tlock_acquire(self->a, job, TLOCK_TRY));
 		EXPECT_STREQ(job, look(self->a).holder.job);
 		EXPECT_EQ(0, tlock_release(self->a));
@@ -317,7 +317,7 @@ TEST_F(lock, timeout_and_blocker)
 	EXPECT_EQ(0, tlock_time_left(self->b));
 	EXPECT_STREQ("first again", blocker->job);
 
-	/* Stays, whoever holds the lock later */
+	/* The blocker stays, whoever holds the lock later */
 	EXPECT_EQ(0, tlock_release(self->a));
 	EXPECT_EQ(0, tlock_acquire(self->b, "second", TLOCK_TRY));
 	EXPECT_STREQ("first again", blocker->job);
@@ -443,7 +443,7 @@ TEST_F(lock, abandoned)
 
 	ASSERT_EQ(0, tlock_acquire(self->a, "next", LONG));
 	EXPECT_TRUE(tlock_abandoned(self->a));
-	/* Not changed by what takes no lock */
+	/* A call that gets no lock does not change it */
 	EXPECT_EQ(-1, tlock_acquire(self->a, "next", TLOCK_TRY));
 	EXPECT_TRUE(tlock_abandoned(self->a));
 	EXPECT_EQ(0, tlock_reacquire(self->a, NULL, TLOCK_TRY));
@@ -459,7 +459,7 @@ TEST_F(lock, close_does_not_release)
 	ASSERT_NE(NULL, t);
 	ASSERT_EQ(0, tlock_acquire(t, "j", TLOCK_TRY));
 
-	/* Another process has the contender still */
+	/* Another process still has the contender */
 	pid = fork();
 	if (!pid) {
 		tlock_close(t);
@@ -488,7 +488,7 @@ TEST_F(lock, fork_shares_the_contender)
 	EXPECT_EQ(-1, tlock_release(self->a));
 	EXPECT_EQ(EPERM, errno);
 
-	/* A block has nothing to release then, which is no error */
+	/* Then a block has nothing to release, which is no error */
 	tlock_scoped(self->a, "j", TLOCK_TRY) {
 		pid = fork();
 		if (!pid)
@@ -500,8 +500,8 @@ TEST_F(lock, fork_shares_the_contender)
 }
 
 /*
- * A forked child leaves the block first. Returns 3 if the lock was held then, 4
- * if not.
+ * A forked child leaves the block before its parent. Returns 3 if the lock was
+ * still held then, and 4 if not.
  */
 static int leave_block(struct tlock *t, bool adopt)
 {
@@ -522,7 +522,7 @@ static int leave_block(struct tlock *t, bool adopt)
 
 TEST_F(lock, fork_and_scoped)
 {
-	/* The parent has left its block as well */
+	/* By now the parent has left its block as well */
 	ASSERT_EQ(3, leave_block(self->a, false));
 	EXPECT_EQ(0, look(self->a).holder.token);
 	EXPECT_FALSE(tlock_inherited(self->a));
@@ -563,7 +563,7 @@ TEST_F(lock, g9_signal_interrupts_wait)
 	EXPECT_LT(0, tlock_time_left(self->b));
 	EXPECT_GT(LONG, tlock_time_left(self->b));
 
-	/* What the kernel withdraws, and that only once */
+	/* The kernel withdraws the request, once */
 	EXPECT_EQ(0, tlock_release(self->b));
 	EXPECT_EQ(0, tlock_ticket(self->b));
 	EXPECT_EQ(-1, tlock_release(self->b));
@@ -573,7 +573,7 @@ TEST_F(lock, g9_signal_interrupts_wait)
 	EXPECT_EQ(0, tlock_release(self->a));
 }
 
-/* Whose turn it is: the one that asked first, or the one that came later */
+/* A holder, a contender that asks first, and one that comes later */
 FIXTURE(turn)
 {
 	struct tlock *holder, *first, *later;
@@ -616,7 +616,7 @@ TEST_F(turn, g9_resume_goes_on_in_place)
 	begin(&d);
 	ASSERT_TRUE(await_waiters(self->holder, 1));
 
-	/* Again, as a loop around it would meet it */
+	/* Interrupted again, as in a loop around tlock_resume() */
 	c.fn = resume;
 	interrupt(_metadata, &c);
 	EXPECT_EQ(ticket, tlock_ticket(self->first));
@@ -651,7 +651,7 @@ TEST_F(turn, g9_acquire_asks_anew)
 	begin(&d);
 	ASSERT_TRUE(await_waiters(self->holder, 1));
 
-	/* Not by these */
+	/* These do not replace the request */
 	EXPECT_EQ(-1, tlock_reacquire(self->first, NULL, LONG));
 	EXPECT_EQ(EPERM, errno);
 	EXPECT_EQ(-1, tlock_acquire(self->first, "two\nlines", LONG));
@@ -676,7 +676,7 @@ TEST_F(turn, g9_resume_after_the_deadline_tries)
 	struct timespec briefly = { .tv_nsec = 10 * MSEC };
 	int64_t begun = now();
 
-	/* In a busy machine the wait may end before the signal comes */
+	/* On a busy machine the wait may end before the signal arrives */
 	handle_sigusr1(0);
 	begin(&c);
 	while (!c.ended) {
@@ -743,7 +743,7 @@ TEST_F(lock, g9_reacquire_goes_on)
 	ASSERT_TRUE(await_interrupted(self->a, interrupted + 1));
 	ASSERT_TRUE(await_waiters(self->b, 1));
 
-	/* Without SA_RESTART it returns, and is then gone on with */
+	/* Without SA_RESTART it returns; tlock_resume() goes on with it */
 	handle_sigusr1(0);
 	EXPECT_EQ(0, pthread_kill(d.thread, SIGUSR1));
 	EXPECT_EQ(EINTR, end(&d));
@@ -781,7 +781,7 @@ static int acquire_and_jump(struct tlock *t, const char *job, int64_t timeout_ns
 	return -1;
 }
 
-/* A call that a handler jumps out of is ended by a release. */
+/* A release ends a call that a handler jumped out of. */
 TEST_F(lock, g11_release_after_a_jump)
 {
 	struct sigaction sa = { .sa_handler = jump_out };
@@ -822,7 +822,7 @@ TEST_F(lock, g11_cancel_ends_wait)
 	EXPECT_EQ(EPERM, errno);
 	EXPECT_EQ(tlock_token(self->a), look(self->a).holder.token);
 
-	/* It was that call's, and no other one's */
+	/* The cancel applied to that call, and to no later one */
 	EXPECT_EQ(-1, tlock_acquire(self->b, "waiter", TLOCK_TRY));
 	EXPECT_EQ(ETIMEDOUT, errno);
 	EXPECT_EQ(0, tlock_release(self->a));
@@ -879,7 +879,7 @@ TEST_F(lock, g11_cancel_of_an_interrupted_request)
 	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
 	interrupt(_metadata, &c);
 	EXPECT_EQ(0, tlock_cancel(self->b));
-	/* It is not forgotten before somebody has seen it */
+	/* It is remembered until a call has returned it */
 	EXPECT_EQ(0, tlock_cancel(self->b));
 	EXPECT_EQ(-1, tlock_resume(self->b));
 	EXPECT_EQ(ECANCELED, errno);
@@ -888,7 +888,7 @@ TEST_F(lock, g11_cancel_of_an_interrupted_request)
 	EXPECT_EQ(-1, tlock_cancel(self->b));
 	EXPECT_EQ(EPERM, errno);
 
-	/* Those that ask anew see it, too */
+	/* Calls that ask anew return it, too */
 	interrupt(_metadata, &c);
 	EXPECT_EQ(0, tlock_cancel(self->b));
 	EXPECT_EQ(-1, tlock_acquire(self->b, "waiter", TLOCK_TRY));
@@ -906,7 +906,7 @@ TEST_F(lock, g11_cancel_of_an_interrupted_request)
 	EXPECT_EQ(0, tlock_release(self->a));
 }
 
-/* Another process withdraws what a call that sleeps here has asked for. */
+/* Another process withdraws the request of a call that sleeps here. */
 TEST_F(lock, g11_release_by_another_process)
 {
 	struct call c = {
@@ -925,7 +925,7 @@ TEST_F(lock, g11_release_by_another_process)
 	EXPECT_EQ(ECANCELED, end(&c));
 	EXPECT_EQ(0, tlock_ticket(self->b));
 
-	/* One that is away is nobody's then */
+	/* So it does with a request that is away */
 	interrupt(_metadata, &c);
 	pid = fork();
 	if (!pid)
@@ -943,13 +943,13 @@ static void spin(int turns)
 		;
 }
 
-/* As many rounds as fit into a while, on a machine of any speed */
+/* This many rounds at most, and only as many as fit into this time */
 #define ROUNDS	3000
 #define WHILE	(10 * SEC)
 
 /*
- * The lock is handed over and the call canceled at the same time. Never both
- * are true: that the cancel returned 0, and that the call did.
+ * The lock is handed over and the call canceled at the same time. The cancel
+ * and the call cannot both succeed.
  */
 TEST_F(lock, g11_cancel_meets_the_grant)
 {
@@ -978,7 +978,7 @@ TEST_F(lock, g11_cancel_meets_the_grant)
 		ASSERT_EQ(!cancels, tlock_token(self->b) != 0);
 		ASSERT_EQ(cancels ? -1 : 0, tlock_release(self->b));
 		canceled += cancels;
-		/* To where they meet */
+		/* Stay close to where they meet */
 		if (cancels)
 			delay += delay / 8 + 8;
 		else
@@ -989,7 +989,7 @@ TEST_F(lock, g11_cancel_meets_the_grant)
 	EXPECT_GT(i, canceled);
 }
 
-/* A cancel that comes while the call is on its way into the kernel holds. */
+/* A cancel that comes while the call is on its way into the kernel counts. */
 TEST_F(lock, g11_cancel_meets_the_call)
 {
 	struct call c = {
@@ -1002,7 +1002,7 @@ TEST_F(lock, g11_cancel_meets_the_call)
 	ASSERT_EQ(0, tlock_acquire(self->a, "holder", TLOCK_TRY));
 	for (int i = 0; i < ROUNDS && now() < until; i++) {
 		begin(&c);
-		/* The call cannot end otherwise */
+		/* The call cannot end in any other way */
 		while (tlock_cancel(self->b))
 			ASSERT_EQ(EPERM, errno);
 		ASSERT_EQ(ECANCELED, end(&c));
@@ -1012,8 +1012,8 @@ TEST_F(lock, g11_cancel_meets_the_call)
 }
 
 /*
- * So does one of a call by a contender that holds the lock already, though
- * RELEASE may end that grant, before the call asks for another one.
+ * So does the cancel of a call by a contender that holds the lock already.
+ * There, RELEASE may end that grant before the call asks for another one.
  */
 TEST_F(lock, g11_cancel_meets_a_call_that_holds)
 {
@@ -1101,7 +1101,7 @@ out:
 	}
 	EXPECT_EQ(2, turns);
 	EXPECT_EQ(6, blocks);
-	/* None went without a release */
+	/* Each block released the lock */
 	EXPECT_EQ(0, tlock_acquire(self->b, "next", TLOCK_TRY));
 	EXPECT_FALSE(tlock_abandoned(self->b));
 	EXPECT_EQ(0, tlock_release(self->b));
@@ -1121,7 +1121,7 @@ TEST_F(lock, scope_not_entered)
 	}
 	EXPECT_TRUE(other);
 
-	/* The contender itself holds the lock, by an outer block's doing */
+	/* The contender itself holds the lock, as in an outer block */
 	tlock_scoped(self->a, "again", TLOCK_TRY)
 		EXPECT_TRUE(false);
 	EXPECT_EQ(tlock_token(self->a), look(self->a).holder.token);
@@ -1169,7 +1169,7 @@ TEST_F(lock, g11_scope_withdraws)
 	EXPECT_EQ(EPERM, errno);
 	EXPECT_EQ(0, tlock_release(self->a));
 
-	/* In the block, which the contender holds no lock at the end of */
+	/* In a block at whose end the contender does not hold the lock */
 	ASSERT_EQ(0, pthread_create(&c.thread, NULL, scope_around_reacquire,
 				    &c));
 	ASSERT_TRUE(await_held(self->a));
@@ -1190,7 +1190,7 @@ TEST_F(lock, scope_releases_what_it_holds_only)
 		.timeout_ns = LONG,
 	};
 
-	/* What is lost by a reacquire is the waiter's */
+	/* The waiter holds what a reacquire has lost */
 	tlock_scoped(self->a, "acq", TLOCK_TRY) {
 		begin(&c);
 		ASSERT_TRUE(await_waiters(self->a, 1));
@@ -1202,7 +1202,7 @@ TEST_F(lock, scope_releases_what_it_holds_only)
 	EXPECT_EQ(tlock_token(self->b), look(self->b).holder.token);
 	EXPECT_EQ(0, tlock_release(self->b));
 
-	/* Released before the end, and held by somebody else at it */
+	/* Released before the end of the block, when somebody else holds it */
 	tlock_scoped(self->a, "short", TLOCK_TRY) {
 		EXPECT_EQ(0, tlock_release(self->a));
 		EXPECT_EQ(0, tlock_acquire(self->b, "task", TLOCK_TRY));
@@ -1212,7 +1212,7 @@ TEST_F(lock, scope_releases_what_it_holds_only)
 	EXPECT_EQ(tlock_token(self->b), look(self->b).holder.token);
 	EXPECT_EQ(0, tlock_release(self->b));
 
-	/* Reacquired: the grant is another, but the block's all the same */
+	/* A reacquired lock belongs to the block, too */
 	tlock_scoped(self->a, "acq", TLOCK_TRY)
 		EXPECT_EQ(0, tlock_reacquire(self->a, "more", TLOCK_TRY));
 	EXPECT_EQ(0, look(self->a).holder.token);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What libtlock calls to take and release the lock: one ioctl() each, and
- * nothing that allocates. A program of its own, for it traces itself, and is
- * linked so that allocations come by here.
+ * libtlock acquires and releases the lock with one ioctl() each, and allocates
+ * nothing. This is a program of its own because it traces itself, and is linked
+ * so that it sees all allocations.
  */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <sys/ptrace.h>
-#include <linux/ptrace.h>	/* not before the one above */
+#include <linux/ptrace.h>	/* must follow the one above */
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -42,7 +42,7 @@ void *__wrap_realloc(void *old, size_t size)
 	return __real_realloc(old, size);
 }
 
-/* The calls in question, well and badly ended. Returns what went wrong. */
+/* The calls in question, succeeding and failing. Returns 1 if one is wrong. */
 static int calls(struct tlock *t)
 {
 	if (tlock_acquire(t, "job", TLOCK_FOREVER) ||
@@ -63,7 +63,7 @@ static int calls(struct tlock *t)
 	return 1;
 }
 
-/* Five above, and two for each block */
+/* Five outside the blocks, and two for each block */
 #define CALLS	9
 
 TEST(nothing_is_allocated)
@@ -72,7 +72,7 @@ TEST(nothing_is_allocated)
 	int before;
 
 	ASSERT_NE(NULL, t);
-	/* The handle, so the counter works */
+	/* The handle was allocated, so the counter works */
 	EXPECT_EQ(1, allocations);
 	before = allocations;
 	EXPECT_EQ(0, calls(t));
@@ -80,7 +80,7 @@ TEST(nothing_is_allocated)
 	tlock_close(t);
 }
 
-/* Runs to the next system call's entry; returns its number, or -1 */
+/* Runs to the entry of the next system call; returns its number, or -1 */
 static int64_t next_syscall(pid_t pid)
 {
 	struct ptrace_syscall_info info;
@@ -111,7 +111,7 @@ TEST(one_system_call_each)
 
 		ptrace(PTRACE_TRACEME, 0, 0, 0);
 		raise(SIGSTOP);
-		/* Where to look begins and ends with a getppid() */
+		/* A getppid() marks the start and the end */
 		syscall(SYS_getppid);
 		ret = calls(t);
 		syscall(SYS_getppid);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * tlock.hpp, with the standard's own users of a TimedLockable. Runs as root
- * with the module loaded and nobody else at /dev/tlock. The kselftest harness
- * is C; of the kselftests, this has the KTAP.
+ * tlock.hpp, with the standard library's users of a TimedLockable. Runs as root
+ * with the module loaded, and needs /dev/tlock for itself. The kselftest
+ * harness is C, so this uses only the KTAP functions of the kselftests.
  */
 #include <cmath>
 #include <cstdlib>
@@ -29,7 +29,7 @@ using namespace std::chrono_literals;
 using libtlock::contender;
 using libtlock::timeout;
 
-/* Only a broken library gets to its end */
+/* Only a broken library waits this long */
 static constexpr auto patience = 10s;
 
 #define CHECK(condition) do {						\
@@ -83,7 +83,7 @@ static void await_job(const contender &c, const char *job)
 	}
 }
 
-/* A thread that takes the lock and keeps it until this ends */
+/* A thread that acquires the lock; the destructor releases it */
 class task {
 public:
 	task() : thread_([this] { held_.lock(); }) {}
@@ -150,7 +150,7 @@ static void try_and_time_out()
 	CHECK(!b.try_lock_until(system + 30ms));
 	CHECK(std::chrono::system_clock::now() >= system + 30ms);
 	a.unlock();
-	/* In the past is no reason not to take what is free */
+	/* A time in the past still gets a free lock */
 	CHECK(b.try_lock_until(steady));
 	b.unlock();
 }
@@ -275,7 +275,7 @@ static void reacquire()
 	CHECK(a.token() == token);
 }
 
-/* Lost by a reacquire: then it is the waiter's, and the guard must know */
+/* If a reacquire loses the lock to a waiter, the guard must know */
 static void reacquire_that_times_out()
 {
 	contender a("acq");
@@ -298,7 +298,7 @@ static void lost_lock_ends_guard_once()
 	{
 		task t;
 		{
-			/* The task has the lock or waits for it */
+			/* Until the task has the lock */
 			auto deadline = std::chrono::steady_clock::now() +
 					patience;
 
@@ -325,7 +325,7 @@ static void lost_lock_ends_guard_once()
 	}
 	CHECK(is_free(a));
 
-	/* Taken again inside: the guard's end releases that */
+	/* Acquired again inside: the guard's end releases that grant */
 	{
 		std::unique_lock held(a);
 		{
@@ -386,7 +386,7 @@ static void g9_lock_goes_on_after_a_signal()
 	b.unlock();
 }
 
-/* Ends a child, whatever becomes of the test */
+/* A child that ends with this object, whatever becomes of the test */
 class child {
 public:
 	explicit child(const std::function<void()> &run) : pid_(fork())
@@ -409,7 +409,7 @@ public:
 		}
 	}
 	void send(int signal) { CHECK(!kill(pid_, signal)); }
-	/* Its next change of state */
+	/* Waits for the child's next change of state */
 	int await(int options)
 	{
 		int status;
@@ -424,14 +424,14 @@ private:
 	pid_t pid_;
 };
 
-/* An agent in the README's style, after Ctrl-Z and fg while others have the lock */
+/* An agent as in the README: Ctrl-Z, then fg, while others hold the lock */
 static void g9_agent_is_stopped_and_goes_on()
 {
 	contender task("task");
 
 	for (int signal : { SIGSTOP, SIGTSTP }) {
 		child agent([] {
-			/* In a process group without a shell, SIGTSTP stops nobody */
+			/* SIGTSTP would not stop an orphaned process group */
 			CHECK(!setpgid(0, 0));
 			contender lock("acq");
 			std::unique_lock held(lock);
@@ -476,7 +476,7 @@ static void g11_cancel()
 	a.unlock();
 	CHECK(is_free(a));
 
-	/* A guard around a reacquire that is canceled can end */
+	/* A guard around a canceled reacquire can end */
 	std::thread guarded([&] {
 		std::unique_lock held(b);
 
@@ -494,7 +494,7 @@ static void g11_cancel()
 	a.unlock();
 }
 
-/* A helper that cannot do its work, and leaves all that it was called from */
+/* A forked helper that cannot do its work, and unwinds its caller's blocks */
 static void fork_child_unwinds()
 {
 	contender looking("", nullptr, O_RDONLY), other("other");
@@ -524,7 +524,7 @@ static void fork_child_unwinds()
 			CHECK_FAILS(operation_not_permitted, a->reacquire());
 			CHECK_FAILS(operation_not_permitted,
 				    a->reacquire_for(0s));
-			/* This is no way to become the holder, either */
+			/* Nor can the child become the holder by these */
 			CHECK_FAILS(resource_deadlock_would_occur, a->lock());
 			CHECK_FAILS(resource_deadlock_would_occur,
 				    a->try_lock());
@@ -548,7 +548,7 @@ static void fork_child_exits()
 	contender a("parent");
 	std::unique_lock held(a);
 
-	/* Else the child prints it once more */
+	/* Else the child prints buffered output once more */
 	std::fflush(nullptr);
 	child exiting([&] {
 		static std::unique_lock until_the_end = std::move(held);
@@ -562,8 +562,8 @@ static void fork_child_exits()
 }
 
 /*
- * A process that holds the lock becomes a daemon, which goes on with @run and
- * ends. The daemon becomes this process's child. Returns its exit status.
+ * A process that holds the lock becomes a daemon, which calls @run and ends.
+ * The daemon becomes this process's child. Returns its wait status.
  */
 static int daemon_that(const std::function<void(contender &)> &run)
 {
@@ -590,7 +590,7 @@ static void fork_daemon_goes_on()
 	CHECK(!daemon_that([&](contender &a) {
 		auto token = a.token();
 
-		/* Of its own accord it goes on, until it ends */
+		/* The grant lasts without adopt(), until the daemon ends */
 		CHECK(held_for(a, "starts"));
 		CHECK(!next.try_lock());
 		std::unique_lock held(a, std::adopt_lock);
@@ -620,7 +620,7 @@ static void fork_daemon_goes_on()
 		held.lock();
 		held.release();
 	}));
-	/* It has ended without another unlock() */
+	/* The daemon ended without another unlock() */
 	CHECK(next.try_lock() && next.abandoned());
 	next.unlock();
 
@@ -631,7 +631,7 @@ static void fork_daemon_goes_on()
 	CHECK(next.try_lock() && !next.abandoned());
 	next.unlock();
 
-	/* Without adopt(), only its end ends it */
+	/* Without adopt(), only the daemon's end ends the grant */
 	CHECK(!daemon_that([](contender &a) {
 		std::unique_lock(a, std::adopt_lock).unlock();
 		CHECK(held_for(a, "starts"));
@@ -667,7 +667,10 @@ static void fork_adopt()
 	close(go[0]);
 	close(go[1]);
 
-	/* What was idle, a child may use, and a child's child is one more */
+	/*
+	 * A child may use a contender that was idle; its own child then
+	 * inherits that grant
+	 */
 	child user([&] {
 		std::unique_lock held(a);
 
@@ -705,7 +708,7 @@ static void fork_child_cancels_nothing()
 	CHECK(!error && held_for(a, "waiter"));
 	b.unlock();
 
-	/* But its own calls */
+	/* But a child can cancel its own calls */
 	a.lock();
 	child own([&] {
 		std::thread waiter([&] {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What tlock_explain() says when a lock cannot be opened: the cases of the file
- * errors, which says what its lines mean. Runs as root with the module loaded.
+ * "errors", which explains its own format. Runs as root with the module loaded.
  */
 #define _GNU_SOURCE
 #include <grp.h>
@@ -37,14 +37,14 @@ static const struct {
 	{ "EPERM", EPERM },
 };
 
-/* What a case has brought about so far; each runs in a process of its own. */
+/* What a case has set so far; each case runs in a process of its own. */
 static struct {
 	char name[64];
 	char lock[512];
 	int err;
 } this_case = { .lock = "/dev/tlock" };
 
-/* The processes of the cases say what is wrong and end with this. */
+/* A case's process prints what is wrong and exits. */
 #define require(condition) do {						\
 	if (!(condition)) {						\
 		fprintf(stderr, "# %s: line %d: %s: %s\n",		\
@@ -95,7 +95,10 @@ static void deny(const char *what)
 			 offsetof(struct seccomp_data, nr)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
 			 open ? SYS_openat : SYS_ioctl, 0, 4),
-		/* The lower half of the flags; of an ioctl, nothing is asked */
+		/*
+		 * Compares the lower half of open's flags, and nothing for an
+		 * ioctl
+		 */
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
 			 offsetof(struct seccomp_data, args[2])),
 		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, open ? O_ACCMODE : 0),
@@ -120,7 +123,7 @@ static void become(const char *ids)
 	require(!setgroups(0, NULL) && !setgid(gid) && !setuid(uid));
 }
 
-/* Puts the value of an environment variable in the place of $NAME. */
+/* Replaces $NAME by the value of that environment variable. */
 static void expand(char *text, size_t size, const char *name)
 {
 	char *at = strstr(text, name);
@@ -154,11 +157,11 @@ static void check_text(const char *text)
 			this_case.name, why, expected);
 		_exit(1);
 	}
-	/* The size leaves room for a longer path, but for what has none */
+	/* There is room for a longer path, unless the path is long already */
 	require(strlen(this_case.lock) > 200 ||
 		strlen(why) < sizeof(why) - 64);
 
-	/* What does not fit */
+	/* A text that does not fit is cut off */
 	memset(small, 's', sizeof(small));
 	tlock_explain(this_case.lock, this_case.err, small, 8);
 	require(strnlen(small, 8) == 7 && small[8] == 's');
@@ -187,7 +190,7 @@ static void obey(const char *word, const char *rest)
 		require(!"a word that is not known");
 }
 
-/* The first line of a file, in an environment variable. */
+/* Puts the first line of a file into an environment variable. */
 static void to_environment(const char *name, const char *path)
 {
 	char line[64] = "";
@@ -199,7 +202,7 @@ static void to_environment(const char *name, const char *path)
 	require(!setenv(name, line, 1));
 }
 
-/* Ends with 0: as expected, 1: not, or 2: there are not so many cases. */
+/* Exits with 0: as expected; 1: not as expected; 2: no such case. */
 static void run_case(int number)
 {
 	char line[1024];
@@ -228,7 +231,7 @@ static void run_case(int number)
 			obey(line, rest);
 		}
 	}
-	/* It would have ended with its text */
+	/* The text line of this case would have exited */
 	require(current < number);
 	_exit(2);
 }
@@ -245,7 +248,7 @@ FIXTURE_TEARDOWN(errors)
 {
 }
 
-/* Each case starts some programs, which take their time on a slow machine */
+/* Each case starts some programs, which takes time on a slow machine */
 TEST_F_TIMEOUT(errors, as_in_the_table, 300)
 {
 	int number = 0;
@@ -273,7 +276,7 @@ TEST_F_TIMEOUT(errors, as_in_the_table, 300)
 					 sizeof(why_)));		\
 } while (0)
 
-/* What only C says: in Python, these are no OSError */
+/* Texts that only C has: in Python, these are no OSError */
 TEST(bad_names)
 {
 	char name[TLOCK_NAME_SIZE], text[TLOCK_EXPLAIN_SIZE];

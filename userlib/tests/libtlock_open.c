@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How libtlock opens a lock. Runs as root with the module loaded and nobody else
- * at /dev/tlock.
+ * How libtlock opens a lock. Runs as root with the module loaded, and needs
+ * /dev/tlock for itself.
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -26,7 +26,7 @@
 	"123456789.123456789.123456789.123456789.123456789.1234567"
 _Static_assert(sizeof("tlock-" LONGEST) == TLOCK_NAME_SIZE, "the longest name");
 
-/* Which descriptors are open, as far as a test gets */
+/* Counts the open descriptors, up to a limit that no test reaches */
 static int open_descriptors(void)
 {
 	int count = 0;
@@ -96,7 +96,7 @@ TEST_F(open, by_name_and_path)
 	EXPECT_OPENS("./here");
 	EXPECT_EQ(0, unlink("here"));
 
-	/* What another lock's device is called; in a /dev of our own */
+	/* The names of other locks' devices, in a /dev of the test's own */
 	ASSERT_EQ(0, unshare(CLONE_NEWNS));
 	ASSERT_EQ(0, mount("", "/", "", MS_REC | MS_PRIVATE, NULL));
 	ASSERT_EQ(0, mkdir("real", 0700));
@@ -151,7 +151,7 @@ TEST_F(open, what_is_no_tlock)
 	int watch = inotify_init1(IN_NONBLOCK);
 	struct inotify_event event;
 
-	/* Not even for a moment, for others may wait at it */
+	/* It is not opened even for a moment, as others may wait at it */
 	ASSERT_EQ(0, mkfifo("fifo", 0600));
 	ASSERT_LE(0, inotify_add_watch(watch, "fifo", IN_OPEN));
 	EXPECT_OPEN_FAILS(ENOTTY, "./fifo", O_RDONLY);
@@ -202,7 +202,7 @@ TEST_F(open, errors)
 	EXPECT_OPEN_FAILS(EINVAL, NULL, O_WRONLY);
 	EXPECT_OPEN_FAILS(EINVAL, NULL, O_RDWR | O_NONBLOCK);
 
-	/* A number that no driver has */
+	/* A device number that no driver has */
 	ASSERT_EQ(0, mknod("stale", S_IFCHR | 0600, makedev(4000, 0)));
 	EXPECT_OPEN_FAILS(ENXIO, "./stale", O_RDWR);
 	EXPECT_EQ(0, unlink("stale"));
