@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the tests share: other processes with a lock, and patience."""
+"""What the tests share: other processes with a lock, and ways to wait."""
 import ast
 import os
 import re
@@ -13,7 +13,7 @@ import unittest
 import tlock
 from ktap import PYTHON_DIR
 
-# For what must happen at once: much longer than a slow machine takes
+# How long to wait for what must happen: much longer than a slow machine takes
 LONG = 30
 
 _AGENT = """
@@ -35,7 +35,7 @@ def environment():
 
 
 def states(pid="self"):
-    """What each file of a lock that a process has open is doing"""
+    """Returns the state of each of a process's files of a lock."""
     folder = "/proc/%s/fdinfo/" % pid
     found = []
     for name in os.listdir(folder):
@@ -43,12 +43,12 @@ def states(pid="self"):
             with open(folder + name) as file:
                 found += re.findall(r"^tlock-state:\t(.*)$", file.read(), re.M)
         except FileNotFoundError:
-            continue    # closed by now, as the directory
+            continue    # closed by now, like the directory
     return found
 
 
 class Agent:
-    """Another process, with an object `lock` of its own."""
+    """Another process, with an object `lock` of its own"""
 
     spare = []
 
@@ -79,7 +79,7 @@ class Agent:
         self.process.wait()
 
     def close(self):
-        """Ends its use. If it still obeys, another test may have it."""
+        """Ends its use. If it still responds, another test may reuse it."""
         if self.pending == 0 and self.process.poll() is None:
             self.do("lock.release()")
             self.do("globals().update(lock=tlock.TimeoutLock(path='tlock'))")
@@ -91,7 +91,7 @@ class Agent:
 
 
 class Call(threading.Thread):
-    """A call in another thread, begun at once"""
+    """A call in another thread, which starts at once"""
 
     def __init__(self, function, *args):
         super().__init__(daemon=True)
@@ -119,7 +119,7 @@ class TestCase(unittest.TestCase):
 
     def setUp(self):
         self.assertIsNone(tlock.status().holder)
-        # In case that the last test has left it abandoned
+        # In case the last test has left it abandoned
         with tlock.TimeoutLock().acquire_timeout(0):
             pass
         self.addCleanup(self.wait_for, lambda: tlock.status()[:2] == (None, 0),
@@ -146,11 +146,11 @@ class TestCase(unittest.TestCase):
         self.assertIsNone(tlock.status().holder)
 
     def assert_idle(self):
-        """Nothing in this process holds the lock or has a request"""
+        """Asserts that no file of this process holds or waits."""
         self.assertLessEqual(set(states()), {"idle"})
 
     def assert_job(self, job):
-        """Whoever holds the lock does it for this job"""
+        """Asserts that the lock is held for this job."""
         self.assertEqual(tlock.status().holder.job, job)
 
 
@@ -164,7 +164,7 @@ class SignalTestCase(TestCase):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def signal_the_waiter(self, number, waiters):
-        """Signals this process as soon as there are so many waiters"""
+        """Signals this process as soon as there is this number of waiters."""
         def run():
             self.wait_for_waiters(waiters)
             os.kill(os.getpid(), number)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs the tests of a file, and prints KTAP."""
+"""Runs the tests of a file, and prints their results as KTAP."""
 import faulthandler
 import os
 import sys
@@ -14,7 +14,7 @@ LIMIT = 300
 
 
 def tests_of(suite):
-    """The single tests in a suite of suites."""
+    """Yields the single tests in a suite of suites."""
     for item in suite:
         if isinstance(item, unittest.TestSuite):
             yield from tests_of(item)
@@ -23,7 +23,7 @@ def tests_of(suite):
 
 
 class KtapResult(unittest.TestResult):
-    """Prints a line for each test, after what it has to say."""
+    """Prints a line for each test, after its messages."""
 
     def startTest(self, test):
         super().startTest(test)
@@ -63,10 +63,10 @@ class KtapResult(unittest.TestResult):
 
 
 def main():
-    """Runs the tests of the program, and ends it, with 0 if all passed.
+    """Runs the tests of the program, and exits, with 0 if all passed.
 
-    Arguments choose tests: those with one of them in the name. A run that
-    hangs says where, and fails.
+    Arguments select the tests that have one of them in the name. A run that
+    hangs prints where, and fails.
     """
     faulthandler.dump_traceback_later(LIMIT, exit=True)
     print("TAP version 13")
@@ -78,5 +78,5 @@ def main():
     print("1..%d" % len(tests), flush=True)
     result = KtapResult()
     unittest.TestSuite(tests).run(result)
-    # The rest are faults of a class or a module as a whole
+    # wasSuccessful() also covers failures of a whole class or module
     sys.exit(0 if tests and result.wasSuccessful() else 1)

@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""CPython's own tests of locks, from Debian's libpython3.N-testsuite, with a
-TimeoutLock for the lock, and with threading's classes that are built upon one.
-Those of recursive locks do not fit.
+"""CPython's own tests of locks, from Debian's libpython3.N-testsuite.
 
-A test that is None here is left out, for the reason beside it.
+They run with a TimeoutLock as the lock, and with threading's classes built on
+one. The tests of recursive locks do not apply.
+
+A test set to None here is left out, for the reason above it.
 """
 import threading
 import unittest
@@ -17,7 +18,7 @@ from test import lock_tests  # type: ignore
 
 def make_lock():
     """A lock like threading's: acquire() waits for as long as it takes"""
-    # With a path, as all of them are the same lock on purpose
+    # With a path, as all of them are meant to be the same lock
     return TimeoutLock(default_timeout=-1, path="tlock")
 
 
@@ -51,7 +52,7 @@ class Barrier(threading.Barrier):
 
 
 class FreeLock(TestCase):
-    """What helper.TestCase asks for, before and after what CPython does"""
+    """helper.TestCase's checks, around what CPython does"""
 
     def setUp(self):
         super().setUp()
@@ -64,20 +65,20 @@ class FreeLock(TestCase):
 
 class LockTests(FreeLock, lock_tests.LockTests):
     locktype = staticmethod(make_lock)
-    # The text is another one: it has the path and the holder
+    # The text differs: it has the path and the holder
     test_repr = None
     test_locked_repr = None
     # A thread that would wait for itself for ever gets a RuntimeError
     test_reacquire = None
     # The second argument is the job, and no timeout is too long
     test_timeout = None
-    # threading's own method, for what fork() does to its locks
+    # A method of threading's own, for what fork() does to its locks
     test_at_fork_reinit = None
 
 
 class EventTests(FreeLock, lock_tests.EventTests):
     eventtype = Event
-    # Threads that a busy host starts late run out of time
+    # A thread that a busy host starts late runs out of time
     test_set_and_clear = None
     # As above
     test_at_fork_reinit = None
@@ -85,7 +86,7 @@ class EventTests(FreeLock, lock_tests.EventTests):
 
 class ConditionTests(FreeLock, lock_tests.ConditionTests):
     condtype = Condition
-    # Of an RLock, which may be acquired again, and a threading.Lock
+    # It uses an RLock, which may be acquired again, and a threading.Lock
     test_acquire = None
 
 
@@ -100,13 +101,13 @@ class BoundedSemaphoreTests(FreeLock, lock_tests.BoundedSemaphoreTests):
 class BarrierTests(FreeLock, lock_tests.BarrierTests):
     barriertype = Barrier
     defaultTimeout = 10.0
-    # Threads that a busy host starts late run out of time
+    # A thread that a busy host starts late runs out of time
     test_default_timeout = None
 
 
 class LeftOut(unittest.TestCase):
     def test_is_in_the_suite(self):
-        """What CPython has renamed or dropped must not stay listed here."""
+        """A test that CPython renamed or dropped must not stay listed here."""
         for tests in (LockTests, EventTests, ConditionTests, SemaphoreTests,
                       BoundedSemaphoreTests, BarrierTests):
             for name, value in vars(tests).items():

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is wrong, and what to do: module, device or permission."""
+"""The errors: what is wrong (module, device or permission) and what to do."""
 import ctypes
 import errno
 import os
@@ -42,7 +42,7 @@ def hide(directory):
 
 
 def deny(name, error):
-    """Makes "ioctl", or "open" with O_RDWR, fail from now on"""
+    """Makes "ioctl", or "open" with O_RDWR, fail from now on."""
     number = CALLS[os.uname().machine][name == "open"]
     flags = (os.O_ACCMODE, os.O_RDWR) if name == "open" else (0, 0)
     program = ((0x20, 0, 0, 0),                             # the call
@@ -72,7 +72,7 @@ def read_line(path):
 
 
 def read_table():
-    """The lines of each case, with those that all have: [(word, rest)]"""
+    """Returns {name: [(word, rest)]}, with the common lines in each case."""
     common = []
     cases = {}
     lines = common
@@ -96,7 +96,7 @@ class Errors(TestCase):
             self.assertEqual(caught.exception.filename, path)
 
     def in_child(self, function):
-        """Runs function() in a forked child, where it must not raise"""
+        """Runs function() in a forked child, where it must not raise."""
         pid = os.fork()
         if pid == 0:
             status = 1
@@ -110,7 +110,7 @@ class Errors(TestCase):
         self.assertEqual(os.waitpid(pid, 0)[1], 0)
 
     def run_case(self, lines):
-        """In a child: brings about what the lines say, and checks the text"""
+        """In a child: sets up what the lines say, and checks the text."""
         lock = tlock.DEFAULT_PATH
         number = 0
         values = {"$DEV": read_line("/sys/class/tlock/tlock/dev"),
@@ -165,7 +165,7 @@ class Errors(TestCase):
         path = folder + "/fifo"
         os.mkfifo(path)
         self.addCleanup(os.unlink, path)
-        # That would let this one go on
+        # An open for reading would let this thread go on
         other = Call(os.open, path, os.O_WRONLY)
         self.assert_explains(OSError, "not a tlock", path)
         self.assertTrue(other.is_alive())
@@ -181,7 +181,7 @@ class Errors(TestCase):
             os.setsid()
             self.assert_explains(OSError, "not a tlock",
                                  os.ttyname(side))
-            # There is none
+            # There is no controlling terminal
             with self.assertRaises(OSError):
                 os.open("/dev/tty", os.O_RDWR)
 

@@ -23,7 +23,7 @@ class Examples(TestCase):
         return process
 
     def run_example(self, name, *args):
-        """Returns its exit status and output."""
+        """Returns the example's exit status and output."""
         process = self.start(name, *args)
         output = process.communicate(timeout=LONG)[0]
         return process.returncode, output
@@ -68,7 +68,7 @@ class Examples(TestCase):
         self.assertEqual(
             self.run_example("two_processes.py", "acquisition"),
             (1, "Lock could not be acquired because it is held by acq\n"))
-        # The first one dies, and the short action goes on
+        # The first one dies, and short actions still run
         acquisition.kill()
         self.assertEqual(self.run_example("two_processes.py", "short_action"),
                          (0, "Short action begins\nShort action ends\n"))

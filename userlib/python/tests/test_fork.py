@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Children share nothing of what their parent holds."""
+"""A child does not share what its parent holds."""
 import os
 
 import ktap  # first: finds this tree's package
@@ -11,7 +11,7 @@ from helper import TestCase
 
 class Fork(TestCase):
     def in_child(self, function):
-        """Runs function() in a forked child, which must return True"""
+        """Runs function() in a forked child, where it must return True."""
         pid = os.fork()
         if pid == 0:
             status = 1

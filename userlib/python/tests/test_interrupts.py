@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""KeyboardInterrupt anywhere at all."""
+"""KeyboardInterrupt at any point."""
 import contextlib
 import os
 import signal
@@ -13,15 +13,15 @@ from helper import SignalTestCase
 
 
 class InterruptEverywhere(SignalTestCase):
-    """KeyboardInterrupt before each instruction of the package, in turn
+    """KeyboardInterrupt before each instruction of the package, in turn.
 
-    Where each turn takes long, before each line.
+    Where a turn takes long, only before each line.
     """
 
     FILES = (os.path.dirname(tlock.__file__),)
 
     def interrupt(self, scenario, step, steps):
-        """Returns whether the scenario was so long that it was interrupted."""
+        """Returns whether the scenario was long enough to be interrupted."""
         count = 0
         interrupted = False
 
@@ -41,7 +41,7 @@ class InterruptEverywhere(SignalTestCase):
 
         try:
             sys.settrace(trace)
-            # Python drops one that is raised in a __del__()
+            # Python drops a KeyboardInterrupt raised in a __del__()
             with contextlib.suppress(KeyboardInterrupt):
                 scenario()
         finally:
@@ -53,7 +53,7 @@ class InterruptEverywhere(SignalTestCase):
                              steps="opcode"):
         step = 0
         interrupted = True
-        # Not of those in a __del__()
+        # Print nothing for those raised in a __del__()
         self.addCleanup(setattr, sys, "unraisablehook", sys.unraisablehook)
         sys.unraisablehook = lambda _: None
         while interrupted:
@@ -62,13 +62,13 @@ class InterruptEverywhere(SignalTestCase):
             prepare(lock)
             interrupted = self.interrupt(lambda: scenario(lock), step, steps)
             if held_is_fine:
-                # As a finally clause does: it is held still, or was lost
+                # As a finally clause does: the lock is still held, or was lost
                 with contextlib.suppress(RuntimeError):
                     lock.release()
             finish()
             self.assertIsNone(tlock.status().holder,
                               "held after %s %d" % (steps, step))
-            # It is as good as new
+            # The object still works as a new one does
             with lock.acquire_timeout(0) as acquired:
                 self.assertTrue(acquired)
                 self.assertTrue(lock.release_and_acquire(0))
@@ -98,7 +98,7 @@ class InterruptEverywhere(SignalTestCase):
         self.interrupt_everywhere(scenario)
 
     def test_acquire(self):
-        # On the way back to its caller it may be held
+        # Interrupted on the way back to the caller, the lock may stay held
         self.interrupt_everywhere(lambda lock: lock.acquire(0) and
                                   lock.release(), held_is_fine=True)
 
@@ -111,7 +111,7 @@ class InterruptEverywhere(SignalTestCase):
                                   lambda lock: lock.acquire(0), True)
 
     def alarmed(self, call):
-        """call(timeout), where a handler interrupts the wait"""
+        """Runs call(timeout) while a handler interrupts the wait."""
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         try:
             self.assertFalse(call(0.05))

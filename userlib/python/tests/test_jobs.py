@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""A job is made of anything, by the rules of libtlock's tlock_make_job()."""
+"""Anything becomes a job, by the rules of libtlock's tlock_make_job()."""
 import enum
 import os
 import unittest

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""TimeoutLock: what OCS's does, and what it should."""
+"""TimeoutLock: what OCS's does, and what it should do."""
 import copy
 import gc
 import inspect
@@ -69,7 +69,7 @@ class AsInOcs(TestCase):
         begin = time.monotonic()
         self.assertFalse(lock.acquire())
         self.assertGreaterEqual(time.monotonic() - begin, 0.2)
-        # 0 is a timeout of its own, and not the default
+        # 0 is a timeout, and does not mean the default
         lock = TimeoutLock(default_timeout=-1)
         self.assertFalse(lock.acquire(0))
 
@@ -177,7 +177,7 @@ class Arguments(TestCase):
 
 
 class AsElsewhere(TestCase):
-    """What those try first who know threading.Lock, filelock or pickle"""
+    """What users of threading.Lock, filelock or pickle try first"""
 
     def test_blocking(self):
         lock = TimeoutLock(5, path="tlock")
@@ -260,7 +260,7 @@ class AsElsewhere(TestCase):
 
 
 def use_the_lock(lock):
-    """In another process"""
+    """Runs in another process."""
     if not lock.acquire(LONG, "child"):
         raise RuntimeError("it cannot be acquired")
     lock.release()
@@ -268,7 +268,7 @@ def use_the_lock(lock):
 
 class BetterThanOcs(TestCase):
     def test_timeout_is_exact(self):
-        # In OCS, a second waiter's takes up to twice as long
+        # In OCS, the second waiter's timeout can take twice as long
         lock = TimeoutLock()
         other = self.agent()
         other.do("lock.acquire(0, 'other')")
@@ -336,7 +336,7 @@ class BetterThanOcs(TestCase):
         self.assert_job("other")
 
     def test_failed_release_and_acquire_against_a_thread(self):
-        # The same, where the other holder has it by way of the same object
+        # The same, where the other holder uses the same object
         lock = TimeoutLock()
         with lock.acquire_timeout(0, "acq"):
             call = Call(lock.acquire, -1, "thread")
@@ -350,8 +350,8 @@ class BetterThanOcs(TestCase):
         Call(lock.release).result()
 
     def test_failed_release_and_acquire_then_another(self):
-        # Agents "continue" their loop after a failed one. OCS's releases
-        # then what another thread holds.
+        # Agents "continue" their loop after a failed release_and_acquire(). In
+        # OCS, the next one then releases what another thread holds.
         lock = TimeoutLock()
         done = threading.Event()
 
@@ -447,7 +447,7 @@ class WhoHasIt(TestCase):
         self.assertIsNone(lock.job)
 
     def fail_then_change_hands(self, lock, fail):
-        """Makes fail() fail for job "a", and then job "b" hold the lock"""
+        """Makes fail() fail as job "a" holds the lock, and hands it to "b"."""
         a, b = self.agent(), self.agent()
         a.do("lock.acquire(0, 'a')")
         b.begin("lock.acquire(-1, 'b')")
@@ -587,7 +587,7 @@ class Threads(TestCase):
         for call in [Call(work, number) for number in range(6)]:
             call.result()
         self.assertEqual(len(rounds), 120)
-        # One was open from the start, and a few are kept
+        # One was open from the start, and a few are kept open
         self.assertLessEqual(open_files(), before + 3)
         for _ in range(50):
             with lock.acquire_timeout(0):
@@ -607,7 +607,7 @@ class Threads(TestCase):
         lock.release()
 
     def test_release_spares_a_waiting_release_and_acquire(self):
-        # As often as it takes to meet the contenders in another order
+        # Often enough that the contenders come in another order, too
         for _ in range(8):
             lock = TimeoutLock()
             lock.acquire(0, "acq")
@@ -616,7 +616,7 @@ class Threads(TestCase):
             again = Call(lock.release_and_acquire, -1)
             self.assertTrue(short.result())
             self.wait_for_waiters(1)
-            # By a thread that has acquired nothing; this one has lost its own
+            # This thread lost its acquisition; one that never had any releases
             with self.assertRaises(RuntimeError):
                 lock.release()
             Call(lock.release).result()

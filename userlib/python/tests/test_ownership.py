@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whose an acquisition is: threads, asyncio tasks, copies of a context."""
+"""Who owns an acquisition: threads, asyncio tasks, copies of a context."""
 import asyncio
 import contextvars
 import functools
@@ -18,14 +18,14 @@ from helper import LONG, Call, TestCase
 
 
 def to_thread(function, *args):
-    """asyncio.to_thread(), which Python 3.8 does not have"""
+    """Does what asyncio.to_thread() does, which Python 3.8 lacks."""
     context = contextvars.copy_context()
     return asyncio.get_running_loop().run_in_executor(
         None, functools.partial(context.run, function, *args))
 
 
 def in_thread(function, *args):
-    """The same without a context"""
+    """The same without a context."""
     return asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
@@ -35,7 +35,7 @@ class OwnershipTestCase(TestCase):
         self.lock = TimeoutLock(path="tlock")
 
     def lose(self, call, agent, timeout=0):
-        """Has call(), a release_and_acquire, lose the lock to an agent"""
+        """Makes call(), a release_and_acquire, lose the lock to an agent."""
         agent.begin("lock.acquire(-1, 'x')")
         self.wait_for_waiters(1)
         self.assertIs(call(timeout), False)
@@ -43,7 +43,7 @@ class OwnershipTestCase(TestCase):
 
 
 class Tasks(OwnershipTestCase):
-    """Coroutines of one thread, in turns that events decide"""
+    """Coroutines of one thread, in an order set by events"""
 
     def test_lost_then_another_task_acquires(self):
         lock, x = self.lock, self.agent()
@@ -73,7 +73,7 @@ class Tasks(OwnershipTestCase):
         asyncio.run(main())
 
     def test_refused_block_of_another_task(self):
-        """One task releases and acquires in its block meanwhile"""
+        """Another task releases and acquires in its own block meanwhile."""
         lock = self.lock
 
         async def a(entered, refused, left):
@@ -117,7 +117,7 @@ class Tasks(OwnershipTestCase):
                 lock.release()
                 released.set()
                 await acquired.wait()
-                # Of its own block it knows that it holds no more
+                # Its own block no longer holds the lock, and it knows that
                 for call in lock.release, lock.release_and_acquire:
                     with self.assertRaises(RuntimeError):
                         call()
@@ -135,13 +135,13 @@ class Tasks(OwnershipTestCase):
         lock, x = self.lock, self.agent()
 
         async def child():
-            # It has its parent's values, and yet has lost nothing
+            # It has its parent's context, but has lost nothing itself
             with self.assertRaises(RuntimeError):
                 lock.release_and_acquire(-1)
             with self.assertRaises(RuntimeError):
                 lock.release()
             x.do("lock.release()")
-            # Nor is this its parent's, whose block ends meanwhile
+            # This is not its parent's either, whose block ends meanwhile
             self.assertTrue(lock.acquire(-1, "child"))
 
         async def main():
@@ -155,7 +155,7 @@ class Tasks(OwnershipTestCase):
         asyncio.run(main())
 
     def test_child_task_that_waits_is_no_deadlock(self):
-        """A task that waits for ever for its parent is no error"""
+        """A task may wait for ever for its parent: no error."""
         lock = self.lock
 
         async def child():
@@ -172,7 +172,7 @@ class Tasks(OwnershipTestCase):
         asyncio.run(main())
 
     def test_child_task_releases_what_its_parent_holds(self):
-        """As in OCS: it has acquired nothing"""
+        """As in OCS, since the child has acquired nothing."""
         lock = self.lock
 
         async def child():
@@ -189,7 +189,7 @@ class Tasks(OwnershipTestCase):
         asyncio.run(main())
 
     def test_worker_threads_act_for_their_task(self):
-        """Those that carry its context, from one to the next"""
+        """Threads that carry its context, one after another."""
         lock = self.lock
 
         async def main():
@@ -216,7 +216,7 @@ class Tasks(OwnershipTestCase):
                 await asyncio.sleep(0.01)
             self.assertFalse(await to_thread(lock.release_and_acquire, 0))
             lost.set()
-            # Once more: it waits, and takes it from nobody
+            # Once more: it waits, and takes the lock from nobody
             self.assertFalse(await to_thread(lock.release_and_acquire, 0.05))
             with self.assertRaises(RuntimeError):
                 await to_thread(lock.release)
@@ -228,7 +228,7 @@ class Tasks(OwnershipTestCase):
             self.assertTrue(await to_thread(lock.acquire, -1, "b"))
             await lost.wait()
             await done.wait()
-            # What the worker has set is not seen here: so, as in OCS
+            # It does not see that its worker acquired, so OCS's rule applies
             lock.release()
 
         async def main():
@@ -253,7 +253,7 @@ class Tasks(OwnershipTestCase):
         asyncio.run(main())
 
     def test_threads_without_a_context(self):
-        """OCS's rule: what the object holds"""
+        """By OCS's rule, they act for whatever the object holds."""
         lock = self.lock
 
         async def main():
@@ -278,7 +278,7 @@ class Tasks(OwnershipTestCase):
         async def main():
             for _ in range(3):
                 await asyncio.ensure_future(use())
-            # What woke this task may be the last one
+            # The event that woke this task may refer to the last one
             await asyncio.sleep(0)
             gc.collect()
             self.assertEqual([task() for task in tasks], [None] * 3)
@@ -287,7 +287,7 @@ class Tasks(OwnershipTestCase):
 
 
 class Contexts(OwnershipTestCase):
-    """Flows of one thread that have contexts and no tasks, as in Twisted"""
+    """Flows of one thread with contexts but no tasks, as in Twisted"""
 
     def test_flows_in_turns(self):
         lock, x = self.lock, self.agent()
@@ -304,7 +304,7 @@ class Contexts(OwnershipTestCase):
         self.assert_free()
 
     def test_nested_flow_acts_for_its_block(self):
-        """It releases and acquires again, in a context of its own"""
+        """The flow releases and acquires again, in a context of its own."""
         lock = self.lock
 
         def nested():
@@ -347,11 +347,11 @@ class Blocks(OwnershipTestCase):
             with self.assertRaises(RuntimeError):
                 lock.release()
         self.assert_job("a")
-        # After the block this thread has none
+        # After the block this thread has no acquisition of its own
         lock.release()
 
     def test_lost_twice_told(self):
-        """An agent's own clean-up tries once more"""
+        """An agent's own clean-up tries to release once more."""
         lock, x = self.lock, self.agent()
         with lock.acquire_timeout(0, "acq"):
             self.lose(lock.release_and_acquire, x)
@@ -437,7 +437,7 @@ class Acquisitions(OwnershipTestCase):
             self.assertIsNone(acquired.blocker)
             Call(acquired.release).result()
             self.assert_free()
-            # Released, not lost
+            # It was released, not lost
             with self.assertRaises(RuntimeError):
                 acquired.release_and_acquire(0)
             self.assertTrue(lock.acquire(0, "thread"))
@@ -447,7 +447,7 @@ class Acquisitions(OwnershipTestCase):
                 call()
 
     def test_spares_others(self):
-        """The object of a block that has ended, of one that is over, of none"""
+        """The object of a block that has ended, or that was refused."""
         lock = self.lock
         with lock.acquire_timeout(0) as ended:
             with lock.acquire_timeout(0) as refused:
@@ -515,7 +515,8 @@ class Deadlocks(OwnershipTestCase):
                 with lock.acquire_timeout(-1):
                     self.fail("the block runs")
             self.assert_job("mine")
-            # Of another object it is not known whose it is, and time helps
+            # A wait with a timeout is no deadlock. (Nor is one for another
+            # object's acquisition an error, as its owner is not known.)
             self.assertFalse(lock.acquire(0.01))
         self.assert_idle()
 
@@ -546,7 +547,7 @@ class Files(OwnershipTestCase):
                     and os.readlink("/proc/self/fd/" + name) == "/dev/tlock"])
 
     def burst(self, number):
-        """So many wait at once; returns how many got an OSError"""
+        """Lets this number wait at once; returns how many got an OSError."""
         calls = [Call(self.lock.acquire, 0.5) for _ in range(number)]
         failed = 0
         for call in calls:
@@ -571,9 +572,9 @@ class Files(OwnershipTestCase):
         highest = max(int(name) for name in os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, limits[1]))
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        # Some find none left; the object goes on working
+        # Some find no file left; the object goes on working
         self.assertGreater(self.burst(60), 0)
-        # Their exceptions have files, too
+        # The exceptions keep files open, too
         gc.collect()
         self.assertEqual(self.burst(5), 0)
         x.do("lock.release()")
@@ -583,7 +584,7 @@ class Files(OwnershipTestCase):
 
 class Races(OwnershipTestCase):
     def test_release_by_two_threads(self):
-        """One of them succeeds, and a third one's acquisition stays"""
+        """One of them succeeds, and a third thread's acquisition stays."""
         lock = self.lock
         for _ in range(100):
             with lock.acquire_timeout(0) as acquired:

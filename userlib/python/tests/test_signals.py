@@ -18,9 +18,10 @@ class NoHandler(TestCase):
     """A stop and a continue, in which no handler runs"""
 
     def waiter(self, again, timeout):
-        """Returns an agent that waits, another that holds the lock, and when.
+        """Returns an agent that waits, the agent that holds the lock, and
+        the time before the wait.
 
-        The first one's result is what its call returned, and its token.
+        The first agent's result is what its call returned, and its token.
         """
         waiter, holder = self.agent(), self.agent()
         if again:
@@ -85,7 +86,7 @@ class NoHandler(TestCase):
 
 class HandlerReturns(SignalTestCase):
     def check_place(self, call, handler=lambda lock: None):
-        """A wait that a handler interrupts stays ahead of later ones"""
+        """A wait that a handler interrupts stays ahead of later ones."""
         lock = TimeoutLock()
         again = call == "release_and_acquire"
         other, behind = self.agent(), self.agent()
@@ -130,7 +131,7 @@ class HandlerReturns(SignalTestCase):
             interrupter.result()
             self.assert_job("mine")
             token = lock.token
-        # Away while the handler ran
+        # The request was away while the handler ran
         self.assertEqual(waiters, [1])
         self.assertEqual(behind.result(), token + 1)
         behind.do("lock.release()")
@@ -146,7 +147,7 @@ class HandlerReturns(SignalTestCase):
         self.check_place("release_and_acquire")
 
     def use(self, lock):
-        """What a handler may do with the lock: it fails, and that is all"""
+        """Calls that a handler may make: they fail, and change nothing."""
         for call in lock.release, lock.release_and_acquire:
             with self.assertRaises(RuntimeError):
                 call()
@@ -164,7 +165,7 @@ class HandlerReturns(SignalTestCase):
         self.check_place("release_and_acquire", self.use)
 
     def check_profiler(self, timer, number):
-        """Others take turns: an interrupted waiter gets its own, too"""
+        """Others take turns: an interrupted waiter gets its turn, too."""
         lock = TimeoutLock()
         others = [self.agent(), self.agent()]
         ticks = []
@@ -178,7 +179,7 @@ class HandlerReturns(SignalTestCase):
             self.wait_for_waiters(1)
             before = tlock.status().acquired
             self.assertTrue(lock.acquire(LONG))
-            # When its turn comes it may be in the handler: then, the next one
+            # If it is in the handler when its turn comes, it gets the next one
             self.assertLessEqual(tlock.status().acquired - before, 8)
             lock.release()
         signal.setitimer(timer, 0)
@@ -188,8 +189,8 @@ class HandlerReturns(SignalTestCase):
         self.check_profiler(signal.ITIMER_REAL, signal.SIGALRM)
 
     def test_profiler(self):
-        # Its clock runs while another thread of the process runs, which leaves
-        # the signal to this one
+        # This timer's clock runs only while the process does: another thread
+        # keeps running, and blocks the signal so that this thread gets it
         done = threading.Event()
 
         def work():
@@ -262,7 +263,7 @@ class HandlerReturns(SignalTestCase):
                 other.begin("lock.release()")
 
             signal.signal(signal.SIGALRM, handler)
-            # The other one has got it by then, and we wait
+            # By then the other one holds the lock, and we wait
             def run():
                 other.result()
                 self.wait_for_waiters(1)
@@ -339,7 +340,7 @@ class HandlerRaises(SignalTestCase):
         self.assert_free()
 
     def test_interrupted_wait_lost_its_place(self):
-        # The same contender asks anew
+        # The same contender then asks anew, at the end of the queue
         lock = TimeoutLock()
         other, behind = self.agent(), self.agent()
         other.do("lock.acquire(0)")
