@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A file's calls: each open file description is a contender.
+ * The file operations: each open file description is a contender.
  *
- * User memory is read before and written after the lock does its work, never
- * under its spinlock: a page fault that is served in user space stalls its
- * caller and nobody else.
+ * User memory is read before the lock does its work and written after it, never
+ * under the spinlock. So a page fault that user space handles stalls only the
+ * caller.
  */
 #include <linux/cdev.h>
 #include <linux/compat.h>
@@ -27,8 +27,8 @@
 #endif
 
 /*
- * Contenders have a slab cache of their own: slabtop shows how many there are,
- * and destroying it reports those that were leaked.
+ * Contenders have their own slab cache: slabtop shows how many there are, and
+ * destroying the cache reports any that were leaked.
  */
 static struct kmem_cache *tlock_contenders;
 
@@ -75,7 +75,7 @@ static int tlock_close(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* With a control character, a job could forge a line in a log. */
+/* A job with control characters could forge lines in a log. */
 static bool tlock_job_valid(const char *job)
 {
 	const char *last = job + TLOCK_JOB_SIZE - 1;
@@ -87,8 +87,9 @@ static bool tlock_job_valid(const char *job)
 }
 
 /*
- * Reads what has no meaning yet, and must be 0: not 0 if any of it is not.
- * Between user_access_begin() and user_access_end(). Returns whether it could.
+ * Reads the fields that have no meaning yet and must be 0: @reserved is not 0
+ * if one of them is not. Called between user_access_begin() and
+ * user_access_end(). Returns false if the fields cannot be read.
  */
 static __always_inline bool
 tlock_read_reserved(u64 *reserved, const struct tlock_acquire __user *uarg)
@@ -111,7 +112,7 @@ fault:
 	return false;
 }
 
-/* A mask of the bytes before the first 0 in @word, which has_zero() found. */
+/* A mask of the bytes before the first NUL in @word, which has_zero() found. */
 static unsigned long tlock_mask(unsigned long word, unsigned long zeros,
 				const struct word_at_a_time *consts)
 {
@@ -120,10 +121,10 @@ static unsigned long tlock_mask(unsigned long word, unsigned long zeros,
 }
 
 /*
- * Reads what the caller says in an argument, and not the rest of it: @arg is
- * full of 0, and the job stays padded. Whether the answer can be written, too,
- * must be known before the lock changes hands: each field may be on a page of
- * its own.
+ * Reads the caller's input from an argument. @arg must be zeroed, so the job is
+ * padded with NULs. Also writes each output field once, except @holder: whether
+ * it can be written must be known before the lock changes hands, and each field
+ * may be on a page of its own.
  */
 static int tlock_read_arg(struct tlock_acquire *arg,
 			  struct tlock_acquire __user *uarg)
@@ -135,7 +136,7 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 	unsigned long zeros;
 	u64 reserved;
 
-	/* Once opened, user memory costs no more than our own */
+	/* After this, user memory costs no more to access than our own */
 	if (!user_access_begin(uarg, sizeof(*uarg)))
 		return -EFAULT;
 	unsafe_get_user(arg->timeout_ns, &uarg->timeout_ns, fault);
@@ -164,7 +165,7 @@ fault:
 	return -EFAULT;
 }
 
-/* Times are as the clock says in the caller's time namespace. */
+/* Converts the time of the grant to that of the caller's time namespace. */
 static void tlock_to_callers_clock(struct tlock_holder *holder)
 {
 	struct timespec64 since;
@@ -235,9 +236,9 @@ static int tlock_ioctl_take(struct file *file,
 }
 
 /*
- * TLOCK_IOC_REACQUIRE where nobody waits: this must cost next to nothing, and so
- * reads and writes no more of the argument than it must. Returns whether that
- * was all.
+ * TLOCK_IOC_REACQUIRE if nobody waits. It must cost almost nothing, so it reads
+ * and writes no more of the argument than necessary. Returns false if the slow
+ * path has to be taken.
  */
 static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 				       struct tlock_acquire __user *uarg)
@@ -313,7 +314,7 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	}
 }
 
-/* flock(2): the same lock, with its usual semantics and no job */
+/* flock(2): acquires the same lock, with flock's usual semantics and no job */
 static int tlock_flock(struct file *file, int cmd, struct file_lock *request)
 {
 	struct tlock_contender *c = file->private_data;
@@ -325,16 +326,16 @@ static int tlock_flock(struct file *file, int cmd, struct file_lock *request)
 
 	switch (tlock_flock_type(request)) {
 	case F_UNLCK:
-		/* Of nothing is no error */
+		/* Unlocking an idle file is no error */
 		tlock_release(c);
 		return 0;
 	case F_WRLCK:
 		break;
 	default:
-		/* The lock is never shared */
+		/* There are no shared locks */
 		return -EOPNOTSUPP;
 	}
-	/* flock(1) then opens the file again, for writing */
+	/* After EBADF, flock(1) reopens the file for writing */
 	if (!(file->f_mode & FMODE_WRITE))
 		return -EBADF;
 	err = tlock_acquire(c, &arg);
@@ -348,13 +349,13 @@ static int tlock_flock(struct file *file, int cmd, struct file_lock *request)
 	}
 }
 
-/* fcntl(2)'s locks, those of open file descriptions too, belong to a range. */
+/* fcntl(2) locks, OFD locks included, are for byte ranges: not supported. */
 static int tlock_fcntl_lock(struct file *file, int cmd, struct file_lock *request)
 {
 	return -EOPNOTSUPP;
 }
 
-/* /proc/PID/fdinfo/FD: which of the files that processes share it is that holds */
+/* /proc/PID/fdinfo/FD: shows which open file holds, if processes share it */
 static void tlock_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	static const char *const names[] = {

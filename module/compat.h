@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What differs between the kernels that tlock builds for, and nothing else.
+ * The differences between the kernel versions that tlock supports.
  */
 #ifndef TLOCK_COMPAT_H
 #define TLOCK_COMPAT_H
@@ -19,7 +19,7 @@
 #define TLOCK_DEVNODE_CONST const
 #endif
 
-/* What flock(2) asks for: F_RDLCK, F_WRLCK or F_UNLCK */
+/* The type of lock that flock(2) asks for: F_RDLCK, F_WRLCK or F_UNLCK */
 static inline int tlock_flock_type(const struct file_lock *request)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Which locks there are: their devices, from the module's loading to its
- * unloading.
+ * The lock's device, from the loading of the module to its unloading.
  */
 #include <linux/cdev.h>
 #include <linux/completion.h>
@@ -15,7 +14,7 @@
 #include "compat.h"
 #include "device.h"
 
-/* Everybody may look; who may take the lock is for the host to say. */
+/* Everyone may read the status; the host decides who may acquire the lock. */
 static char *tlock_devnode(TLOCK_DEVNODE_CONST struct device *dev,
 			   umode_t *mode)
 {
@@ -31,9 +30,9 @@ static struct class tlock_class = {
 };
 
 /*
- * The devices that are not released yet, and one for the module. With
- * DEBUG_KOBJECT_RELEASE a device is released long after its last reference is
- * gone: the module must wait for that.
+ * Counts the devices that have not been released yet, plus one for the module.
+ * With DEBUG_KOBJECT_RELEASE a device is released long after its last reference
+ * is dropped, and the module must wait for that.
  */
 static refcount_t tlock_unreleased = REFCOUNT_INIT(1);
 static DECLARE_COMPLETION(tlock_all_released);
@@ -58,7 +57,7 @@ static struct tlock_device *tlock_device_create(dev_t devt, const char *name)
 	tdev = kzalloc(sizeof(*tdev), GFP_KERNEL);
 	if (!tdev)
 		return ERR_PTR(-ENOMEM);
-	/* So that tokens go on growing after a reload or a reboot */
+	/* From the clock, so that tokens still grow after a reload or reboot */
 	tlock_init(&tdev->lock, ktime_to_us(ktime_get_real()));
 	cdev_init(&tdev->cdev, &tlock_fops);
 	tdev->cdev.owner = THIS_MODULE;
@@ -67,7 +66,7 @@ static struct tlock_device *tlock_device_create(dev_t devt, const char *name)
 	tdev->dev.class = &tlock_class;
 	tdev->dev.devt = devt;
 	tdev->dev.release = tlock_device_release;
-	/* No hardware: no power/ directory among the lock's values */
+	/* Not hardware: no power/ directory among the attributes */
 	device_set_pm_not_required(&tdev->dev);
 
 	err = dev_set_name(&tdev->dev, "%s", name);

@@ -9,9 +9,10 @@
 
 /**
  * struct tlock_device - a lock with its device and sysfs directory
- * @dev: the device; its release frees all of this
- * @cdev: the character device; has a reference to @dev, and each open file has
- *	one to it. So open() takes no lock and searches nothing.
+ * @dev: the device; its release frees this structure
+ * @cdev: the character device. It has a reference to @dev, and each open file
+ *	has one to it. Because it is embedded, open() needs no mutex and no
+ *	search.
  * @lock: the lock
  */
 struct tlock_device {
@@ -21,8 +22,9 @@ struct tlock_device {
 };
 
 /*
- * Length of the control character that @text begins with, 0 if it begins with
- * none: ASCII's, and U+0080 to U+009F in UTF-8, which terminals obey as well.
+ * Length of the control character at the start of @text, or 0 if there is none.
+ * Control characters are those of ASCII, and U+0080 to U+009F in UTF-8, which
+ * terminals obey as well.
  */
 static inline size_t tlock_cntrl(const char *text)
 {

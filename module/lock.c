@@ -2,17 +2,18 @@
 /*
  * A timed, fair lock named after the job that holds it.
  *
- * A request that has to wait is in a tree ordered by ticket, and a thread
- * sleeps for it. Whoever ends a grant, for whatever reason, decides the
- * leftmost request: under the spinlock, it takes it off the tree and makes the
- * grant. The lock is handed over directly: a newcomer never finds it free while
- * somebody waits, and the woken thread has nothing left to compete for.
+ * A request that must wait is kept in a tree ordered by ticket, and a thread
+ * sleeps for it. Code that ends a grant, for whatever reason, also decides the
+ * leftmost request: still under the spinlock, it takes the request off the tree
+ * and grants it the lock. The hand-over is direct: a newcomer never finds the
+ * lock free while somebody waits, and the woken thread has nothing left to
+ * compete for.
  *
- * A thread that wakes for its deadline or a signal takes the spinlock and looks.
- * If its request was decided in the meantime, that stands: no grant is ever
- * lost. If not, it takes the request off the tree. After a signal, the request
- * goes away: it is a ticket in its contender and nothing else, until a call goes
- * on with it. So it is in nobody's way.
+ * A thread that wakes for its deadline or a signal takes the spinlock and
+ * checks its request. If the request was decided in the meantime, the decision
+ * stands, so no grant is ever lost. Otherwise the thread takes the request off
+ * the tree. After a signal the request is then away: it exists only in its
+ * contender until a call resumes it, and delays nobody.
  */
 #include <linux/cred.h>
 #include <linux/hrtimer.h>
@@ -28,15 +29,14 @@
 
 /**
  * struct tlock_wait - one sleep for a request, on the stack of its thread
- * @task: the thread; NULL: the request was decided
- * @err: 0: it was granted the lock; or how it ended
+ * @task: the sleeping thread; NULL once the request is decided
+ * @err: 0 if the request was granted the lock, or how the wait ended
  * @until_ns: when the wait ended
- * @token: the grant's token
- * @result: the result flags that were pending then
+ * @token: token of the grant
+ * @result: result flags that were pending at the grant
  *
- * The outcome is kept here and not in the contender: before the thread has run,
- * another one may have ended that grant, and even begun the same contender's
- * next request.
+ * The outcome is kept here and not in the contender: before this thread runs,
+ * another one may end that grant and even start the contender's next request.
  */
 struct tlock_wait {
 	struct task_struct *task;
@@ -47,7 +47,7 @@ struct tlock_wait {
 };
 
 /**
- * struct tlock_deferred - what is left to do once the spinlock is released
+ * struct tlock_deferred - work to do once the spinlock is released
  * @wake: a thread to wake, or NULL
  * @put: a pid to put, or NULL
  */
@@ -61,9 +61,10 @@ static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
 {
 	if (todo->wake) {
 		/*
-		 * A task that preempted us before the wake-up would hold up the
-		 * next holder, which may be more urgent. And without preemption,
-		 * RCU keeps the thread from being freed if it ends by itself.
+		 * A task that preempted us before the wake-up would delay the
+		 * next holder, which may be more urgent. While preemption is
+		 * off, RCU also keeps the thread from being freed if it exits
+		 * without waiting for the wake-up.
 		 */
 		preempt_disable();
 		raw_spin_unlock_irq(&lock->spinlock);
@@ -88,7 +89,7 @@ static void tlock_enqueue(struct tlock_contender *c)
 	struct rb_node **link = &lock->queue.rb_root.rb_node;
 	bool leftmost = true;
 
-	/* Most often at the right end: a new request has the newest ticket */
+	/* Usually at the right end: a new request has the newest ticket */
 	if (parent && tlock_of(parent)->ticket < c->ticket) {
 		link = &parent->rb_right;
 		leftmost = false;
@@ -117,7 +118,7 @@ static void tlock_dequeue(struct tlock_contender *c)
 	c->wait = NULL;
 }
 
-/* Makes @c, which has no request any more, the holder. */
+/* Makes @c the holder. Its request, if it had one, has already ended. */
 static void tlock_grant(struct tlock_contender *c, u64 now)
 {
 	struct tlock *lock = c->lock;
@@ -127,13 +128,14 @@ static void tlock_grant(struct tlock_contender *c, u64 now)
 	c->since_ns = now;
 	WRITE_ONCE(c->token, ++lock->token);
 	/*
-	 * Pairs with the load in tlock_reacquire_fast(): a holder that sees
-	 * itself sees its token
+	 * Pairs with the load in tlock_reacquire_fast(): a contender that sees
+	 * itself as the holder also sees its token, and the waiters that were
+	 * counted before the grant.
 	 */
 	smp_store_release(&lock->holder, c);
 }
 
-/* Ends a request that waited until then. */
+/* Ends the request of @c, which waited until @until. */
 static void tlock_end_request(struct tlock_contender *c, u64 until)
 {
 	struct tlock *lock = c->lock;
@@ -146,8 +148,8 @@ static void tlock_end_request(struct tlock_contender *c, u64 until)
 }
 
 /*
- * Decides the request of a sleeping thread: grants it the lock, or ends it with
- * an error.
+ * Decides the request of a sleeping thread: grants it the lock if @err is 0, or
+ * ends it with that error.
  */
 static void tlock_decide(struct tlock_contender *c, int err, u64 now,
 			 struct tlock_deferred *todo)
@@ -171,7 +173,7 @@ static void tlock_decide(struct tlock_contender *c, int err, u64 now,
 	smp_store_release(&wait->task, NULL);
 }
 
-/* Takes the lock from its holder: it is free. */
+/* Takes the lock from its holder and leaves it free. */
 static void tlock_free(struct tlock *lock, u64 now)
 {
 	u64 held = now - lock->holder->since_ns;
@@ -193,7 +195,7 @@ static void tlock_end_grant(struct tlock *lock, u64 now,
 		tlock_decide(tlock_of(first), 0, now, todo);
 }
 
-/* Ends whatever @c has, and returns whether it had anything. */
+/* Ends the grant or the request of @c. Returns whether it had either. */
 static bool tlock_end(struct tlock_contender *c, u64 now,
 		      struct tlock_deferred *todo)
 {
@@ -209,8 +211,8 @@ static bool tlock_end(struct tlock_contender *c, u64 now,
 }
 
 /*
- * Whether the process has ended. The number of a zombie is not yet free for
- * another process, but the process is gone all the same.
+ * Whether the process has ended. A zombie counts as ended, although its pid is
+ * not yet free for another process.
  */
 static bool tlock_pid_ended(struct pid *pid)
 {
@@ -242,13 +244,13 @@ static void tlock_describe(struct tlock *lock, struct tlock_holder *holder)
 	holder->flags = 0;
 	memset(holder->reserved, 0, sizeof(holder->reserved));
 	strscpy_pad(holder->comm, c->comm, sizeof(holder->comm));
-	/* Is padded: see tlock_read_arg() */
+	/* Padded with NULs: see tlock_read_arg() */
 	memcpy(holder->job, c->job, sizeof(holder->job));
 }
 
 /*
- * Notes who asks for the lock, and what for; NULL: the job stays. Returns a pid
- * to put once the spinlock is released, or NULL.
+ * Records which process asks for the lock, and its job; if @job is NULL, the
+ * old job stays. Returns a pid to put once the spinlock is released, or NULL.
  */
 static struct pid *tlock_set_identity(struct tlock_contender *c,
 				      const char *job)
@@ -260,27 +262,27 @@ static struct pid *tlock_set_identity(struct tlock_contender *c,
 		put = c->pid;
 		WRITE_ONCE(c->pid, get_pid(pid));
 	} else if (!job) {
-		/* Known already; tlock_reacquire_fast() relies on that, too */
+		/* Nothing to record; tlock_reacquire_fast() assumes that too */
 		return NULL;
 	}
 	c->uid = current_euid();
 	BUILD_BUG_ON(sizeof(c->comm) != sizeof(leader->comm));
 	/*
-	 * Without the lock that guards its changes: at worst, this is a mixture
-	 * of an old and a new name. Its last byte is always NUL.
+	 * Read without the lock that guards changes to it: at worst, this is a
+	 * mixture of an old and a new name. Its last byte is always NUL.
 	 */
 	data_race(memcpy(c->comm, leader->comm, sizeof(c->comm)));
 	if (job) {
 		/*
-		 * The fast path of a reacquire may compare it meanwhile: at
-		 * worst, with a mixture of two jobs.
+		 * tlock_ioctl_reacquire_fast() may be reading it at this
+		 * moment: at worst, it compares with a mixture of two jobs.
 		 */
 		data_race(memcpy(c->job, job, sizeof(c->job)));
 	}
 	return put;
 }
 
-/* When the request of @c gives up; KTIME_MAX: never */
+/* The deadline of the request of @c; KTIME_MAX if it waits for ever */
 static ktime_t tlock_deadline(const struct tlock_contender *c)
 {
 	if (c->timeout_ns < 0)
@@ -288,10 +290,10 @@ static ktime_t tlock_deadline(const struct tlock_contender *c)
 	return ktime_add_safe(c->asked_ns, c->timeout_ns);
 }
 
-/* Sleeps until the request is decided, its deadline or a signal. */
+/* Sleeps until the request is decided, the deadline passes or a signal comes */
 static int tlock_sleep(struct tlock_wait *wait, ktime_t deadline)
 {
-	/* Without a timer if it would never fire */
+	/* No timer if it would never fire */
 	ktime_t *expires = deadline == KTIME_MAX ? NULL : &deadline;
 	int err = 0;
 
@@ -316,7 +318,7 @@ static s64 tlock_time_left(s64 timeout, u64 used)
 	return timeout - min_t(u64, used, timeout);
 }
 
-/* Returns the pending result flags, but not by flock(2), which has no room. */
+/* Reports the pending result flags, except to flock(2), which has no room. */
 static void tlock_take_result(struct tlock *lock, struct tlock_acquire *arg)
 {
 	arg->result = 0;
@@ -326,15 +328,16 @@ static void tlock_take_result(struct tlock *lock, struct tlock_acquire *arg)
 	}
 }
 
-/* Whether no other thread has ended that grant in the meantime */
+/* Whether that grant still stands: another thread may have ended it */
 static bool tlock_grant_stands(struct tlock_contender *c, u64 token)
 {
 	return READ_ONCE(c->lock->holder) == c && READ_ONCE(c->token) == token;
 }
 
 /*
- * Takes a grant when its thread runs. Only one that still stands returns the
- * result flags; else the next one does. Returns whether it stands.
+ * Takes a grant, once the thread that slept for it runs. If the grant still
+ * stands, it reports the pending result flags; otherwise the next grant does.
+ * Returns whether it stands.
  */
 static bool tlock_take_grant(struct tlock_contender *c,
 			     struct tlock_acquire *arg,
@@ -364,7 +367,7 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	__releases(&c->lock->spinlock)
 {
 	struct tlock *lock = c->lock;
-	/* Of this request: once it is decided, there may be another */
+	/* Copies: once this request is decided, @c may have another one */
 	s64 timeout = c->timeout_ns;
 	u64 asked = c->asked_ns;
 	ktime_t deadline = tlock_deadline(c);
@@ -376,7 +379,7 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	if (err) {
 		raw_spin_lock_irq(&lock->spinlock);
 		if (wait->task) {
-			/* Not decided: it is still ours */
+			/* Not decided: the request is still ours */
 			wait->err = err;
 			wait->until_ns = ktime_get_ns();
 			tlock_dequeue(c);
@@ -403,8 +406,8 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 }
 
 /*
- * All that an acquire, or a reacquire if @again, can be beside an acquire of a
- * free lock by an idle contender. Called with the spinlock held; releases it.
+ * Every reacquire (@again), and every acquire except that of a free lock by an
+ * idle contender. Called with the spinlock held; releases it.
  */
 static noinline int tlock_request(struct tlock_contender *c,
 				  struct tlock_acquire *arg, bool again)
@@ -419,7 +422,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 	u64 now;
 
 	lockdep_assert_held(&lock->spinlock);
-	/* flock(2) has no ticket: one that waits goes on with its own request */
+	/* flock(2) passes no ticket: LOCK_EX resumes flock's own request */
 	if (arg->flags & TLOCK_FLOCK && arg->timeout_ns && c->flock && !c->wait)
 		arg->ticket = c->ticket;
 	resumed = arg->ticket;
@@ -429,14 +432,14 @@ static noinline int tlock_request(struct tlock_contender *c,
 		err = -EBUSY;
 	else if (!resumed && holds != again)
 		err = again ? -EPERM : -EDEADLK;
-	/* For ECANCELED, too; with the other errors nothing is written back */
+	/* ECANCELED writes this back; the other errors here write nothing */
 	arg->ticket = 0;
 	if (err)
 		goto unlock;
 
 	now = ktime_get_ns();
 	if (!resumed) {
-		/* One that is away is replaced */
+		/* A request that is away is replaced */
 		if (c->ticket)
 			tlock_end_request(c, c->away_ns);
 		todo.put = tlock_set_identity(c, again && !*arg->job ? NULL :
@@ -463,8 +466,9 @@ static noinline int tlock_request(struct tlock_contender *c,
 		wait.task = current;
 		c->wait = &wait;
 		/*
-		 * tlock_reacquire_fast() looks for waiters without the spinlock:
-		 * we are counted before there is a next holder.
+		 * tlock_reacquire_fast() looks for waiters without the
+		 * spinlock, so we must be counted before there is a next
+		 * holder: see tlock_grant().
 		 */
 		tlock_enqueue(c);
 		if (holds)
@@ -472,7 +476,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 		return tlock_wait(c, arg, &wait, &todo);
 	}
 
-	/* It tries, and that ends the request */
+	/* No wait: one try, which ends the request */
 	if (resumed) {
 		tlock_end_request(c, now);
 		if (c->timeout_ns > 0)
@@ -496,13 +500,13 @@ unlock:
 }
 
 /**
- * tlock_acquire - take the lock, waiting for it if need be
+ * tlock_acquire - acquire the lock, waiting for it if necessary
  * @c: the contender
- * @arg: as in the ABI; its flags are 0, or TLOCK_FLOCK
+ * @arg: as in the ABI; its flags are 0 or TLOCK_FLOCK
  *
- * Context: Process context; sleeps.
- * Return: as in the ABI. -ERESTARTSYS: the request is away, with the ticket in
- * @arg.
+ * Context: Process context; may sleep.
+ * Return: as in the ABI, or -ERESTARTSYS: the request is away and @arg has its
+ * ticket.
  */
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
@@ -524,16 +528,16 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 }
 
 /**
- * tlock_reacquire_fast - whether a reacquire with the same job has nothing to do
+ * tlock_reacquire_fast - check if a reacquire with the same job has work to do
  * @c: the contender
  *
- * Meant to be called often, and so looks without the spinlock. A waiter that
- * began to wait before the caller could know of it is seen; one that begins at
- * this moment may as well have come after it. The process that asks is shown
- * to others, so a reacquire by another process than before has something to do.
+ * Lockless fast path: meant to be called often. It sees every waiter that the
+ * caller could know of. One that begins to wait at this very moment may as well
+ * have come after the call. The process that asked last is shown to others, so
+ * a reacquire by a different process always has work to do.
  *
- * Return: the grant's token if @c holds the lock and nobody waits, or 0: call
- * tlock_reacquire().
+ * Return: the token of the grant if @c holds the lock and nobody waits; 0 if
+ * tlock_reacquire() must be called.
  */
 u64 tlock_reacquire_fast(struct tlock_contender *c)
 {
@@ -547,16 +551,16 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
 }
 
 /**
- * tlock_reacquire - let the waiters in, and take the lock again
+ * tlock_reacquire - let the waiters in, and acquire the lock again
  * @c: the contender
  * @arg: as in the ABI; its flags are 0
  *
- * The spinlock makes it one step: nobody can begin to wait between the release
- * and the caller's place at the queue's end.
+ * The spinlock makes this one step: nobody can get into the queue between the
+ * hand-over and the caller's request.
  *
- * Context: Process context; sleeps if somebody waits.
- * Return: as in the ABI. -ERESTARTSYS: the request is away, with the ticket in
- * @arg.
+ * Context: Process context; may sleep if somebody waits.
+ * Return: as in the ABI, or -ERESTARTSYS: the request is away and @arg has its
+ * ticket.
  */
 int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
@@ -578,10 +582,10 @@ static noinline int tlock_release_slow(struct tlock_contender *c)
  * tlock_release - end the grant or the request of a contender
  * @c: the contender
  *
- * A held lock passes to the longest waiter. A thread that sleeps for a request
- * gets -ECANCELED.
+ * If @c holds the lock, the longest waiter gets it. If a thread sleeps for the
+ * request of @c, its call returns -ECANCELED.
  *
- * Return: 0, or -EPERM if @c had neither
+ * Return: 0, or -EPERM if @c had neither.
  */
 int tlock_release(struct tlock_contender *c)
 {
@@ -596,12 +600,13 @@ int tlock_release(struct tlock_contender *c)
 }
 
 /**
- * tlock_undo - end what could not be copied out to the caller
+ * tlock_undo - end a grant or request that the caller could not be given
  * @c: the contender
- * @arg: what tlock_acquire() or tlock_reacquire() returned in it, with 0 or
- *	-ERESTARTSYS
+ * @arg: as filled in by tlock_acquire() or tlock_reacquire(), which returned 0
+ *	or -ERESTARTSYS
  *
- * The result flags go to the next grant.
+ * For an outcome that could not be copied to user space. The next grant reports
+ * its result flags.
  */
 void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
 {
@@ -610,7 +615,7 @@ void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
 
 	raw_spin_lock_irq(&lock->spinlock);
 	lock->pending_result |= arg->result;
-	/* Unless another thread has ended it, and maybe begun something else */
+	/* Unless another thread has ended it, and perhaps started another */
 	if (arg->ticket ? c->ticket == arg->ticket && !c->wait :
 			  tlock_grant_stands(c, arg->token))
 		tlock_end(c, ktime_get_ns(), &todo);
@@ -620,9 +625,9 @@ void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
 /**
  * tlock_get_status - describe a lock at one instant
  * @lock: the lock
- * @status: where to; all of it is written, but for the name, which is empty.
- *	Its since_ns is on the kernel's own CLOCK_MONOTONIC; pid and uid are as
- *	the caller's namespaces see them.
+ * @status: filled in completely, except for the name, which is left empty.
+ *	since_ns is on the kernel's own CLOCK_MONOTONIC; pid and uid are as the
+ *	caller's namespaces see them.
  */
 void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 {
@@ -644,12 +649,12 @@ void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 }
 
 /**
- * tlock_contender_state - what a contender does
+ * tlock_contender_state - tell what a contender is doing
  * @c: the contender
- * @number: out: the token of one that holds, the ticket of one that has a
+ * @number: out: the token of a holder, the ticket of a contender that has a
  *	request, or 0
  *
- * Return: its state
+ * Return: the state of @c.
  */
 enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *number)
 {
@@ -669,9 +674,9 @@ enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *number)
 }
 
 /**
- * tlock_init - make a free lock, with its counters at 0
- * @lock: memory full of 0
- * @token: its grants have larger ones
+ * tlock_init - initialize a free lock, with its counters at 0
+ * @lock: zeroed memory
+ * @token: every grant gets a larger token than this
  */
 void tlock_init(struct tlock *lock, u64 token)
 {
@@ -681,9 +686,9 @@ void tlock_init(struct tlock *lock, u64 token)
 }
 
 /**
- * tlock_contender_init - make an idle contender
- * @c: its memory, with anything in it
- * @lock: the lock
+ * tlock_contender_init - initialize an idle contender
+ * @c: memory, which need not be zeroed
+ * @lock: the lock that it competes for
  */
 void tlock_contender_init(struct tlock_contender *c, struct tlock *lock)
 {
@@ -692,11 +697,11 @@ void tlock_contender_init(struct tlock_contender *c, struct tlock *lock)
 }
 
 /**
- * tlock_contender_exit - end a contender
+ * tlock_contender_exit - end what a contender has, before it is freed
  * @c: the contender; no thread sleeps for it
  *
- * If it holds the lock, the lock passes on; unless flock(2) took it, it counts
- * as abandoned.
+ * If @c holds the lock, the longest waiter gets it, and the lock counts as
+ * abandoned unless it was acquired by flock(2).
  */
 void tlock_contender_exit(struct tlock_contender *c)
 {

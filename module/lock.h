@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The lock and its contenders. Knows nothing of files or user space memory.
+ * The lock and its contenders. Nothing here knows of files or user memory.
  *
  * Locking: the lock's spinlock guards all of struct tlock and all of its
  * contenders. It is held for a bounded, short time: O(log waiters), never
- * across a wake-up, put_pid() or an access to user memory. It is a raw
- * spinlock because whoever holds it must get on: a looker that could be
- * preempted or throttled while it holds the lock would stall every contender.
+ * across a wake-up, put_pid() or an access to user memory. It is a raw spinlock
+ * because its owner must not be preempted or throttled, not even on PREEMPT_RT:
+ * a process that only reads the status could then stall every contender.
  *
- * What is read without it: tlock_reacquire_fast() reads @holder and @waiters,
- * and of the holder @pid, @token and @job. These are written with WRITE_ONCE()
- * or smp_store_release() for that. A sleeper reads @holder and @token to see
- * whether its grant still stands.
+ * Read without the spinlock: tlock_reacquire_fast() reads @holder and @waiters
+ * of the lock, and @pid and @token of the contender. A thread that slept reads
+ * @holder and @token to see whether its grant still stands. All of these are
+ * written with WRITE_ONCE() or smp_store_release(). The contender's @job is
+ * read by tlock_ioctl_reacquire_fast(): see tlock_set_identity().
  *
- * Lifetime: a contender lives as long as its open file. A file cannot be closed
- * while one of its calls runs, so whatever is in the queue, or holds the lock,
- * exists. The open file also keeps the lock: see struct tlock_device.
+ * Lifetime: a contender lives as long as its open file. A file is not released
+ * while one of its calls runs, so every contender that is in the queue or holds
+ * the lock exists. An open file also keeps its lock: see struct tlock_device.
  */
 #ifndef TLOCK_LOCK_H
 #define TLOCK_LOCK_H
@@ -32,21 +33,21 @@ struct tlock_wait;
  * struct tlock - a lock
  * @spinlock: guards the lock and its contenders
  * @queue: waiting contenders, by ticket
- * @holder: the contender that holds the lock; NULL: the lock is free
- * @waiters: contenders in @queue; while there are any, there is a @holder
+ * @holder: the contender that holds the lock; NULL if the lock is free
+ * @waiters: number of contenders in @queue; 0 if @holder is NULL
  * @pending_result: result flags that no call has returned yet
- * @token: the newest grant's
- * @ticket: the newest request's
- * @acquired: grants; see struct tlock_status for this and those below
+ * @token: token of the newest grant
+ * @ticket: ticket of the newest request that waited
+ * @acquired: grants; see struct tlock_status for this and the fields below
  * @contended: acquires that found the lock held
  * @timed_out: requests that ended with ETIMEDOUT
  * @interrupted: requests that went away
  * @abandoned: holders that closed the file without a release
  * @yielded: reacquires that let a waiter in
- * @wait_ns_total: all waits
- * @wait_ns_max: the longest one
- * @hold_ns_total: all grants that have ended
- * @hold_ns_max: the longest one
+ * @wait_ns_total: sum of all waits that have ended
+ * @wait_ns_max: the longest of them
+ * @hold_ns_total: sum of all grants that have ended
+ * @hold_ns_max: the longest of them
  */
 struct tlock {
 	raw_spinlock_t spinlock;
@@ -70,24 +71,24 @@ struct tlock {
 };
 
 /**
- * struct tlock_contender - one that may take the lock
+ * struct tlock_contender - a party that competes for the lock
  * @lock: the lock
- * @node: in the lock's queue, while a thread sleeps for the request
- * @wait: the sleeping thread's; NULL: no thread sleeps
- * @ticket: the request's; 0: there is none
- * @timeout_ns: the request's, as in struct tlock_acquire
+ * @node: entry in the lock's queue, while a thread sleeps for the request
+ * @wait: the sleep of that thread; NULL if no thread sleeps
+ * @ticket: ticket of the request; 0 if there is none
+ * @timeout_ns: timeout of the request, as in struct tlock_acquire
  * @asked_ns: when the request was made
- * @away_ns: when the request last went away; 0: it never did
- * @token: the newest grant's
- * @since_ns: when that was granted
- * @pid: the process that asked last; NULL: none yet
- * @uid: its effective user then
- * @flock: flock(2) asked: closing the file is then the usual end of a grant
- * @comm: its command name then
- * @job: what it said that it would do
+ * @away_ns: when the request last went away; 0 if it never did
+ * @token: token of the newest grant
+ * @since_ns: when the lock was granted with that token
+ * @pid: the process that asked last; NULL if none has asked yet
+ * @uid: its effective user at that time
+ * @flock: it asked by flock(2): closing the file is then no abandonment
+ * @comm: its command name at that time
+ * @job: the job that it gave
  *
- * A contender is the lock's holder, or has a request, or is idle. A request
- * with a sleeping thread waits; one without is away.
+ * A contender holds the lock, has a request, or is idle. A request is waiting
+ * if a thread sleeps for it, and away otherwise.
  */
 struct tlock_contender {
 	struct tlock *lock;
@@ -106,11 +107,11 @@ struct tlock_contender {
 	char job[TLOCK_JOB_SIZE] __aligned(sizeof(long));
 };
 
-/* A bit of tlock_acquire.flags in here, where user space has none: flock(2) asks */
+/* In tlock_acquire.flags, but only inside the kernel: the caller is flock(2) */
 #define TLOCK_FLOCK	0x80000000U
 
 /**
- * enum tlock_state - what a contender does
+ * enum tlock_state - what a contender is doing
  * @TLOCK_IDLE: it neither holds the lock nor has a request
  * @TLOCK_WAITING: it has a request, and a thread sleeps for it
  * @TLOCK_AWAY: it has a request, and no thread sleeps for it

@@ -13,7 +13,7 @@ static void tlock_dev_status(struct device *dev, struct tlock_status *status)
 	tlock_get_status(&container_of(dev, struct tlock_device, dev)->lock, status);
 }
 
-/* An attribute that shows one value of @status */
+/* Defines an attribute that shows one value of the status */
 #define TLOCK_ATTR(_name, _format, _value)				\
 static ssize_t _name##_show(struct device *dev,				\
 			    struct device_attribute *attr, char *buf)	\
@@ -44,7 +44,7 @@ static ssize_t pid_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(pid);
 
-/* Empty if the lock is free: 0 is a user */
+/* Empty if the lock is free: uid 0 is a user */
 static ssize_t uid_show(struct device *dev, struct device_attribute *attr,
 			char *buf)
 {
@@ -57,7 +57,7 @@ static ssize_t uid_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(uid);
 
-/* A process can give itself any name. */
+/* A process can give itself any name: control characters are replaced. */
 static ssize_t comm_show(struct device *dev, struct device_attribute *attr,
 			 char *buf)
 {

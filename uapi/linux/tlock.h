@@ -3,18 +3,18 @@
  * tlock: a timed, fair lock named after the job that holds it.
  *
  * A lock is a character device. A contender is one open file description of
- * it: idle, waiting or holding, and it holds at most once. Ownership follows
- * the description across fork() and descriptor passing, and ends with its
- * last close. Threads that compete open the device once each.
+ * it. A contender is idle, waiting or holding, and it holds at most once.
+ * Ownership follows the description across fork() and descriptor passing, and
+ * ends with its last close. Threads that compete open the device once each.
  *
- * What a contender asks for is a request. It has a ticket, its place in the
- * queue, and a deadline, and belongs to the open file, not to the thread that
- * sleeps for it. While that thread is not there to wait (it runs a signal
- * handler, or is stopped, frozen or traced) the request is away: it keeps its
- * ticket and its deadline, but the lock passes it over.
+ * A contender that asks for the lock has a request, with a deadline and a
+ * ticket, which is its place in the queue. The request belongs to the open
+ * file, not to the thread that sleeps for it. While that thread is unable to
+ * wait (it runs a signal handler, or is stopped, frozen or traced) the request
+ * is away: it keeps its ticket and its deadline, but hand-overs pass it over.
  *
- * Contenders get the lock in the order of their tickets. A release hands it to
- * the longest waiter; it is never free in between.
+ * Contenders get the lock in the order of their tickets. A release hands it
+ * over to the longest waiter; it is never free in between.
  */
 #ifndef _UAPI_LINUX_TLOCK_H
 #define _UAPI_LINUX_TLOCK_H
@@ -28,14 +28,14 @@
 
 /**
  * struct tlock_holder - who holds a lock
- * @token: the grant's token; 0: the lock is free, and all else is 0 too
- * @since_ns: when it was granted, on the caller's CLOCK_MONOTONIC; negative
- *	if that clock, in a time namespace, had not started yet
+ * @token: token of the grant; 0 if the lock is free, and then all else is 0 too
+ * @since_ns: when it was granted, on the caller's CLOCK_MONOTONIC; negative if
+ *	the caller is in a time namespace whose clock had not started yet
  * @pid: process (thread group) that asked for the lock, as the caller's pid
- *	namespace sees it; 0 where it doesn't, or once the process has ended
- *	while another still has its file open
+ *	namespace sees it; 0 if that namespace does not contain it, or if it has
+ *	ended while another process still has its file open
  * @uid: effective user of that process, as the caller's user namespace sees
- *	it; the overflow uid where it doesn't
+ *	it; the overflow uid if that namespace does not map it
  * @flags: 0; no flag is defined yet
  * @reserved: 0
  * @comm: command name of that process at that time; may contain any byte but
@@ -61,32 +61,32 @@ struct tlock_holder {
 
 /**
  * struct tlock_acquire - argument of TLOCK_IOC_ACQUIRE and TLOCK_IOC_REACQUIRE
- * @timeout_ns: in: how long to wait at most: 0 tries, a negative value waits
- *	for ever. The deadline is fixed when the request is made. Out, if
+ * @timeout_ns: in: how long to wait at most. 0 tries once, a negative value
+ *	waits for ever. The deadline is fixed when the request is made. Out, if
  *	positive: how much of it was left when the call ended (0 with
  *	ETIMEDOUT), or when it was interrupted.
  * @flags: in: 0; no flag is defined yet
  * @result: out, on success: 0, or TLOCK_ABANDONED if the lock was taken from
  *	a holder whose last descriptor was closed without a release: the
- *	instrument may be in the middle of a command. The next successful
- *	call reports it, and no later one.
- * @token: out, on success: this grant's token. Each grant of a lock has a
+ *	instrument may be in the middle of a command. Only the next successful
+ *	call reports it.
+ * @token: out, on success: token of this grant. Each grant of a lock has a
  *	larger one than the grant before it, so that a device or a log can
- *	recognize a late message of an earlier holder. Tokens go on growing, as
- *	far as the clock does, when the module is loaded again.
- * @ticket: in: 0 makes a request. Another number goes on with the request of
- *	that ticket, in its place, to its deadline; @timeout_ns, @job and
- *	@lease_ns are then ignored. Out: the request's ticket if the call fails
- *	with EINTR, and before it is restarted; 0 with success, ETIMEDOUT and
- *	ECANCELED; untouched with every other error. So a caller that does not
- *	hold the lock and finds a ticket has a request to go on with, or to
- *	withdraw by TLOCK_IOC_RELEASE.
+ *	recognize a late message from an earlier holder. Tokens keep growing
+ *	when the module is loaded again, provided that the clock does.
+ * @ticket: in: 0 makes a request. Any other number resumes the request with
+ *	that ticket, in its place and with its deadline; @timeout_ns, @job and
+ *	@lease_ns are then ignored. Out: the ticket of the request if the call
+ *	fails with EINTR, and before it is restarted; 0 with success, ETIMEDOUT
+ *	and ECANCELED; untouched with every other error. So a caller that does
+ *	not hold the lock and finds a ticket here has a request, to resume or to
+ *	withdraw with TLOCK_IOC_RELEASE.
  * @lease_ns: in: 0; nothing else is defined yet
  * @reserved: in: 0
  * @job: in: what the caller is going to do: up to 63 bytes and a NUL, without
  *	control characters (bytes below 0x20, 0x7f, and U+0080 to U+009F in
- *	UTF-8). What follows the NUL is ignored. In TLOCK_IOC_REACQUIRE an
- *	empty one keeps the job as it is.
+ *	UTF-8). Bytes after the NUL are ignored. In TLOCK_IOC_REACQUIRE an
+ *	empty job keeps the previous one.
  * @holder: out, if the call fails with ETIMEDOUT, and untouched otherwise: who
  *	held the lock at the instant the caller gave up
  */
@@ -110,17 +110,18 @@ struct tlock_acquire {
  * @flags: 0; no flag is defined yet
  * @acquired: grants
  * @contended: acquires that found the lock held, whether they then waited or
- *	not (@timeout_ns 0); one that goes on with its request counts once
+ *	not (@timeout_ns 0); one that is resumed counts once
  * @timed_out: requests that ended with ETIMEDOUT
- * @interrupted: requests that went away at least once, whether they came back
- *	or not
+ * @interrupted: requests that went away at least once, whether they were
+ *	resumed or not
  * @abandoned: holders that closed the file without a release
  * @yielded: reacquires that let a waiter in
- * @wait_ns_total: time spent waiting, over all requests that waited and have
- *	ended, with the lock or without: from the request to its end, or to the
- *	last time that it went away if it never came back
+ * @wait_ns_total: time spent waiting, summed over all requests that waited and
+ *	have ended, with the lock or without it: from the request to its end, or
+ *	to the last time that it went away if it was never resumed
  * @wait_ns_max: the longest of these waits
- * @hold_ns_total: time the lock was held, over all grants that have ended
+ * @hold_ns_total: time the lock was held, summed over all grants that have
+ *	ended
  * @hold_ns_max: the longest of these grants
  * @reserved: 0
  * @name: the device's name, padded with NULs
@@ -146,30 +147,30 @@ struct tlock_status {
 };
 
 /*
- * A command that is none of these fails with ENOTTY, an argument that cannot be
- * read or written with EFAULT. Where several errors apply, EBADF comes first,
- * then EFAULT, EINVAL, and ECANCELED for a ticket.
+ * Any other command fails with ENOTTY, and an argument that cannot be read or
+ * written with EFAULT. If several errors apply, EBADF comes first, then EFAULT,
+ * EINVAL, and ECANCELED for a ticket.
  */
 #define TLOCK_IOC_MAGIC	0xBC
 
 /**
- * TLOCK_IOC_ACQUIRE - take the lock, waiting for it if need be
+ * TLOCK_IOC_ACQUIRE - acquire the lock, waiting for it if necessary
  *
  * Errors, after which the caller does not hold the lock by this call:
  *
  * EBADF: the file is not open for writing. EINVAL: @flags, @lease_ns, @reserved
- * or @job. EDEADLK: this file holds the lock already, and goes on holding it.
- * EBUSY: another thread waits on this file. ETIMEDOUT: the deadline has
- * passed; @holder says who has the lock. ECANCELED: @ticket is not the ticket
- * of a request of this file, or TLOCK_IOC_RELEASE withdrew the request or ended
- * its grant before this call could return.
+ * or @job is invalid. EDEADLK: this file already holds the lock, and keeps it.
+ * EBUSY: another thread waits on this file. ETIMEDOUT: the deadline has passed;
+ * @holder says who has the lock. ECANCELED: this file has no request with this
+ * @ticket, or TLOCK_IOC_RELEASE withdrew the request or ended its grant before
+ * this call could return.
  *
  * EINTR: a signal handler without SA_RESTART ran. The request is away; @ticket
- * is its ticket. Calling again with it goes on in place; a call with ticket 0
- * replaces the request; TLOCK_IOC_RELEASE or closing the file withdraws it. A
- * handler with SA_RESTART, or an interruption in which no handler runs (stop and
- * continue, a freezer, a debugger, io_uring), ends no wait: it goes on in place,
- * to the same deadline.
+ * is its ticket. A call with that ticket resumes it in its place; a call with
+ * ticket 0 replaces the request; TLOCK_IOC_RELEASE or closing the file
+ * withdraws it. A handler with SA_RESTART, or an interruption in which no
+ * handler runs (stop and continue, a freezer, a debugger, io_uring), does not
+ * end the wait, which continues in place, with the same deadline.
  *
  * EFAULT while the ticket or the time left is written withdraws the request.
  */
@@ -178,35 +179,37 @@ struct tlock_status {
 /**
  * TLOCK_IOC_RELEASE - end this file's grant or request
  *
- * Ends what the file has: a held lock passes to the longest waiter; a request
- * is withdrawn, and a thread that sleeps for it gets ECANCELED. After success
- * the file neither holds nor waits.
+ * If the file holds the lock, the longest waiter gets it. If the file has a
+ * request, it is withdrawn, and a thread that sleeps for it gets ECANCELED.
+ * After success the file neither holds the lock nor has a request.
  *
  * EPERM: this file neither holds the lock nor has a request.
  */
 #define TLOCK_IOC_RELEASE	_IO(TLOCK_IOC_MAGIC, 0x01)
 
 /**
- * TLOCK_IOC_REACQUIRE - let the waiters in, and take the lock again
+ * TLOCK_IOC_REACQUIRE - let the waiters in, and acquire the lock again
  *
  * In one step: the longest waiter gets the lock, and the caller waits behind
  * everyone who waits now and ahead of everyone who comes later. If nobody
- * waits, it returns at once and the caller goes on holding, with the token it
- * had.
+ * waits, the call returns at once and the caller keeps the lock and its token.
  *
  * EPERM: this file does not hold the lock. EBUSY: another thread waits on this
- * file. EBADF and EINVAL as for TLOCK_IOC_ACQUIRE; a holder goes on holding.
+ * file. EBADF and EINVAL as for TLOCK_IOC_ACQUIRE; a holder keeps the lock.
+ *
  * ETIMEDOUT, EINTR and ECANCELED as for TLOCK_IOC_ACQUIRE: the caller does not
- * hold the lock, and with EINTR goes on by either call with its ticket (without
- * a ticket TLOCK_IOC_REACQUIRE returns EPERM, and the request stays).
- * ECANCELED for a ticket while the file holds: it goes on holding. EFAULT: an
- * argument that cannot be read or written from the start, but for @holder,
- * changes nothing; if it becomes so during the wait, or @holder cannot be
- * written when the deadline has passed, the caller does not hold the lock.
+ * hold the lock. After EINTR either call resumes the request with its ticket;
+ * without a ticket TLOCK_IOC_REACQUIRE returns EPERM, and the request stays.
+ * ECANCELED for a ticket while the file holds the lock: it keeps the lock.
+ *
+ * EFAULT: if the argument cannot be read or written when the call begins, but
+ * for @holder, nothing changes. If that happens during the wait, or if @holder
+ * cannot be written when the deadline has passed, the caller does not hold the
+ * lock.
  */
 #define TLOCK_IOC_REACQUIRE	_IOWR(TLOCK_IOC_MAGIC, 0x02, struct tlock_acquire)
 
-/** TLOCK_IOC_STATUS - look at the lock; needs no permission to write */
+/** TLOCK_IOC_STATUS - describe the lock; needs no write permission */
 #define TLOCK_IOC_STATUS	_IOR(TLOCK_IOC_MAGIC, 0x03, struct tlock_status)
 
 #endif /* _UAPI_LINUX_TLOCK_H */
