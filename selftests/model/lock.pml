@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A model of lock.c in Promela, for spin: threads acquire, wait, give up, are
- * interrupted, go on with their requests, release, reacquire and close as they
- * like, for ever or until they have had enough, in every possible order. If there
- * are more threads than contenders, two share the first one, and so release,
- * replace or close what the other one has.
+ * A model of lock.c in Promela, for spin. Threads acquire, wait, give up, are
+ * interrupted, resume their requests, release, reacquire and close, in every
+ * possible order, for ever or until they stop by choice. If there are more
+ * threads than contenders, two of them share the first contender, and so each
+ * may release, replace or close what the other one has.
  *
- * The names are lock.c's. What is done under the spinlock is one step (atomic),
- * except for what a sleeper may see of it, which looks without the spinlock.
- * Memory is sequentially consistent; counters, jobs and times are left out, and
- * so is flock(2).
+ * The names are those of lock.c. What lock.c does under the spinlock is one
+ * step here (atomic), except for what a sleeper can see without the spinlock.
+ * Memory is sequentially consistent. Counters, jobs, times and flock(2) are
+ * left out.
  *
- * When a request ends, the tickets after it move down by one, so that they stay
- * small: only their order matters. That a token is the newest grant's is a flag, which
- * the end of that grant clears.
+ * Only the order of tickets matters, so when a request ends, the tickets after
+ * it move down by one to stay small. There are no tokens: a flag says that a
+ * thread's token is that of the newest grant, and the end of that grant clears
+ * it.
  *
- * selftests/model/run has spin check that no assertion fails, and that nobody is
- * left in a state that it can never leave ("invalid end state"): a deadlock, or
- * a lost wake-up. It also checks that this is noticed in broken versions.
+ * selftests/model/run lets spin check that no assertion fails, and that no
+ * thread gets into a state that it can never leave ("invalid end state"), as
+ * with a deadlock or a lost wake-up. It also checks that spin finds broken
+ * versions.
  */
 #ifndef CONTENDERS
 #define CONTENDERS 3
@@ -38,25 +40,25 @@ bool pending_result;
 byte ticket[CONTENDERS];	/* 0: no request */
 byte wait[CONTENDERS] = NONE;	/* the thread that sleeps for the request */
 
-/* Each thread's struct tlock_wait, and what goes with it */
-bool task[THREADS];		/* not NULL */
-bool canceled[THREADS];		/* err */
+/* The struct tlock_wait of each thread, and its other state */
+bool task[THREADS];		/* is not NULL */
+bool canceled[THREADS];		/* err is not 0 */
 bool result[THREADS];
-bool stands[THREADS];		/* token is the contender's newest grant's */
+bool stands[THREADS];		/* token is of the contender's last grant */
 bool patient[THREADS];		/* no timeout, and no signal will come */
 bool running[THREADS] = true;	/* the task's state is TASK_RUNNING */
 
-/* The ticket that a thread got with EINTR, or finds when it is restarted */
+/* The ticket that a thread got with EINTR, or finds when its call restarts */
 mtype = { NO_TICKET, ITS_REQUEST, STALE };
 mtype knows[THREADS] = NO_TICKET;
 
-/* What the assertions compare this with */
+/* State that exists only for the assertions */
 bool before[CONTENDERS * CONTENDERS];	/* a's request was made before b's */
 bool inside[CONTENDERS];	/* a call returned that it holds the lock */
-bool owed;			/* a holder died, and no call returned that yet */
-byte calls[CONTENDERS];		/* that run: a file is not closed in one */
+bool owed;			/* a holder died, and no call reported it yet */
+byte calls[CONTENDERS];		/* that run now: none is there at a close */
 
-/* Used within one step only */
+/* Temporary: used only within one step */
 hidden byte i, first;
 
 #define BEFORE(a, b) before[(a) * CONTENDERS + (b)]
@@ -67,17 +69,17 @@ inline tlock_lock()
 	spinlock = true
 }
 
-/* A section that woke nobody */
+/* The end of a section that wakes nobody */
 inline tlock_unlock()
 {
 	/* It is never free while somebody waits */
 	assert(waiters == 0 || holder != NOBODY);
-	/* A death is neither forgotten nor invented */
+	/* An abandonment is neither forgotten nor invented */
 	assert(pending_result == owed);
 	spinlock = false
 }
 
-/* The rest of one that may have woken somebody */
+/* The end of a section that may wake somebody */
 inline tlock_unlock_and_wake()
 {
 	atomic {
@@ -119,7 +121,7 @@ inline tlock_dequeue(x)
 	waiters--
 }
 
-/* A call asks for the lock: it comes after all who have asked already */
+/* A call asks for the lock: it comes after all earlier requests */
 inline arrives()
 {
 	for (i : 0 .. CONTENDERS - 1) {
@@ -130,7 +132,7 @@ inline arrives()
 
 inline tlock_grant(x)
 {
-	/* First come, first served, among those who are there; no barging */
+	/* First come, first served, among those who wait; no barging */
 	for (i : 0 .. CONTENDERS - 1) {
 		assert(!(wait[i] != NONE && BEFORE(i, x)));
 		BEFORE(i, x) = false
@@ -149,7 +151,7 @@ inline tlock_end_request(x)
 	ticket[x] = 0
 }
 
-/* Ends a request that is away, of which a thread may know */
+/* Ends a request that is away; a thread may know its ticket */
 inline tlock_end_away()
 {
 	tlock_end_request(c);
@@ -220,7 +222,7 @@ inline tlock_end()
 /* The call returns 0 */
 inline holds()
 {
-	/* Its grant stands, and nobody else believes to hold the lock */
+	/* Its grant stands, and nobody else believes that it holds the lock */
 	assert(holder == c && stands[me]);
 	for (i : 0 .. CONTENDERS - 1) {
 		assert(i == c || !inside[i])
@@ -238,7 +240,7 @@ inline tlock_take_result()
 {
 	told = pending_result;
 	pending_result = false;
-	/* A death is returned once */
+	/* An abandonment is reported once */
 	assert(told == owed);
 	owed = false
 }
@@ -252,7 +254,7 @@ inline new_ticket()
 	}
 }
 
-/* It tries, and that ends the request, if there is one */
+/* Tries once; this ends the request, if there is one */
 inline try()
 {
 	if
@@ -280,7 +282,10 @@ proctype thread(byte me)
 idle:
 	if
 	:: atomic {
-		/* One that holds, or that alone can end a grant, stays */
+		/*
+		 * A thread does not stop while its contender holds: it may be
+		 * the only one that can end the grant.
+		 */
 		!inside[c] -> goto done
 	   }
 	:: atomic {			/* tlock_acquire() */
@@ -351,14 +356,16 @@ idle:
 	   }
 	:: atomic {			/* tlock_reacquire_fast() */
 		holder == c && !waiters && inside[c] ->
-		/* Nobody who waits is kept waiting */
+		/* There is no waiter to let in */
 		for (i : 0 .. CONTENDERS - 1) {
 			assert(wait[i] == NONE)
 		};
 		goto idle
 	   }
 	:: atomic {			/* tlock_release() */
-		/* A thread alone with its file releases what it knows of */
+		/*
+		 * A thread that shares no file releases only what it knows of.
+		 */
 		(c == 0 && THREADS > CONTENDERS) || inside[c] || knows[me] != NO_TICKET;
 		tlock_lock();
 		calls[c]++;
@@ -369,7 +376,7 @@ idle:
 		:: else ->
 			tlock_end()
 		fi;
-		/* Neither holds nor waits */
+		/* It neither holds nor has a request */
 		assert(holder != c && ticket[c] == 0 && wait[c] == NONE);
 		goes_on = RETURN
 	   }
@@ -437,7 +444,7 @@ give_up:				/* tlock_wait() */
 				goto away
 			fi
 		fi;
-		/* It neither holds nor waits */
+		/* It has no request any more */
 		assert(ticket[c] == 0);
 		calls[c]--;
 		goto idle

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A bug for each checker of the debug kernels, so that planted.sh can show that
- * it is found: the one that the parameter names is run at loading.
+ * One bug for each checker of the debug kernels, so that planted.sh can show
+ * that the checkers work. Loading the module runs the bug that its parameter
+ * names.
  */
 #include <linux/delay.h>
 #include <linux/jiffies.h>
@@ -21,7 +22,7 @@ static int use_after_free(void)
 	return READ_ONCE(*freed);
 }
 
-/* Several: one may lie in a register or on a stack by chance */
+/* Several: a pointer to one may be left in a register or on a stack */
 static int leak(void)
 {
 	void *lost;
@@ -62,7 +63,7 @@ static int sleep_in_atomic(void)
 	return 0;
 }
 
-/* A copy of a mutex is none. */
+/* A copy of a mutex is not a valid mutex. */
 static int copied_mutex(void)
 {
 	static struct mutex copy;
