@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Chaos with a judge: dozens of processes and threads do with the lock what
- * comes to their minds, and are killed at any instant. All of it is recorded,
- * and judged: see judge.c.
+ * Chaos with a judge: dozens of processes and threads use the lock at random,
+ * and are killed at random instants. All that they do is recorded and judged:
+ * see judge.c.
  *
  * usage: chaos [SECONDS [SEED]]
  *
- * It runs for 30 seconds unless told otherwise, as long as one likes, in the
- * same memory: it goes on by epochs of a few seconds, at whose ends all have
- * ended, and the epoch is judged. In a virtual machine, for ten minutes:
+ * The default is 30 seconds. It runs in epochs of a few seconds. At the end of
+ * an epoch, all processes end, and the epoch is judged, so a longer run needs
+ * no more memory. In a virtual machine, for ten minutes:
  *
  *	scripts/vm --timeout 900 -- build/selftests/chaos 600
  *
- * With the same seed, each thread decides the same as long as it is answered
- * the same; who runs when is not repeated.
+ * With the same seed, each thread makes the same decisions as long as it gets
+ * the same answers. The order in which threads run is not repeated.
  *
- * To be run alone: others' use of the lock would be in no record. If a history
- * is rejected, and TLOCK_CHAOS_LOG names a file, it is written there.
+ * Nothing else may use the lock meanwhile: it would not be recorded. If a
+ * history is rejected and TLOCK_CHAOS_LOG names a file, the history is written
+ * there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,9 +41,9 @@
 #include "kselftest.h"
 
 #define EPOCH		(5 * SEC)
-/* Nobody does anything for so long: they are stuck */
+/* If nothing happens for this long, the processes are stuck */
 #define STILL		(30 * SEC)
-/* Records of an epoch, which ends early if that is not enough */
+/* Records of an epoch, which ends early when they run out */
 #define CAPACITY	120000
 
 /* Threads of a process */
@@ -50,10 +51,10 @@
 
 static struct history *history;
 
-/* In shared memory as well */
+/* Also in memory that all processes share */
 static struct shared {
 	atomic_int stop;
-	/* How long to be idle, at most, between two calls, in this epoch */
+	/* The longest idle time between two calls in this epoch */
 	__s64 idle;
 } *shared;
 
@@ -77,7 +78,7 @@ static __u32 rnd(__u32 below)
 static void new_actor(__u32 actor)
 {
 	me = &history->actor[actor];
-	/* Seeds that differ little make states that differ a lot */
+	/* Mixes the seed, so that similar seeds make different states */
 	random_state = seed * 1000003 + epoch;
 	for (int i = 0; i < 4; i++) {
 		random_state = (random_state ^ (actor + 1)) *
@@ -102,7 +103,7 @@ static void idle(__s64 at_most)
 		sched_yield();
 }
 
-/* Actors and processes are numbered before they are there: no race for it */
+/* Numbers a process and its actors before they exist, so they cannot race */
 static __u32 new_process(__u32 threads, __u32 *first_actor)
 {
 	__u32 process = atomic_fetch_add(&history->processes, 1);
@@ -122,7 +123,7 @@ static struct record *begin(enum kind kind, __u32 file)
 	__u32 i = atomic_fetch_add(&history->records, 1);
 	struct record *r;
 
-	/* The last few are for those who end */
+	/* The last quarter is for calls that end the epoch */
 	if (i >= CAPACITY - CAPACITY / 4)
 		atomic_store(&shared->stop, 1);
 	if (i >= CAPACITY)
@@ -134,7 +135,7 @@ static struct record *begin(enum kind kind, __u32 file)
 	for (int s = 0; s < SIGNALS; s++)
 		r->before[s] = atomic_load(&me->signals[s]);
 	r->stops_before = atomic_load(&history->process[me->process].stops);
-	/* Last, and by itself: who is killed here has not begun */
+	/* Last, and atomic: a thread that is killed before has not begun */
 	atomic_store(&r->begin, now());
 	return r;
 }
@@ -176,7 +177,7 @@ static struct sight sight_of(const struct tlock_holder *h)
 	};
 	char job[TLOCK_JOB_SIZE] = { 0 }, comm[TLOCK_COMM_SIZE] = { 0 };
 
-	/* All of their bytes are right, or it is somebody else's */
+	/* Every byte must be right, or it is not one of ours */
 	if (h->token && zeroed(h->job, sizeof(h->job))) {
 		s.job = EMPTY_JOB;
 	} else {
@@ -193,15 +194,15 @@ static struct sight sight_of(const struct tlock_holder *h)
 /*** Calls ***/
 
 /*
- * A file: its descriptor here, and its number in the history; and the request
- * that a thread has left there, as it knows it
+ * A file: its descriptor in this process, its number in the history, and the
+ * request that this thread has left there, as far as it knows
  */
 struct file {
 	int fd;
 	__u32 number;
 	__u64 ticket;		/* 0: none */
 	__s64 left_ns;
-	bool flock_away;	/* flock()'s, which has no ticket to show */
+	bool flock_away;	/* it is flock()'s, which has no ticket */
 };
 
 static struct file do_open(int flags)
@@ -227,7 +228,7 @@ static void do_close(struct file *f)
 	*f = (struct file){ .fd = -1 };
 }
 
-/* Asks with a ticket of an earlier request, or 0 */
+/* Acquires or reacquires, with the ticket of an earlier request or 0 */
 static int do_ask(struct file *f, enum kind kind, __u64 ticket, __s64 timeout,
 		  bool keep)
 {
@@ -235,7 +236,7 @@ static int do_ask(struct file *f, enum kind kind, __u64 ticket, __s64 timeout,
 	struct tlock_acquire arg = ask(timeout, "");
 	__s64 at;
 
-	/* Its job is the number of its record, which has to begin before */
+	/* The job is the number of the record, which must exist before */
 	r->timeout_ns = timeout;
 	r->ticket = arg.ticket = ticket;
 	r->keeps_job = keep;
@@ -282,7 +283,7 @@ static int do_release(struct file *f)
 	return r->ret;
 }
 
-/* Of a file that only this thread uses: what it holds after it is its own */
+/* Only for a file that no other thread uses: the token seen is then its own */
 static int do_flock(struct file *f, bool wait)
 {
 	struct record *r = begin(FLOCK, f->number);
@@ -389,12 +390,12 @@ static void handle_signals(void)
 	sigaction(SIGUSR2, &fails, NULL);
 }
 
-/* How a file is used */
+/* Who uses a file: one thread, threads of a process, or several processes */
 enum use { ALONE, SHARED, FAMILY };
 
 static __s64 some_timeout(enum use use)
 {
-	/* Who may hold the lock by another file must not wait for long */
+	/* A family may hold the lock by another file: its waits are short */
 	switch (rnd(use == FAMILY ? 5 : 8)) {
 	case 0 ... 1:
 		return 0;
@@ -403,15 +404,15 @@ static __s64 some_timeout(enum use use)
 	case 4:
 		return rnd(20 * MSEC) + 1;
 	case 5:
-		/* Of a shared file, see study_grants() of the judge */
+		/* Not on a shared file: see study_grants() */
 		return use == ALONE ? FOREVER : 3600 * SEC;
 	default:
-		/* For ever too, and tells how long it was */
+		/* Also for ever, but the time left shows how long it waited */
 		return 3600 * SEC;
 	}
 }
 
-/* One thing to do about a request that was interrupted */
+/* Does something with a request that was interrupted; returns if it holds */
 static bool go_on(struct file *f, enum use use)
 {
 	switch (rnd(9)) {
@@ -423,7 +424,7 @@ static bool go_on(struct file *f, enum use use)
 	case 2:
 		return !do_take(f, REACQUIRE, some_timeout(use), rnd(2));
 	case 3:
-		/* Nobody ever had that one */
+		/* A ticket that nobody ever had */
 		do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket | 1ULL << 63,
 		       some_timeout(use), false);
 		return false;
@@ -440,7 +441,7 @@ static bool go_on(struct file *f, enum use use)
 		       rnd(2));
 }
 
-/* One thing to do with a file, and whether it held the lock before */
+/* Does something with a file; @held and the result: if it holds the lock */
 static bool act(struct file *f, bool held, enum use use)
 {
 	if (f->ticket)
@@ -452,7 +453,7 @@ static bool act(struct file *f, bool held, enum use use)
 		do_status(f);
 		return held;
 	case 1:
-		/* What one must not do */
+		/* A call that must fail */
 		if (held)
 			do_take(f, ACQUIRE, some_timeout(use), false);
 		else
@@ -473,7 +474,7 @@ static bool act(struct file *f, bool held, enum use use)
 		do_unlock(f);
 		return false;
 	case 6 ... 9:
-		/* Another thread's request, or grant */
+		/* Ends another thread's request or grant */
 		if (use != SHARED || held)
 			break;
 		do_release(f);
@@ -493,7 +494,7 @@ struct thread {
 	void *(*fn)(void *data);
 };
 
-/* A thread with a file of its own */
+/* A thread that has its own file */
 static void *lone(void *data)
 {
 	struct thread *t = data;
@@ -509,7 +510,7 @@ static void *lone(void *data)
 		}
 		held = act(&f, held, ALONE);
 		idle(held ? rnd(4) * 30 * USEC : shared->idle);
-		/* Often enough while it holds the lock */
+		/* Closes it now and then, often while it holds the lock */
 		if (f.fd >= 0 && !rnd(60))
 			do_close(&f);
 	}
@@ -518,7 +519,7 @@ static void *lone(void *data)
 	return NULL;
 }
 
-/* Threads with one file */
+/* The file of threads that share one */
 static struct file common;
 
 static void *sharer(void *data)
@@ -531,10 +532,10 @@ static void *sharer(void *data)
 	atomic_store(&t->fd, f.fd);
 	while (!atomic_load(&shared->stop)) {
 		held = act(&f, held, SHARED);
-		/* Who is refused at once would only spin */
+		/* It would only spin while it is refused at once */
 		idle(held ? rnd(4) * 30 * USEC : shared->idle + 2 * MSEC);
 	}
-	/* Another may wait for ever, on this file too, until it is released */
+	/* Others may wait for ever, even on this file, until it is released */
 	do_release(&f);
 	return NULL;
 }
@@ -550,16 +551,16 @@ static void *thread_main(void *data)
 	atomic_store(&t->tid, syscall(SYS_gettid));
 	t->fn(t);
 	atomic_fetch_sub(&running, 1);
-	/* Nobody shall get a signal that is meant for it */
+	/* Its thread id must not be reused: a signal may be on its way */
 	for (;;)
 		pause();
 	return NULL;
 }
 
-/* Runs threads and sends them signals */
+/* Runs threads, sends them signals and looks at their files */
 static void run_threads(__u32 first_actor, void *(*fn)(void *data))
 {
-	/* A random sequence of its own */
+	/* Its own random sequence */
 	new_actor(first_actor + THREADS);
 	atomic_store(&running, THREADS);
 	for (int i = 0; i < THREADS; i++) {
@@ -591,7 +592,7 @@ static void doom(__u32 process)
 {
 	__s64 never = 0;
 
-	/* The first reason to end is the one */
+	/* The first reason to end counts */
 	atomic_compare_exchange_strong(&history->process[process].doomed,
 				       &never, now());
 }
@@ -610,11 +611,11 @@ static void run_lone(__u32 actor)
 
 static void run_sharers(__u32 actor)
 {
-	/* The first thread's, before there are any */
+	/* As the first thread, which does not exist yet */
 	new_actor(actor);
 	common = do_open(O_RDWR);
 	run_threads(actor, sharer);
-	/* Closed by the end, if one of them holds the lock still */
+	/* Closed by exit, also if one of them still holds the lock */
 }
 
 static void run_watcher(__u32 actor)
@@ -630,7 +631,7 @@ static void run_watcher(__u32 actor)
 	do_close(&f);
 }
 
-/* In a user namespace: opens as root, and asks as another user */
+/* In a user namespace: opens the device as root, asks as another user */
 static void run_stranger(__u32 actor)
 {
 	struct file f = { .fd = -1 };
@@ -661,7 +662,7 @@ static bool act_in_family(struct file *f, bool held)
 	return held;
 }
 
-/* A message with a file and its number */
+/* Sends a file and its number in a message */
 static void do_send(int sock, struct file *f, __u32 peer)
 {
 	struct iovec iov = { &f->number, sizeof(f->number) };
@@ -725,7 +726,7 @@ static void be_child(struct file *f, int sock, __u32 actor, pid_t parent)
 	prctl(PR_SET_NAME, name);
 	history->process[my_process].pid = getpid();
 
-	/* What it has inherited: with its parent, at the same time */
+	/* Uses the file it inherited, at the same time as its parent */
 	for (int i = rnd(8); i && !atomic_load(&shared->stop); i--)
 		held = act_in_family(f, held);
 	if (held && rnd(2))
@@ -733,7 +734,7 @@ static void be_child(struct file *f, int sock, __u32 actor, pid_t parent)
 	if (rnd(4))
 		do_close(f);
 
-	/* What it is sent */
+	/* Uses the file that it is sent */
 	sent = do_receive(sock);
 	if (sent.fd < 0)
 		leave();
@@ -747,7 +748,7 @@ static void be_child(struct file *f, int sock, __u32 actor, pid_t parent)
 	leave();
 }
 
-/* A process that shares files with its child, in all ways */
+/* A process that shares files with its child, by fork() and by message */
 static void run_family(__u32 actor)
 {
 	struct file f, sent;
@@ -805,9 +806,9 @@ static void run_family(__u32 actor)
 	}
 }
 
-/*** The one who sees to it all ***/
+/*** The main process ***/
 
-/* What there is, each several times */
+/* The kinds of processes; each may run several times */
 static const struct trade {
 	void (*run)(__u32 actor);
 	int flags;	/* of clone */
@@ -854,7 +855,7 @@ static void start(struct worker *w, const struct trade *trade)
 	char name[TLOCK_COMM_SIZE], map[80], ready = 0;
 	int gate[2];
 
-	/* One more for the one that sends signals */
+	/* One more actor, for the thread that sends signals */
 	process = new_process(trade->threads + 1, &actor);
 	p = &history->process[process];
 	p->own_pids = trade->flags & CLONE_NEWPID;
@@ -890,7 +891,7 @@ static void start(struct worker *w, const struct trade *trade)
 	close(gate[1]);
 }
 
-/* Reaps all that have ended; returns how many of our workers are left */
+/* Reaps all children that have ended; returns the number of workers left */
 static int reap(void)
 {
 	int left = 0, wstatus;
@@ -924,9 +925,9 @@ static void slay(struct worker *w)
 }
 
 /*
- * Stops a process for a while. After that, one of its threads may not have seen
- * yet that there is nothing more to do about it, and so go away once more: until
- * each CPU has been where that is seen.
+ * Stops a process for a while. A thread may still go away after that, until it
+ * has noticed that there is nothing left to do about the stop. membarrier()
+ * waits until every CPU has been at a point where its thread notices that.
  */
 static void stop_briefly(struct worker *w)
 {
@@ -941,7 +942,7 @@ static void stop_briefly(struct worker *w)
 	atomic_fetch_add(&p->stops, 1);
 }
 
-/* By the ioctl, and the same in sysfs, or else a number that is rejected */
+/* From the ioctl; a counter that sysfs disagrees with is -1, and rejected */
 static struct counters counters_now(int fd)
 {
 	struct counters c;
@@ -971,7 +972,7 @@ static void take_turn(struct file *f)
 /* The lock numbers its grants without gaps */
 static __u64 newest_token;
 
-/* What is worth nothing if it does not happen */
+/* Events that must happen, or the test is worth nothing */
 enum move { WENT_ON, WAS_CANCELED, FLOCKED, STOPPED, SEEN_WAITING, MOVES };
 
 static const char *const move_names[MOVES] = {
@@ -1006,7 +1007,7 @@ static void run_epoch(void)
 
 	if (fd < 0)
 		die("cannot open %s", DEVICE);
-	/* All 0 again */
+	/* Makes it all 0 again */
 	if (madvise(history, size, MADV_REMOVE))
 		die("cannot empty the history");
 	history->capacity = CAPACITY;
@@ -1018,7 +1019,7 @@ static void run_epoch(void)
 	name_of(name, my_process);
 	prctl(PR_SET_NAME, name);
 
-	/* Epochs differ in how many there are and how busy they are */
+	/* The number of processes and their idle time vary by epoch */
 	shared->idle = (const __s64[]){ 0, 300 * USEC, 3 * MSEC,
 					20 * MSEC }[rnd(4)];
 	workers_now = TRADES + rnd(TRADES + 1);
@@ -1026,7 +1027,7 @@ static void run_epoch(void)
 	history->begin = now();
 	history->before = counters_now(fd);
 	history->first = newest_token;
-	/* It is free, and tells nobody of a death before */
+	/* Now the lock is free, and no abandonment is left to report */
 	f = do_open(O_RDWR);
 	take_turn(&f);
 
@@ -1051,7 +1052,7 @@ static void run_epoch(void)
 	}
 	atomic_store(&shared->stop, 1);
 
-	/* Nobody is killed now. Those who wait come to their turns. */
+	/* No more kills: every waiter gets its turn, and all end */
 	records = 0;
 	since = now();
 	while (reap() && !history->stuck) {
@@ -1071,7 +1072,7 @@ static void run_epoch(void)
 		;
 	memset(workers, 0, sizeof(workers));
 
-	/* The last one is told of a death, if there was one */
+	/* Reports the last abandonment, if there was one */
 	take_turn(&f);
 	do_close(&f);
 	if (look(fd).holder.token || look(fd).waiters)
@@ -1096,7 +1097,7 @@ static void run_epoch(void)
 	}
 }
 
-/* The history that was rejected, a line for each call */
+/* Writes the rejected history, a line for each call */
 static void print_history(void)
 {
 	const char *path = getenv("TLOCK_CHAOS_LOG");
@@ -1143,9 +1144,9 @@ static bool test_history(__s64 duration)
 	history = share(sizeof(*history) +
 			CAPACITY * sizeof(struct record));
 	shared = share(sizeof(*shared));
-	/* Children of the killed */
+	/* Orphans of killed processes become our children */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	/* What happened before is told to this one */
+	/* This call reports an abandonment from before the test */
 	fd = contender();
 	newest_token = take(fd, "chaos");
 	release(fd);
@@ -1177,7 +1178,7 @@ static bool test_history(__s64 duration)
 	return !v.rule;
 }
 
-/* Whether it was a fight: none of these is rare, but in a single epoch. */
+/* Whether enough happened: none of it is rare, except in a single epoch */
 static bool test_fight(void)
 {
 	bool all = total_lost && total_kills;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A history: what everybody did with a lock, as they saw it; and the judge,
- * who tells whether a lock that keeps its promises can have answered so.
+ * A history records what every process did with a lock, as that process saw it.
+ * The judge decides whether a lock that keeps its promises can have given those
+ * answers.
  *
- * A history lies in memory that is shared with all who write it, and is only
- * ever added to: who is killed leaves everything behind, up to the call that
- * it was in, whose beginning is known.
+ * A history is in memory shared by all processes that write it, and nothing in
+ * it is ever removed. So a process that is killed leaves all of its records
+ * behind, including the beginning of the call that it was in.
  */
 #ifndef TLOCK_SELFTESTS_CHAOS_H
 #define TLOCK_SELFTESTS_CHAOS_H
@@ -20,7 +21,7 @@
 #define MAX_ACTORS	2048
 #define NOBODY		(~0U)
 
-/* How late a timeout may be: what a stalled machine may do to it */
+/* How late a timeout may be, to allow for a stalled machine */
 #define OVERLONG	(10 * SEC)
 
 enum kind {
@@ -31,27 +32,27 @@ enum kind {
 	RECEIVE,
 	ACQUIRE,
 	REACQUIRE,
-	FLOCK,		/* LOCK_EX, with LOCK_NB if it only tries */
+	FLOCK,		/* LOCK_EX, with LOCK_NB if the timeout is 0 */
 	RELEASE,
-	UNLOCK,		/* flock()'s */
+	UNLOCK,		/* LOCK_UN of flock() */
 	STATUS,
-	LOOK,		/* at a file of the own process, in its fdinfo */
+	LOOK,		/* at the fdinfo of a file of its own process */
 };
 
-/* A holder as somebody saw it */
+/* A holder, as somebody saw it */
 struct sight {
 	__u64 token;
 	__u64 since_ns;
 	__s32 pid;
 	__u32 uid;
-	__u32 comm;	/* process with that name; NOBODY: some other name */
-	__u32 job;	/* record whose job it is; NOBODY: none has such a job */
+	__u32 comm;	/* process with that name; NOBODY: none has it */
+	__u32 job;	/* record with that job; NOBODY: none has it */
 };
 
-/* The empty job, which flock() gives */
+/* The empty job, as of a lock that was acquired by flock() */
 #define EMPTY_JOB	(NOBODY - 1)
 
-/* The counters that the judge keeps count of */
+/* The counters that the judge recounts */
 enum count {
 	ACQUIRED,
 	CONTENDED,
@@ -67,21 +68,22 @@ struct counters {
 	__u64 wait_ns_total, wait_ns_max, hold_ns_total, hold_ns_max;
 };
 
-/* The kinds of signals that are sent */
+/* The kinds of signals that are sent: whether calls restart after them */
 enum { RESTARTS, FAILS, SIGNALS };
 
 /*
- * A call. Times are around it; no begin: no record; no end: killed in it.
+ * A call. @begin and @end are the times just before and just after it. Without
+ * @begin there is no record; without @end, the caller was killed in the call.
  * @timeout_ns and @ticket are what was passed, @left_ns and @left_ticket what
- * was there afterwards. flock() returns no token: a STATUS after it does, in the
- * same record. A LOOK has the token of a file that holds the lock, or the ticket
- * of one that waits.
+ * was there afterwards. flock() returns no token, so its record has the token
+ * from a status afterwards. A LOOK has the token of a file that holds the lock,
+ * or the ticket of one that waits.
  */
 struct record {
 	_Atomic __s64 begin;
 	_Atomic __s64 end;
 	__u8 kind;
-	bool keeps_job;			/* a reacquire's empty one */
+	bool keeps_job;			/* the job passed is empty */
 	__u16 actor;
 	__u32 file;
 	__u32 peer;
@@ -99,13 +101,13 @@ struct record {
 
 struct process {
 	__s32 pid;		/* in the first namespace */
-	__u32 uid;		/* there too */
-	bool own_pids;		/* its own pid namespace, where it is 1 */
-	bool own_uids;		/* a user namespace: 0 is 0, 1 its uid */
-	/* Odd: it is stopped, or may not be quite itself again */
+	__u32 uid;		/* in the first namespace */
+	bool own_pids;		/* has a pid namespace, in which it is 1 */
+	bool own_uids;		/* has a user namespace: 0 is 0, 1 is @uid */
+	/* Odd: it is stopped, or threads may still be affected by a stop */
 	atomic_uint stops;
-	_Atomic __s64 doomed;	/* does not end before that; 0: unknown */
-	_Atomic __s64 reaped;	/* has ended by then; 0: by the history's end */
+	_Atomic __s64 doomed;	/* has not ended before; 0: unknown */
+	_Atomic __s64 reaped;	/* has ended by then; 0: by @end of history */
 };
 
 /* A thread */
@@ -115,10 +117,10 @@ struct actor {
 };
 
 struct history {
-	__u64 first;			/* newest token when it began */
+	__u64 first;			/* newest token at the beginning */
 	struct counters before, after;
-	__s64 begin, end;		/* nobody was there before and after */
-	bool stuck;			/* some did not end by themselves */
+	__s64 begin, end;		/* no process runs outside of them */
+	bool stuck;			/* some calls never ended */
 	__u32 capacity;
 	atomic_uint processes, actors, files, records;
 	struct process process[MAX_PROCESSES];
@@ -148,7 +150,7 @@ enum rule {
 };
 
 struct verdict {
-	enum rule rule;		/* the first that was broken */
+	enum rule rule;		/* the first that was broken, or ACCEPTED */
 	char why[256];
 };
 
@@ -157,7 +159,7 @@ extern const char *const count_names[COUNTS];
 
 struct verdict judge(struct history *history);
 
-/* Tests of the judge: how many there are; the name of one, and if it passes */
+/* Tests of the judge: their number; runs one and returns if it passed */
 extern const unsigned int doctored_tests;
 bool test_judge(unsigned int i, char *name, size_t size);
 

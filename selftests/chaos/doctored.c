@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Small histories to test the judge with: it accepts one in which everything
- * happens that can, and rejects each that differs from it, or from an even
- * smaller one, by one lie, for the rule that is broken.
+ * Small histories that test the judge. It must accept one in which everything
+ * happens that can happen. It must reject every history that differs from that
+ * one, or from an even smaller one, by a single lie, because of the rule
+ * broken.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,15 +14,15 @@
 #include "helpers.h"
 
 #define CAPACITY	64
-#define PID		100		/* of the process 0 */
-#define FIRST		10		/* newest token before, */
-#define GRANTS		3		/* and how many there were */
-/* How many there are with a token */
+#define PID		100		/* of process 0 */
+#define FIRST		10		/* newest token before the history */
+#define GRANTS		3		/* number of grants before it */
+/* The number of grants up to that of a token */
 #define GRANTS_BY(token)	((token) - FIRST + GRANTS)
 
 static struct history *h;
 
-/* Threads 0 to 4, in a process each, with file 1 to 5 */
+/* Threads 0 to 4, each in its own process and with its own file, 1 to 5 */
 static void begin_history(void)
 {
 	free(h);
@@ -92,7 +93,7 @@ static struct record *time_out(enum kind kind, __u16 actor, __s64 begin,
 	return r;
 }
 
-/* Everything that can happen; each of it by its name */
+/* Everything that can happen, by name */
 static struct all {
 	struct record *first, *waits, *timed_out, *forever, *refused, *look,
 		      *interrupted, *yields, *goes_on, *deadlock, *not_held,
@@ -108,12 +109,12 @@ static void tell_all(void)
 		add(OPEN, i, 10 + i, 20 + i, 0);
 
 	all.first = take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
-	/* Waits 183, until 305: since 122 */
+	/* Waits 183, from 122 to 305 */
 	all.waits = take_it(ACQUIRE, 1, 120, 330, 1000, 817, 12);
 	all.timed_out = time_out(ACQUIRE, 2, 130, 240, 100);
 	sees(all.timed_out, 11, 105, all.first);
 	all.forever = take_it(ACQUIRE, 2, 250, 420, -1, -1, 13);
-	/* Another thread on the same file */
+	/* By another thread on the same file */
 	all.refused = add(ACQUIRE, 4, 260, 262, -EBUSY);
 	all.refused->file = 3;
 	add(RELEASE, 0, 300, 310, 0);
@@ -133,14 +134,14 @@ static void tell_all(void)
 	add(CLOSE, 2, 500, 505, 0);
 	all.goes_on = take_it(REACQUIRE, 1, 530, 540, 0, 0, 14);
 	all.deadlock = add(ACQUIRE, 1, 541, 542, -EDEADLK);
-	/* Gives up what was interrupted */
+	/* Withdraws the interrupted request */
 	add(RELEASE, 3, 543, 544, 0);
 	all.not_held = add(RELEASE, 3, 545, 546, -EPERM);
 	add(RELEASE, 1, 550, 560, 0);
 	all.look_free = add(STATUS, 3, 570, 580, 0);
 	memcpy(all.look_free->count,
 	       (__u64[COUNTS]){ GRANTS_BY(14), 4, 1, 1, 1, 1 }, sizeof(r->count));
-	/* Has the lock, and is killed before it can tell */
+	/* Gets the lock, and is killed before it can report it */
 	all.killed = add(ACQUIRE, 0, 582, 0, 0);
 	all.killed->timeout_ns = -1;
 	h->process[0].doomed = 600;
@@ -167,7 +168,7 @@ static void accepts_nothing(void)
 	begin_history();
 }
 
-/* Calls at the same time may have been in either order. */
+/* Calls that overlap may have run in either order. */
 static void accepts_overlapping_calls(void)
 {
 	begin_history();
@@ -178,7 +179,7 @@ static void accepts_overlapping_calls(void)
 	h->after.hold_ns_max = h->after.hold_ns_total = 50;
 }
 
-/* Who stalled on the way into the kernel came later than it seems. */
+/* A thread that stalled before it was in the queue came later than it seems. */
 static void accepts_stalled_comer(void)
 {
 	begin_history();
@@ -194,7 +195,7 @@ static void accepts_stalled_comer(void)
 	h->after.hold_ns_max = 412;
 }
 
-/* One that handles a signal is away for that time, and passed over. */
+/* A request is away, and passed over, while its thread handles a signal. */
 static void accepts_passed_over(void)
 {
 	accepts_stalled_comer();
@@ -206,7 +207,7 @@ static void accepts_passed_over(void)
 	h->after.count[INTERRUPTED] = 1;
 }
 
-/* And so is one that is stopped. */
+/* The same while its process is stopped. */
 static void accepts_passed_over_while_stopped(void)
 {
 	accepts_passed_over();
@@ -215,9 +216,10 @@ static void accepts_passed_over_while_stopped(void)
 }
 
 /*
- * 0 holds, 1 waits since 120 to 130 and is interrupted. So 2, which came later,
- * has the lock before it. Then 1 goes on with its ticket, and has it before 3,
- * which came while it was away.
+ * 0 holds the lock. 1 has waited since some time in 120 to 130, and is
+ * interrupted. So 2, which came later, gets the lock before 1. Then 1 resumes
+ * its request, and gets the lock before 3, which came while the request was
+ * away.
  */
 static struct back {
 	struct record *interrupted, *goes_on, *look, *later;
@@ -256,7 +258,7 @@ static void accepts_back(void)
 	tell_back();
 }
 
-/* Nobody saw it back before the other one had the lock. */
+/* Nobody saw that 1 was back before 3 got the lock. */
 static void accepts_late_back(void)
 {
 	tell_back();
@@ -275,7 +277,7 @@ static void accepts_late_back(void)
 	h->after.wait_ns_max = 580;
 }
 
-/* It gives up: by a release, or by asking anew. */
+/* 1 gives up: it withdraws its request by a release. */
 static void accepts_giving_up(void)
 {
 	tell_back();
@@ -299,7 +301,7 @@ static void accepts_giving_up(void)
 	h->after.hold_ns_max = 400;
 }
 
-/* Another thread releases the file that 1 waits with. */
+/* Another thread releases the file on which 1 waits. */
 static struct canceled {
 	struct record *waits, *release, *last;
 } canceled;
@@ -328,8 +330,8 @@ static void accepts_canceled(void)
 }
 
 /*
- * It was granted the lock just before, which was abandoned. So the next one is
- * told.
+ * 1 had been granted the lock just before, after an abandonment. So the next
+ * grant reports the abandonment.
  */
 static void accepts_grant_withdrawn(void)
 {
@@ -348,8 +350,9 @@ static void accepts_grant_withdrawn(void)
 }
 
 /*
- * flock(): 0 abandons the lock, which 1 cannot be told, but 2 is. 1 holds it
- * already when it asks again, and closes its file, which is no abandonment.
+ * flock(): 0 abandons the lock. 1 acquires it by flock(), which cannot report
+ * that, so 2 learns of it. 1 holds it already when it calls flock() again.
+ * Later 1 closes its file while it holds the lock, which is no abandonment.
  */
 static struct flocked {
 	struct record *takes, *again, *told, *last;
@@ -379,7 +382,7 @@ static void tell_flocked(void)
 	h->after.hold_ns_max = 100;
 }
 
-/* Who looks at a file keeps it open for that time. */
+/* A look at a file keeps the file open until the look ends. */
 static struct record *tell_closed_during_a_look(void)
 {
 	struct record *first, *look, *seen;
@@ -410,7 +413,7 @@ static void accepts_closed_during_a_look(void)
 	tell_closed_during_a_look();
 }
 
-/* But no longer. */
+/* Nothing keeps the file open after the look. */
 static void kept_open_by_nobody(void)
 {
 	tell_closed_during_a_look()->end = 190;
@@ -426,7 +429,7 @@ static void accepts_flocked(void)
 static void overlapping_holds(void)
 {
 	tell_all();
-	/* Before its release */
+	/* Before the release of 0 */
 	all.waits->end = 299;
 	all.waits->left_ns = 1000 - 170;
 	all.look->holder.since_ns = 298;
@@ -435,7 +438,7 @@ static void overlapping_holds(void)
 static void hold_of_the_dead(void)
 {
 	tell_all();
-	/* Certainly before the killed one was gone */
+	/* Certainly before the killed process was gone */
 	all.last->begin = 590;
 	all.last->end = 595;
 }
@@ -458,12 +461,12 @@ static void token_of_the_past(void)
 	all.first->token = FIRST;
 }
 
-/* 0 holds, 1 waits, then 2; the lock comes to 2 first */
+/* 0 holds the lock, then 1 waits, then 2; but 2 gets the lock first */
 static void overtaken(void)
 {
 	begin_history();
 	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
-	/* Since 200 at the latest */
+	/* In the queue since 200 at the latest */
 	take_it(ACQUIRE, 1, 120, 900, 1000, 300, 13);
 	take_it(ACQUIRE, 2, 300, 400, -1, -1, 12);
 	add(RELEASE, 0, 350, 360, 0);
@@ -471,7 +474,7 @@ static void overtaken(void)
 	add(RELEASE, 1, 910, 920, 0);
 }
 
-/* The one who was overtaken gave up, later */
+/* The request that was overtaken timed out later */
 static void overtaken_and_timed_out(void)
 {
 	struct record *r;
@@ -484,7 +487,7 @@ static void overtaken_and_timed_out(void)
 	add(RELEASE, 2, 910, 920, 0);
 }
 
-/* Nobody waited between, says the one who barged in */
+/* 2 got the lock by a try, and so never waited */
 static void barging(void)
 {
 	overtaken();
@@ -524,7 +527,7 @@ static void yields_to_nobody(void)
 {
 	begin_history();
 	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
-	/* Certainly waits all the time of the reacquire */
+	/* Certainly waits during the whole reacquire */
 	take_it(ACQUIRE, 1, 120, 900, 1000, 300, 12);
 	take_it(REACQUIRE, 0, 300, 310, 0, 0, 11);
 	add(RELEASE, 0, 850, 860, 0);
@@ -546,7 +549,7 @@ static void yields_to_who_came_later(void)
 	begin_history();
 	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
 	r = time_out(REACQUIRE, 0, 300, 310, 0);
-	/* It was not there yet */
+	/* It did not wait yet during the reacquire */
 	sees(r, 12, 0, take_it(ACQUIRE, 1, 311, 320, -1, -1, 12));
 	add(RELEASE, 1, 910, 920, 0);
 }
@@ -561,7 +564,7 @@ static void told_of_the_wrong_one(void)
 	take_it(ACQUIRE, 1, 120, 320, -1, -1, 12);
 	add(RELEASE, 1, 330, 340, 0);
 	take_it(ACQUIRE, 2, 120, 360, -1, -1, 13);
-	/* Not who had it from this call */
+	/* Not the contender that got the lock from this call */
 	sees(r, 13, 340, &h->record[4]);
 	add(RELEASE, 2, 910, 920, 0);
 }
@@ -604,7 +607,7 @@ static void left_of_forever(void)
 static void seen_before_its_grant(void)
 {
 	tell_all();
-	/* Its token was not there yet */
+	/* That token had not been granted yet */
 	sees(all.timed_out, 12, 305, all.waits);
 	all.timed_out->end = 242;
 }
@@ -634,7 +637,7 @@ static void seen_with_another_pid(void)
 	all.timed_out->holder.pid = PID + 1;
 }
 
-/* No number means that the process has ended */
+/* Pid 0 means that the process has ended */
 static void seen_as_dead(void)
 {
 	tell_all();
@@ -715,7 +718,7 @@ static void no_ebusy(void)
 	begin_history();
 	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
 	take_it(ACQUIRE, 1, 120, 900, 1000, 300, 12);
-	/* On the file that waits */
+	/* On the file on which 1 waits */
 	sees(time_out(ACQUIRE, 4, 300, 310, 0), 11, 105, &h->record[0]);
 	h->record[2].file = 2;
 	add(RELEASE, 0, 850, 860, 0);
@@ -728,7 +731,7 @@ static void eintr_without_a_signal(void)
 	all.interrupted->after[FAILS] = 0;
 }
 
-/* Its handler has it made again */
+/* After this handler, the call is restarted */
 static void eintr_of_a_restart(void)
 {
 	eintr_without_a_signal();
@@ -751,7 +754,7 @@ static void too_few_wait(void)
 	sees(&h->record[3], 11, 105, &h->record[0]);
 	h->record[3].count[ACQUIRED] = GRANTS_BY(11);
 	h->record[3].count[CONTENDED] = 1;
-	/* All else is right */
+	/* Everything else is right */
 	h->after.count[CONTENDED] = 1;
 	h->after.wait_ns_total = h->after.wait_ns_max = 700;
 	h->after.hold_ns_total = 810;
@@ -784,7 +787,7 @@ static void time_outs_miscounted(void)
 
 static void contended_miscounted(void)
 {
-	/* By 1 it could be the killed one */
+	/* An error of 1 could be the call that was killed */
 	miscounted(CONTENDED, 2);
 }
 
@@ -815,7 +818,7 @@ static void held_longer(void)
 	h->after.hold_ns_max = 300;
 }
 
-/* Requests, and what becomes of them */
+/* Requests, and how they end */
 
 static void overtaken_when_back(void)
 {
@@ -841,7 +844,7 @@ static void ticket_of_the_canceled(void)
 	canceled.waits->left_ticket = 7;
 }
 
-/* Who came later has the smaller ticket */
+/* A later request has a smaller ticket */
 static void ticket_shrinks(void)
 {
 	struct record *r;
@@ -866,7 +869,7 @@ static void waits_when_nobody_is_there(void)
 	back.look->end = 220;
 }
 
-/* No request has it */
+/* No request has that ticket */
 static void goes_on_with_any_ticket(void)
 {
 	tell_back();
@@ -878,7 +881,7 @@ static void grants_a_ticket_given_up(void)
 	struct record *r;
 
 	tell_back();
-	/* It asked anew in between, and did not get it */
+	/* It made a new request in between, which failed */
 	r = time_out(ACQUIRE, 1, 210, 220, 0);
 	sees(r, 11, 105, &h->record[0]);
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The judge of a history: what can be said of a call by itself, and of its request */
+/* The judge of a history: rules for a single call and for its request */
 #include <errno.h>
 
 #include "judge.h"
 
-/* What it has of a ticket when it ends */
+/* Whether the ticket in the argument after the call is right */
 static bool judge_ticket(struct court *c, __u32 i)
 {
 	struct record *r = &c->record[i];
@@ -28,7 +28,7 @@ static bool judge_ticket(struct court *c, __u32 i)
 			       i, r->ret, r->ticket, r->left_ticket);
 }
 
-/* What is left of the time of the request that it made or went on with */
+/* Whether the time left of its request is right */
 static bool judge_left(struct court *c, __u32 i)
 {
 	struct record *r = &c->record[i];
@@ -51,7 +51,7 @@ static bool judge_left(struct court *c, __u32 i)
 	if (used > r->end - made && r->left_ns)
 		return reject(c, LEFT, "call %u: %lld ns are left of %lld after %lld",
 			      i, r->left_ns, q->timeout, r->end - made);
-	/* Time away counts */
+	/* The time that a request is away counts as used */
 	made = c->record[q->first].end;
 	if (r->ticket && r->ret != -ECANCELED && r->left_ns &&
 	    used < r->begin - made)
@@ -60,7 +60,7 @@ static bool judge_left(struct court *c, __u32 i)
 	return true;
 }
 
-/* What can be said of a call by itself, and of those that it goes on with */
+/* Checks a call by itself, and against the call that made its request */
 bool judge_call(struct court *c, __u32 i)
 {
 	struct record *r = &c->record[i];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The judge of a history: the counters of the lock, and what statuses say of them */
+/* The judge of a history: the lock's counters, at its end and in each status */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +48,7 @@ bool judge_counters(struct court *c)
 					 r->ret == -EAGAIN;
 		hi[TIMED_OUT] += r->end && (r->ret == -ETIMEDOUT ||
 					    r->ret == -EAGAIN);
-		/* The rest counts a request once */
+		/* The other counters count a request once */
 		if (q->first != i)
 			continue;
 		lo[INTERRUPTED] += q->away;
@@ -58,7 +58,7 @@ bool judge_counters(struct court *c)
 			hi[YIELDED]++;
 			continue;
 		}
-		/* That it has waited may be known by what is left */
+		/* It found the lock held if it failed or time was used */
 		found = r->end && (r->ret || (r->timeout_ns > 0 &&
 					      r->left_ns < r->timeout_ns));
 		lo[CONTENDED] += found;
@@ -137,7 +137,7 @@ static __u32 up_to(const __s64 *sorted, __u32 n, __s64 at)
 	return lo;
 }
 
-/* What the statuses say, of one instant each and one after the other */
+/* Checks what each status shows, and that later ones agree with earlier ones */
 bool judge_statuses(struct court *c)
 {
 	__u32 *begun, *ended, n = 0, done = 0, waits = 0;

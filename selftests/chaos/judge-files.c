@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The judge of a history: what a file's calls say of its state, and may return in it */
+/*
+ * The judge of a history: the states of a file, and what calls return in them.
+ */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -18,9 +20,9 @@ static int by_file_and_begin(const void *a, const void *b)
 }
 
 /*
- * When the last look at a file of a process ended that was there while it closed
- * one, or 0: which file that was is not known. Who looks at a file in fdinfo keeps
- * it open.
+ * When the last look ended that overlaps @close and was in the same process,
+ * or 0. Reading a file's fdinfo keeps the file open, and it is not known which
+ * file was looked at.
  */
 static __s64 look_during(struct court *c, const struct record *close,
 			 __u32 process)
@@ -38,7 +40,7 @@ static __s64 look_during(struct court *c, const struct record *close,
 	return by;
 }
 
-/* When a process gave up its descriptor of a file */
+/* Notes when a process closed its descriptor of a file */
 static void drop(struct court *c, struct file *f, __u32 process)
 {
 	__s64 lo = c->death_lo[process], hi = c->death_hi[process];
@@ -56,7 +58,7 @@ static void drop(struct court *c, struct file *f, __u32 process)
 	f->close_hi = max64(f->close_hi, hi);
 }
 
-/* When a message with a descriptor of a file was gone */
+/* Notes when a message with a descriptor of a file was gone */
 static void drop_message(struct court *c, struct file *f, struct record *sent)
 {
 	__s64 hi = max64(c->death_hi[process_of(c, sent)],
@@ -87,7 +89,7 @@ static void study_file(struct court *c, struct file *f)
 			drop(c, f, r->peer);
 		else if (r->kind == SEND)
 			drop_message(c, f, r);
-		/* It is open for a call, and at least until that ends */
+		/* The file stays open at least until the call ends */
 		f->close_lo = max64(f->close_lo, r->begin);
 		f->close_hi = max64(f->close_hi, end_hi(c, r));
 		if (!takes(r) && !ends(r))
@@ -131,7 +133,7 @@ void study_files(struct court *c)
 		study_file(c, &c->file[i]);
 }
 
-/* Which calls belong to one request. Of flock(), which has no ticket, too. */
+/* Finds the request of each call; flock() resumes its own without a ticket. */
 void study_requests(struct court *c, struct file *f)
 {
 	__u32 by_flock = NOBODY;
@@ -140,7 +142,7 @@ void study_requests(struct court *c, struct file *f)
 		__u32 number = c->op[i], request = NOBODY;
 		struct record *r = &c->record[number];
 
-		/* What ends or replaces flock()'s request */
+		/* Calls that end or replace the request of flock() */
 		if (ends(r) || r->kind == CLOSE ||
 		    (takes(r) && !r->ticket && !refused(r) &&
 		     !(r->kind == FLOCK && r->timeout_ns))) {
@@ -175,7 +177,7 @@ void study_requests(struct court *c, struct file *f)
 	}
 }
 
-/* Whether another's request may be there for a release to withdraw */
+/* Whether there may have been a request for a release to withdraw */
 static bool may_withdraw(struct court *c, struct file *f, struct record *r)
 {
 	for (__u32 i = f->op; i < f->op + f->ops; i++) {
@@ -189,7 +191,7 @@ static bool may_withdraw(struct court *c, struct file *f, struct record *r)
 	return false;
 }
 
-/* How the holds of a file ended that several threads use */
+/* Finds how the holds of a file ended, if several threads use the file */
 bool study_shared_ends(struct court *c, struct file *f)
 {
 	__s64 *begins, *ends_by;
@@ -209,7 +211,7 @@ bool study_shared_ends(struct court *c, struct file *f)
 		begins[possible++] = r->begin;
 		if (!r->end || (r->kind == RELEASE && may_withdraw(c, f, r)))
 			continue;
-		/* A reacquire let go of it when it began to wait */
+		/* A reacquire ended it when it began to wait */
 		if (r->kind == REACQUIRE && r->timeout_ns > 0)
 			hi -= r->timeout_ns - r->left_ns;
 		enders[certain] = c->op[i];
@@ -242,7 +244,7 @@ bool study_shared_ends(struct court *c, struct file *f)
 			       i < possible ? EITHER : CLOSED;
 		if (i == possible)
 			hold->end_lo = max64(hold->end_lo, f->close_lo);
-		/* Grants that nobody told may have been what some of them ended */
+		/* Some may have ended grants that were not reported */
 		if (i < certain && !f->canceled) {
 			hold->end_hi = ends_by[i];
 			hold->ending = RELEASED;
@@ -258,14 +260,14 @@ bool study_shared_ends(struct court *c, struct file *f)
 	return ok;
 }
 
-/* What a file is in that one thread uses, after each of its calls */
+/* The state of a file that only one thread uses, after each of its calls */
 struct state {
-	struct hold *hold;	/* that it has, or */
-	__u32 away;		/* the request that it has, or NOBODY */
-	bool by_flock;		/* whose last request was made by flock() */
+	struct hold *hold;	/* its grant, or NULL */
+	__u32 away;		/* its request, or NOBODY */
+	bool by_flock;		/* flock() made its last request */
 };
 
-/* Whether the call may return what it did */
+/* Whether the call may return what it returned, in this state of its file */
 static bool judge_state(struct court *c, __u32 i, const struct state *s)
 {
 	struct record *r = &c->record[i];
@@ -345,7 +347,7 @@ bool study_own_ends(struct court *c, struct file *f)
 	return true;
 }
 
-/* Whether somebody can have ended the request, or the grant, of that call */
+/* Whether a call can have ended the request, or the grant, of call @i */
 static bool may_be_canceled(struct court *c, struct file *f, __u32 i)
 {
 	struct record *r = &c->record[i];
@@ -369,8 +371,8 @@ static bool may_be_canceled(struct court *c, struct file *f, __u32 i)
 }
 
 /*
- * Whether the call on a file that several threads use was refused rightly, or
- * rightly not. @waits are all those on that file.
+ * Whether the call may return what it returned, if several threads use its
+ * file. @waits are all waits on that file.
  */
 static bool judge_errno(struct court *c, struct file *f, __u32 i,
 			const __u32 *waits, __u32 n)
@@ -435,7 +437,7 @@ static bool judge_errno(struct court *c, struct file *f, __u32 i,
 	return true;
 }
 
-/* Whether a release ended the request that was there, as it must */
+/* Whether the release ended the request of its file, as it must */
 static bool judge_withdrawn(struct court *c, struct file *f, __u32 i)
 {
 	struct record *r = &c->record[i];
@@ -446,7 +448,7 @@ static bool judge_withdrawn(struct court *c, struct file *f, __u32 i)
 
 		if (w == NOBODY || !s->end || s->ret == -ECANCELED)
 			continue;
-		/* It was there before the release, and is after it */
+		/* It was there before the release, and still after it */
 		if (c->request[c->wait[w].request].asked_hi < r->begin &&
 		    c->wait[w].end_lo > r->end &&
 		    (!s->ret || s->ret == -ETIMEDOUT))
@@ -462,7 +464,7 @@ bool judge_file(struct court *c, struct file *f)
 	__u32 *waits, n = 0;
 	bool ok = true;
 
-	/* One that is not shared was judged call by call */
+	/* A file that is not shared was judged call by call: judge_state() */
 	if (f->blurred || !f->shared)
 		return true;
 	waits = array(f->ops, sizeof(*waits));

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The judge of a history: which grants there were, in which order, and who saw them */
+/* The judge of a history: the grants, their order, and who saw them */
 #include <errno.h>
 
 #include "judge.h"
 
-/* Which call made which grant */
+/* Finds the call that made each grant */
 bool study_grants(struct court *c)
 {
 	__u32 unfinished = 0, lost = 0;
@@ -20,7 +20,7 @@ bool study_grants(struct court *c)
 	}
 	c->hold[0].end_hi = c->h->begin;
 
-	/* By file and begin: who has no timeout was granted first */
+	/* By file and begin: without a timeout, the first call got the grant */
 	for (__u32 i = 0; c->op[i] != NOBODY; i++) {
 		struct record *r = &c->record[c->op[i]];
 		struct request *q;
@@ -31,7 +31,7 @@ bool study_grants(struct court *c)
 		if (!r->end || r->ret == -ECANCELED) {
 			struct file *f = &c->file[r->file];
 
-			/* With another's ticket, it asked for nothing */
+			/* With a ticket of no request, it asked for nothing */
 			if (c->request_of[c->op[i]] == NOBODY)
 				continue;
 			unfinished++;
@@ -116,7 +116,7 @@ bool study_holds(struct court *c)
 	return true;
 }
 
-/* When a request that timed out in this call did so, at the earliest */
+/* The earliest instant at which the request of this call can have timed out */
 static __s64 deadline_lo(struct court *c, __u32 i)
 {
 	struct request *q = request_of(c, i);
@@ -125,7 +125,7 @@ static __s64 deadline_lo(struct court *c, __u32 i)
 		     c->record[q->first].begin + q->timeout);
 }
 
-/* What a look at the lock says of when its holder held it */
+/* Narrows the times of a hold by a sight of its holder, or of a free lock */
 static bool study_sight(struct court *c, __u32 i)
 {
 	struct record *r = &c->record[i];
@@ -154,7 +154,7 @@ static bool study_sight(struct court *c, __u32 i)
 			i, s->token, (__s64)s->since_ns, hold->since);
 	hold->since = s->since_ns;
 
-	/* Nobody told of it, but here is whose it is */
+	/* No call reported the grant, but the job tells whose it is */
 	if (hold->granter != NOBODY || hold->lost_job != NOBODY ||
 	    s->job == EMPTY_JOB)
 		return true;
@@ -164,14 +164,14 @@ static bool study_sight(struct court *c, __u32 i)
 			s->token);
 	hold->lost_job = s->job;
 	job = &c->record[s->job];
-	/* Else the job is an earlier one, kept by a reacquire */
+	/* Otherwise the job is an earlier one, kept by a reacquire */
 	if (!job->end) {
 		struct file *f = &c->file[job->file];
 
 		if (f->blurred) {
 			hold->ending = EITHER;
 		} else {
-			/* Which is no abandonment after flock() */
+			/* After flock(), closing is no abandonment */
 			hold->ending = f->by_flock ? RELEASED : CLOSED;
 			hold->end_lo = max64(hold->end_lo, f->close_lo);
 		}
@@ -211,7 +211,7 @@ bool study_sights(struct court *c)
 	return true;
 }
 
-/* Whether the holds can have come one after the other, and when */
+/* Whether the holds can have followed each other; narrows their times */
 bool judge_order(struct court *c)
 {
 	__s64 at = max64(c->h->begin, c->hold[0].free_lo);
@@ -259,7 +259,7 @@ bool judge_order(struct court *c)
 				return reject(c, YIELD,
 					"call %u let nobody in",
 					hold->yielder);
-			/* One step */
+			/* Its end and the next grant are one step */
 			hold->end_lo = max64(hold->end_lo, next->grant_lo);
 			hold->end_hi = min64(hold->end_hi, next->grant_hi);
 			if (hold->end_hi < hold->end_lo)
@@ -286,7 +286,7 @@ bool judge_order(struct court *c)
 	return true;
 }
 
-/* What can have become of those that nobody told, after all */
+/* Finds how the unreported holds can have ended */
 void study_lost(struct court *c)
 {
 	for (__u64 i = 1; i <= c->grants; i++) {
@@ -313,7 +313,7 @@ void study_lost(struct court *c)
 	}
 }
 
-/* Whether a file has a hold that lasts at some time of [begin, end] */
+/* Whether a file may have held the lock at some time in [begin, end] */
 bool may_hold(struct court *c, struct file *f, __s64 begin, __s64 end)
 {
 	__u32 lo = 0, hi = f->holds;
@@ -329,7 +329,7 @@ bool may_hold(struct court *c, struct file *f, __s64 begin, __s64 end)
 	return lo && c->hold[c->held[f->hold + lo - 1]].end_hi >= begin;
 }
 
-/* Whether it has one that certainly lasts all of that time */
+/* Whether a file certainly held the lock during all of [begin, end] */
 bool must_hold(struct court *c, struct file *f, __s64 begin, __s64 end)
 {
 	__u32 lo = 0, hi = f->holds;
@@ -345,7 +345,7 @@ bool must_hold(struct court *c, struct file *f, __s64 begin, __s64 end)
 	return lo && c->hold[c->held[f->hold + lo - 1]].end_lo > end;
 }
 
-/* Whether flock() can have given a file the empty job by then */
+/* Whether flock() may have given a file the empty job by then */
 bool flocked(struct court *c, struct file *f, __s64 by)
 {
 	for (__u32 i = f->op; i < f->op + f->ops; i++)
@@ -355,7 +355,7 @@ bool flocked(struct court *c, struct file *f, __s64 by)
 	return false;
 }
 
-/* A file of a process that was killed in a call after it used flock(), or NULL */
+/* A file on which flock() was used before its process was killed in a call */
 static struct file *lost_flock(struct court *c, __u32 process)
 {
 	for (__u32 i = 0; i < c->records; i++) {
@@ -369,7 +369,7 @@ static struct file *lost_flock(struct court *c, __u32 process)
 	return NULL;
 }
 
-/* Whether what was seen of a holder is what it said of itself */
+/* Whether the holder that a call saw is the true one */
 static bool judge_sight(struct court *c, __u32 i)
 {
 	struct record *r = &c->record[i], *granter, *job;
@@ -390,7 +390,7 @@ static bool judge_sight(struct court *c, __u32 i)
 		return reject(c, HOLDER, "call %u saw nobody's job", i);
 	job = s->job == EMPTY_JOB ? NULL : &c->record[s->job];
 	if (hold->granter == NOBODY) {
-		/* Nobody told: its own job, or one that its last reacquire kept */
+		/* Not reported: its own job, or one kept by its reacquire */
 		f = job ? &c->file[job->file] : lost_flock(c, s->comm);
 		for (__u32 j = f ? f->op : 0; f && !used && j < f->op + f->ops;
 		     j++)
@@ -408,7 +408,7 @@ static bool judge_sight(struct court *c, __u32 i)
 			return reject(c, HOLDER,
 				"call %u saw token %llu with the job of call %u, of another file",
 				i, token, s->job);
-		/* Its request's, one changed since, or an earlier one, kept */
+		/* That of its request, a later one, or a kept earlier one */
 		if (job && !f->shared &&
 		    s->job != request_of(c, hold->granter)->first &&
 		    !(c->repeat[s->job] && job->token == token) &&
@@ -463,8 +463,8 @@ bool judge_sights(struct court *c)
 }
 
 /*
- * Each abandonment is told once: by the first call after it that returns a grant,
- * except for flock(), which has no room for it
+ * Each abandonment is reported once: by the first call after it that returns a
+ * grant, but not by flock(), which has no room for it.
  */
 bool judge_abandoned(struct court *c)
 {
@@ -486,7 +486,7 @@ bool judge_abandoned(struct court *c)
 					"it was abandoned");
 			must = may = false;
 		} else if (hold->killed) {
-			/* It may have been told to one that was killed then */
+			/* A call that was killed may have reported it */
 			must = false;
 		}
 		must |= hold->ending == CLOSED;

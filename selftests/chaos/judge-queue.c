@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The judge of a history: who waited when, and whether anybody was overtaken */
+/* The judge of a history: who waited when, and whether any were overtaken */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -13,13 +13,13 @@ static int by_begin_hi(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* When a request was made, and how long it waited, as one of its calls tells it */
+/* Narrows when a request was made, by what one of its calls shows */
 static void study_request(struct court *c, __u32 i)
 {
 	struct record *r = &c->record[i];
 	struct request *q = request_of(c, i);
 	__s64 used = q->timeout - r->left_ns;
-	/* When it was granted, or gone */
+	/* When the request was granted, or ended */
 	__s64 until_lo = r->begin, until_hi = end_hi(c, r);
 	struct hold *hold;
 
@@ -33,25 +33,25 @@ static void study_request(struct court *c, __u32 i)
 		hold = hold_of(c, r->token);
 		until_lo = hold->grant_lo;
 		until_hi = hold->grant_hi;
-		/* Came and had it */
+		/* It was granted the lock at once */
 		if (q->first == i && (!q->timeout ||
 				      (q->timeout > 0 && !used)))
 			q->asked_lo = max64(q->asked_lo, until_lo);
 	} else if (r->end && r->ret == -EINTR) {
 		q->away = true;
 	} else if (r->end && r->ret == -ECANCELED) {
-		/* Perhaps it was so already when the call began */
+		/* It may have ended before this call began */
 		until_lo = c->record[q->first].begin;
 	}
 	q->asked_hi = min64(q->asked_hi, until_hi);
-	/* If nothing is left, more than that may be used */
+	/* If nothing is left, more than the timeout may have passed */
 	if (r->end && q->timeout > 0) {
 		q->asked_hi = min64(q->asked_hi, until_hi - used);
 		if (r->left_ns && r->ret != -ECANCELED)
 			q->asked_lo = max64(q->asked_lo, until_lo - used);
 	}
 	if (c->ended[i] != NOBODY && r->kind == REACQUIRE && q->first == i) {
-		/* It took its place when it let go of the lock */
+		/* It joined the queue when it ended its grant */
 		hold = &c->hold[c->ended[i]];
 		q->asked_lo = max64(q->asked_lo, hold->end_lo);
 		q->asked_hi = min64(q->asked_hi, hold->end_hi);
@@ -94,7 +94,7 @@ static void study_wait(struct court *c, __u32 i)
 	} else if (r->end && r->ret == -ETIMEDOUT) {
 		w.end_lo = max64(w.end_lo, q->asked_lo + q->timeout);
 	}
-	/* Until it was granted, or a deadline before which it does not go */
+	/* It stays until its grant, or at least until its deadline */
 	w.sure = w.waited && (!r->ret || r->ret == -ETIMEDOUT) &&
 		 !disturbed(c, r);
 	if (q->first == i) {
@@ -115,13 +115,13 @@ static void study_wait(struct court *c, __u32 i)
 		if (r->left_ns)
 			at_most = min64(at_most, q->timeout - r->left_ns);
 	}
-	/* If killed or canceled, it may have been over before that call */
+	/* If killed or canceled, it may have ended before that call */
 	if (r->end && (r->ret != -ECANCELED || r->timeout_ns != r->left_ns))
 		q->at_least = at_least;
 	q->at_most = at_most;
 }
 
-/* What was seen of a ticket: that its request is in the queue */
+/* Narrows a wait by a look that saw its ticket in the queue */
 static bool study_look(struct court *c, __u32 i)
 {
 	struct record *r = &c->record[i];
@@ -161,7 +161,7 @@ static int by_ticket(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Tickets only grow */
+/* Whether later requests have larger tickets */
 static bool judge_tickets(struct court *c)
 {
 	__u32 *known = array(c->requests, sizeof(*known)), n = 0;
@@ -194,7 +194,7 @@ static bool judge_tickets(struct court *c)
 
 bool study_waits(struct court *c)
 {
-	/* By file, and so the calls of each request in their order */
+	/* In order of file and begin, so a request's calls are in order */
 	for (__u32 i = 0; c->op[i] != NOBODY; i++)
 		if (c->request_of[c->op[i]] != NOBODY && !c->repeat[c->op[i]] &&
 		    !refused(&c->record[c->op[i]]))
@@ -229,7 +229,7 @@ bool study_waits(struct court *c)
 	return judge_tickets(c);
 }
 
-/* How many of the sure waits certainly began before */
+/* The number of sure waits that certainly began before @at */
 __u32 sure_before(struct court *c, __s64 at)
 {
 	__u32 lo = 0, hi = c->sures;
@@ -245,7 +245,7 @@ __u32 sure_before(struct court *c, __s64 at)
 	return lo;
 }
 
-/* One that certainly waits all the time, or NULL */
+/* A wait that certainly lasts from @begin to @end, or NULL */
 static struct wait *waiter_during(struct court *c, __s64 begin, __s64 end)
 {
 	__u32 n = sure_before(c, begin);
@@ -254,7 +254,7 @@ static struct wait *waiter_during(struct court *c, __s64 begin, __s64 end)
 	return w && w->end_lo > end ? w : NULL;
 }
 
-/* Whether one that was interrupted and is back was overtaken since then */
+/* Whether a request that was resumed has not been overtaken since then */
 static bool judge_returned(struct court *c, const struct wait *w)
 {
 	struct request *q = &c->request[w->request], *other;
@@ -263,7 +263,7 @@ static bool judge_returned(struct court *c, const struct wait *w)
 
 	if (q->first == w->record)
 		return true;
-	/* The first grant that certainly came after it was seen */
+	/* The first grant that certainly came after it was seen to wait */
 	while (lo < hi) {
 		__u32 mid = (lo + hi) / 2;
 

@@ -1,31 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The judge of a history. It is sound: it rejects no history that a lock which
- * keeps its promises can have made, however the machine stalled (except for
- * OVERLONG, and a history that is stuck). What it knows of an instant inside a
- * call is an interval, and a promise is broken only if it is for any choice of
- * instants in their intervals. No interval is widened or narrowed by a guess.
+ * The judge of a history. It is sound: it never rejects a history that a
+ * correct lock can have produced, however the machine stalled (except for
+ * OVERLONG, and a history that is stuck). An instant inside a call is known
+ * only as an interval, and a rule counts as broken only if it is broken for
+ * every choice of instants in those intervals. No interval is widened or
+ * narrowed by a guess.
  *
- * - A token orders the grants, and this lock numbers them without gaps. So the
- *   instants of grant 1, end 1, grant 2, end 2, ... only grow, and one walk tells
- *   whether they can, and narrows the intervals on the way. Each look at the lock
- *   (a status, what a timed-out call was told) lies between the grant and the end
- *   of the holder seen, and tells the instant of its grant.
- * - A request is made by one call, and those with its ticket go on with it. What
- *   is left of its timeout tells how long ago it was made, whatever happened in
- *   between. So its place in the queue is known to an interval.
- * - While its thread handles a signal, or its process is stopped, a request may be
- *   away and is passed over. So it is certainly in the queue only during a call in
- *   which nothing of that happened: from when it was made, if that call made it,
- *   or from when somebody saw it wait, if not; until its grant or its deadline.
- *   While it is there, nobody who asked later is granted the lock.
- * - A file that only one thread uses is in a known state after each of its calls.
- *   Of a file that several use, the i-th end by time comes after the i-th earliest
- *   beginning of the calls that can have been one, in whatever order they came.
+ * - Tokens order the grants, and this lock numbers its grants without gaps. So
+ *   the instants of grant 1, end 1, grant 2, end 2, ... must be in that order.
+ *   One walk checks whether they can be, and narrows the intervals on the way.
+ *   Each sight of the holder (by a status, or by a call that timed out) is
+ *   between its grant and its end, and gives the exact instant of its grant.
+ * - One call makes a request, and calls with its ticket resume it. What is
+ *   left of its timeout tells how long ago it was made, whatever happened in
+ *   between. So the instant that decides its place in the queue is known to an
+ *   interval.
+ * - While its thread handles a signal, or its process is stopped, a request
+ *   may be away and is then passed over. So it is certainly in the queue only
+ *   during a call in which none of that happened. It is there from when it was
+ *   made, if that call made it, or else from when somebody saw it wait; and
+ *   until its grant or its deadline. While it is there, no later request is
+ *   granted the lock.
+ * - If only one thread uses a file, the file's state is known after each call.
+ *   If several threads do, the i-th end of a grant comes after the i-th
+ *   earliest beginning among the calls that may have ended one, in whatever
+ *   order they ran.
  * - A thread that is killed in a call may have been granted the lock without
- *   telling; and one whose call fails with ECANCELED, too, as another thread may
- *   release before it runs. If others used the file of one that was killed at that
- *   time, then nothing is concluded of that file.
+ *   reporting it. So may one whose call fails with ECANCELED, as another thread
+ *   may release the lock before it runs. If other threads used the file while a
+ *   thread was killed in a call on it, nothing is concluded of that file.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -83,7 +87,7 @@ void *array(size_t n, size_t size)
 	return a;
 }
 
-/* qsort() has no argument for it */
+/* For comparison functions: qsort() passes no context */
 struct court *sorting;
 
 int by_value(const void *a, const void *b)

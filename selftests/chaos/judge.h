@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the parts of the judge share: see judge.c */
+/* Shared by the parts of the judge: see judge.c */
 #ifndef JUDGE_H
 #define JUDGE_H
 
@@ -15,37 +15,37 @@ enum ending { RELEASED, CLOSED, EITHER };
 
 /* From a grant to its end */
 struct hold {
-	__u32 granter;			/* the call; NOBODY told of it */
+	__u32 granter;			/* the call; NOBODY: not reported */
 	__u32 file;			/* NOBODY: unknown */
 	__u32 yielder;			/* the reacquire that ended it */
 	enum ending ending;
 	__s64 grant_lo, grant_hi;
 	__s64 end_lo, end_hi;
 	__s64 seen_lo, seen_hi;		/* last begin, first end of a look */
-	__s64 free_lo, free_hi;		/* the same for none holding after it */
-	__s64 since;			/* the grant, as seen; 0: never */
-	__u32 lost_job;			/* whose it is, as seen */
-	bool killed;			/* its call may have been killed */
+	__s64 free_lo, free_hi;		/* the same for a free lock after it */
+	__s64 since;			/* the grant, as seen; 0: never seen */
+	__u32 lost_job;			/* record with its job, as seen */
+	bool killed;			/* its caller may have been killed */
 };
 
-/* What one or more calls have asked for */
+/* A request, made by one call and perhaps resumed by others */
 struct request {
 	__u32 first;			/* the call that made it */
 	__s64 timeout;
 	__u64 ticket;			/* 0: unknown */
 	__s64 asked_lo, asked_hi;
-	bool waited;			/* possibly */
-	bool away, maybe_away;		/* was it ever? */
-	__s64 at_least, at_most;	/* how long, as the lock counts it */
+	bool waited;			/* may have waited */
+	bool away, maybe_away;		/* was ever away, or may have been */
+	__s64 at_least, at_most;	/* how long it waited, in all */
 };
 
-/* A call that waited, or the arrival of one that had no need to */
+/* A call that waited, or the arrival of one that did not have to */
 struct wait {
 	__u32 record, request;
-	bool waited;			/* possibly */
+	bool waited;			/* may have waited */
 	/*
-	 * When it came to the queue, and when it was gone. If it is sure, it was
-	 * there all the time from begin_hi to end_lo.
+	 * When it joined and left the queue. If it is sure, it was certainly in
+	 * the queue all the time from begin_hi to end_lo.
 	 */
 	bool sure;
 	__s64 begin_lo, begin_hi;
@@ -53,14 +53,14 @@ struct wait {
 };
 
 struct file {
-	__u32 op, ops;			/* where in court.op, how many */
-	__u32 hold, holds;		/* where in court.held, how many */
+	__u32 op, ops;			/* first in court.op, and number */
+	__u32 hold, holds;		/* first in court.held, and number */
 	__s64 close_lo, close_hi;	/* the last close */
 	bool shared;			/* several threads use it */
-	bool blurred;			/* nothing is known of it */
-	bool canceled;			/* it may have had grants that nobody told */
-	bool flocked;			/* flock() is used with it, */
-	bool by_flock;			/* and made its last request */
+	bool blurred;			/* nothing is concluded of it */
+	bool canceled;			/* may have had unreported grants */
+	bool flocked;			/* flock() is used with it */
+	bool by_flock;			/* flock() made its last request */
 };
 
 struct court {
@@ -73,7 +73,7 @@ struct court {
 	__u32 *op;			/* records by file, then by begin */
 	struct hold *hold;		/* by token - first */
 	__u32 *held;			/* holds by file */
-	bool *repeat;			/* records: goes on holding */
+	bool *repeat;			/* records: it kept the lock it had */
 	struct request *request;
 	__u32 requests;
 	__u32 *request_of;		/* record -> request */
@@ -81,10 +81,10 @@ struct court {
 	__u32 *ended;			/* record -> hold it certainly ended */
 	struct wait *wait;
 	__u32 waits;
-	/* The waits that certainly last a while, by their latest begin */
+	/* The waits that certainly last some time, by begin_hi */
 	__u32 *sure;
 	__u32 sures;
-	__u32 *longest;			/* of those up to here, by their end */
+	__u32 *longest;			/* of those up to here, by end_lo */
 	struct verdict verdict;
 };
 
@@ -108,14 +108,14 @@ static inline bool ends(const struct record *r)
 	return r->kind == RELEASE || r->kind == UNLOCK;
 }
 
-/* Refused at once: it changes nothing */
+/* Refused at once, without changing anything */
 static inline bool refused(const struct record *r)
 {
 	return r->end && (r->ret == -EBUSY || r->ret == -EDEADLK ||
 			  r->ret == -EPERM);
 }
 
-/* Whether it ends a grant of its file if there is one */
+/* Whether it ends the grant of its file, if there is one */
 static inline bool yields(const struct record *r)
 {
 	return r->kind == REACQUIRE && !r->ticket && !refused(r);
@@ -142,7 +142,7 @@ static inline __u32 all_handled(struct court *c, const struct record *r)
 	return was_handled(c, r, RESTARTS) + was_handled(c, r, FAILS);
 }
 
-/* Whether a request may have been away in it although it was waited for */
+/* Whether its request may have been away for some time during the call */
 static inline bool disturbed(struct court *c, const struct record *r)
 {
 	return !r->end || r->stops_before % 2 ||
@@ -167,14 +167,14 @@ static inline __u64 token_of(struct court *c, const struct hold *hold)
 	return c->h->first + (hold - c->hold);
 }
 
-/* How many grants there were at a status */
+/* The number of grants at the time of a status */
 static inline __u64 grants_at(struct court *c, const struct record *r)
 {
 	return r->count[ACQUIRED] - c->h->before.count[ACQUIRED];
 }
 
 /* judge.c */
-/* qsort() has no argument for it */
+/* For comparison functions: qsort() passes no context */
 extern struct court *sorting;
 
 __attribute__((format(printf, 3, 4)))
