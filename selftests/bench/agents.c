@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * agents SAMPLES SECONDS: an acquisition that holds the lock, takes a sample
- * every 10 ms and lets others in after each SAMPLES of them; and short tasks
- * that come at random, ten a second, each of which needs the lock for 2 ms and
- * waits at most 3 s for it. How long do they wait?
+ * agents SAMPLES SECONDS: how long short tasks wait for a lock that a long
+ * acquisition holds. The acquisition takes a sample every 10 ms, and reacquires
+ * after every SAMPLES samples. Tasks come at random, ten a second. Each of them
+ * needs the lock for 2 ms and waits at most 3 s for it.
  *
- * Tasks come at the same times in each run. One that comes while others are
- * still there does not wait for them to come first: there are as many as it takes.
+ * Tasks come at the same times in each run. Each has its own thread, so none
+ * has to finish before the next one can come.
  */
 #include <err.h>
 #include <errno.h>
@@ -27,7 +27,7 @@ enum { SAMPLE_NS = 10000000, TASK_NS = 2000000, PATIENCE_S = 3 };
 
 struct task {
 	uint64_t comes;
-	double wait_ms;	/* infinite: in vain */
+	double wait_ms;	/* infinite: it timed out */
 };
 
 static atomic_bool over;
@@ -120,7 +120,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < count; i++)
 		lost += isinf(tasks[i].wait_ms);
 	figure((double)lost / count, "agents/%d/lost", samples);
-	/* Those in vain have waited as long as they would */
+	/* Tasks that timed out have waited for all of that time */
 	for (int percent = 0; percent <= 100; percent++) {
 		int i = (count - 1) * percent / 100;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * fairness LOCK CONTENDERS SECONDS: contenders that want a lock all the time,
- * and what each of them gets.
+ * fairness LOCK CONTENDERS SECONDS: how often each of several contenders gets a
+ * lock that all of them want all the time.
  */
 #include <err.h>
 #include <pthread.h>
@@ -26,7 +26,7 @@ static void *hammer(void *arg)
 	struct agent *agent = arg;
 	uint64_t asked, got;
 
-	/* They all begin when the first one lets go */
+	/* All begin when main() releases the lock */
 	waiting++;
 	lock->acquire(&agent->c);
 	lock->release(&agent->c);
@@ -85,7 +85,7 @@ int main(int argc, char **argv)
 		if (agents[i].longest > longest)
 			longest = agents[i].longest;
 	}
-	/* Jain's index: 1 if all got the same, 1 / count if one got all */
+	/* Jain's index: 1 if all got equally many, 1 / count if one got all */
 	figure(sum * sum / (count * squares), "fairness/%s/jain", argv[1]);
 	figure(min, "fairness/%s/fewest", argv[1]);
 	figure(max, "fairness/%s/most", argv[1]);

@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * handover HOW LOCK WAITERS: what it costs to pass a lock on.
+ * handover HOW LOCK WAITERS: the cost of a hand-over.
  *
- * One thread holds the lock and as many wait, and each goes on taking it and
- * giving it back. What counts is the time from one grant to the next, with all
- * that all of them do in it, and how often a task has gone to sleep. HOW is
+ * One thread holds the lock and WAITERS threads wait for it. All of them
+ * acquire and release it in a loop. The results are the time from one grant to
+ * the next, with everything that all threads do in it, and how often a task
+ * went to sleep. HOW is
  *   loop   release, then acquire
  *   again  reacquire
- *   turns  for locks which the releaser would get back before the waiter runs:
- *          it yields the CPU until that one has had the lock, and releases only
- *          when all others wait
+ *   turns  for locks that the releaser would get back before a waiter runs: it
+ *          yields the CPU until another thread has had the lock, and releases
+ *          only when all others wait
  *
- * All run under SCHED_FIFO, where a task that wakes runs when the one that woke
- * it goes to sleep: what other policies make of the history of each task would
- * hide what the locks cost.
+ * All threads run under SCHED_FIFO, where a task that was woken runs when the
+ * one that woke it goes to sleep. Other policies consider the history of each
+ * task, which would hide the cost of the locks.
  *
- * The lock "ring" is none: each thread wakes the next one by an eventfd, and
- * waits at its own. With one waiter that is ping-pong.
+ * "ring" is not a lock: each thread wakes the next one by an eventfd and waits
+ * for its own. With one waiter that is ping-pong.
  */
 #include <err.h>
 #include <pthread.h>
@@ -42,7 +43,7 @@ static int contenders;
 static atomic_int waiting;
 static void *_Atomic last;	/* who had the lock */
 
-/* The holder's */
+/* Used only by the holder */
 static long grants;
 static long slept_first;
 static uint64_t began;
@@ -58,7 +59,7 @@ static long slept(void)
 	return usage.ru_nvcsw;
 }
 
-/* The first holder goes on when all others wait. */
+/* Returns to the first holder when all others wait. */
 static void first_wait(void *c)
 {
 	waiting++;
@@ -69,11 +70,11 @@ static void first_wait(void *c)
 
 static void granted(void *to)
 {
-	/* By then each waits or has waited */
+	/* By then each thread waits or has waited */
 	long warm = BATCH + (ring ? contenders : 0);
 	uint64_t time;
 
-	/* With several CPUs, who lets go may be the only one that wants it */
+	/* With several CPUs, the releaser may be the only one that wants it */
 	if (to == last)
 		return;
 	last = to;
@@ -123,7 +124,7 @@ static void *turns(void *c)
 		waiting++;
 		lock->acquire(c);
 		waiting--;
-		/* At first, the others are yet to be made */
+		/* At first, the other threads do not exist yet */
 		while (!grants && waiting < contenders - 1)
 			usleep(1000);
 		granted(c);

@@ -62,7 +62,7 @@ static void *shared(size_t size)
 	return page;
 }
 
-/* When a wait that begins now has taken too long */
+/* The absolute time at which a wait that begins now times out */
 static struct timespec deadline(void)
 {
 	struct timespec ts;
@@ -95,12 +95,12 @@ static void tlock_raw_release(struct contender *c)
 
 static void tlock_raw_again(struct contender *c)
 {
-	c->arg.job[0] = 0;	/* The same as before */
+	c->arg.job[0] = 0;	/* Keeps the job */
 	c->arg.timeout_ns = TIMEOUT_NS;
 	check(ioctl(c->fd, TLOCK_IOC_REACQUIRE, &c->arg), "reacquire");
 }
 
-/* The same without a timeout, and so without a timer */
+/* tlock without a timeout, and so without a timer */
 
 static void untimed_acquire(struct contender *c)
 {
@@ -147,7 +147,7 @@ static void libtlock_again(struct contender *c)
 	      "tlock_reacquire");
 }
 
-/* A lock file: flock(2) and fcntl(2)'s locks of open file descriptions */
+/* A lock file: flock(2), and OFD locks of fcntl(2) */
 
 static char lock_file[] = "/tmp/tlock-bench.XXXXXX";
 
@@ -189,7 +189,7 @@ static void ofd_release(struct contender *c)
 	check(fcntl(c->fd, F_OFD_SETLK, &arg), "F_OFD_SETLK");
 }
 
-/* A System V semaphore that the kernel gives back on exit */
+/* A System V semaphore that the kernel releases on exit: SEM_UNDO */
 
 static int sysv;
 
@@ -278,7 +278,7 @@ static void posix_release(struct contender *c)
 	check(sem_post(sem), "sem_post");
 }
 
-/* A mutex of ntsync, as its documentation (userspace-api/ntsync) has it */
+/* A mutex of ntsync, by its documentation (userspace-api/ntsync) */
 
 struct ntsync_mutex {
 	uint32_t owner;
@@ -318,7 +318,7 @@ static void ntsync_enter(struct contender *c)
 {
 	static int contenders;
 
-	/* Owners are told apart by a number; 0 is none */
+	/* A number identifies the owner; 0 means none */
 	c->fd = ++contenders;
 }
 
@@ -342,7 +342,7 @@ static void ntsync_release(struct contender *c)
 	      "NTSYNC_IOC_MUTEX_UNLOCK");
 }
 
-/* An eventfd as a semaphore: no owner, nothing is given back on death */
+/* An eventfd as a semaphore: no owner, and not released on death */
 
 static int event;
 

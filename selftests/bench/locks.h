@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the benchmarks compare: tlock and the locks that are used in its place.
+ * The locks that the benchmarks compare: tlock, and those used in its place.
  */
 #ifndef TLOCK_BENCH_LOCKS_H
 #define TLOCK_BENCH_LOCKS_H
@@ -10,13 +10,13 @@
 
 #define DEVICE	"/dev/tlock"
 
-/* What all that can time out is given: it is never reached */
+/* Timeout of all calls that take one; it never passes */
 #define TIMEOUT_S	100000
 
 /**
- * struct contender - who competes for a lock; each thread has its own
- * @fd: file, for those locks that have one
- * @handle: libtlock's
+ * struct contender - a party that competes for a lock; each thread has its own
+ * @fd: file, for locks that have one
+ * @handle: handle of libtlock
  * @arg: argument of the ioctls
  */
 struct contender {
@@ -27,13 +27,13 @@ struct contender {
 
 /**
  * struct lock - a lock to measure
- * @name: as it is printed
- * @make: makes the lock, once, before all else. Returns 0, or -1 with errno if
- *	this kernel has no such lock.
- * @enter: makes a contender
- * @acquire: takes the lock, waiting for it
- * @release: gives it back
- * @again: releases and takes again in one step; NULL: there is no such thing
+ * @name: name for the output
+ * @make: creates the lock; called once, before all else. Returns 0, or -1 with
+ *	errno if this kernel has no such lock.
+ * @enter: creates a contender
+ * @acquire: acquires the lock, waiting for it
+ * @release: releases the lock
+ * @again: releases and acquires the lock in one step; NULL if it cannot do that
  */
 struct lock {
 	const char *name;
@@ -44,7 +44,7 @@ struct lock {
 	void (*again)(struct contender *c);
 };
 
-/* All of them, tlock first; ends with one that has no name */
+/* All locks, tlock first; the last entry has no name */
 extern const struct lock locks[];
 
 const struct lock *lock_named(const char *name);
@@ -58,7 +58,7 @@ uint64_t now(void);
 /* Ends the program if @ret is negative, with errno's message */
 int check(int ret, const char *what);
 
-/* Prints a figure for scripts/bench: its name, as printf() would, and value */
+/* Prints a figure for scripts/bench: its name, formatted, and its value */
 void figure(double value, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How much kernel memory an open contender takes beyond what any open file
- * does, and a waiter beyond what any sleeping thread does: all slab caches
- * together, with many of them and with as many of the other.
+ * How much more kernel memory an open contender takes than any open file, and
+ * a waiter than any sleeping thread. Compares the sum of all slab caches with
+ * many of the one and with as many of the other.
  */
 #include <err.h>
 #include <fcntl.h>
@@ -34,7 +34,7 @@ static double slab_bytes(void)
 	return sum;
 }
 
-/* They stay open: what is freed would be counted, or found again */
+/* The files stay open: freed memory could still be counted, or be reused */
 static double open_many(const char *path)
 {
 	double before = slab_bytes();
@@ -89,7 +89,7 @@ int main(void)
 	double null_bytes, event_bytes;
 
 	check(setrlimit(RLIMIT_NOFILE, &files), "RLIMIT_NOFILE");
-	/* The table of files grows here */
+	/* The file table grows here, not while memory is measured */
 	check(dup2(0, 4 * FILES - 1), "dup2");
 	null_bytes = open_many("/dev/null");
 	figure(open_many(DEVICE) - null_bytes, "memory/contender-bytes");
@@ -99,7 +99,7 @@ int main(void)
 	locks->acquire(&holder);
 	for (int i = 0; i < WAITERS; i++)
 		locks->enter(contenders + i);
-	/* The first ones find what was freed */
+	/* The first round uses up memory that was freed before */
 	wait_many(wait_for_event);
 	event_bytes = wait_many(wait_for_event);
 	figure(wait_many(wait_for_lock) - event_bytes, "memory/waiter-bytes");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * overshoot idle|load WAITS: how much later than asked for a timeout of 10 ms
- * ends an acquire, and a sleep. With load, every CPU has something else to do.
+ * overshoot idle|load WAITS: how late a timeout of 10 ms ends an acquire, and a
+ * sleep. With load, every CPU has something else to do.
  */
 #include <err.h>
 #include <errno.h>
@@ -51,7 +51,7 @@ static void measure(void (*wait)(void), const char *name, const char *how,
 		uint64_t began = now();
 
 		wait();
-		/* Less than 0 is early */
+		/* Negative: too early */
 		late[i] = ((double)(now() - began) - TIMEOUT_NS) / 1000;
 	}
 	qsort(late, count, sizeof(*late), compare);

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a lock costs in Python that nobody else wants, in executed instructions.
+"""The cost of a lock in Python that nobody else wants, in instructions.
 
-As in uncontended.c: the least of many batches, less the cost of the loop. A
-figure's name is pythonVERSION/WHAT/LOCK, as they differ between versions. WHAT
-is "pair" for acquire and release, "with" for an empty with block, and "again"
-for a release_and_acquire.
+As in uncontended.c: the minimum of many batches, less the cost of the loop.
+Figures are named pythonVERSION/WHAT/LOCK, because they differ between versions.
+WHAT is "pair" for acquire and release, "with" for an empty with block, and
+"again" for release_and_acquire.
 """
 import argparse
 import contextlib
@@ -24,7 +24,7 @@ from tlock import TimeoutLock, _device  # noqa: E402
 
 try:
     import filelock  # type: ignore
-except ImportError:  # in a system without Debian's package
+except ImportError:  # Debian's package is not installed
     filelock = None
 
 BATCHES = 15
@@ -32,8 +32,8 @@ OPS = 50
 
 
 class OcsDesign:
-    """A lock like that of OCS, from its description: who acquires first takes
-    a lock that means "next", then the lock itself, then gives "next" back."""
+    """A lock like that of OCS, from its description. Acquiring first acquires a
+    lock that means "next", then the lock itself, and then releases "next"."""
 
     def __init__(self, default_timeout=0):
         self.default_timeout = default_timeout
@@ -74,7 +74,7 @@ class OcsDesign:
 
 
 def timeout_lock(lock):
-    """What is measured of a lock with TimeoutLock's methods"""
+    """What to measure of a lock that has TimeoutLock's methods"""
     def pair():
         lock.acquire(timeout=3, job="acq")
         lock.release()
@@ -113,7 +113,7 @@ def thread_lock():
 
 
 def ioctls():
-    """Two calls of ctypes with nothing around them: the floor"""
+    """Two bare calls of ctypes: the least that a pair can cost"""
     fd = os.open(_device.DEFAULT_PATH, os.O_RDWR)
     argument = ctypes.byref(_device.AcquireStruct(timeout_ns=3 * 10**9,
                                                   job=b"acq"))

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * uncontended [LOCK...]: what a lock costs that nobody else wants: a pair of acquire and release, a
- * reacquire, a try to acquire what another one holds. Of these locks only, or all.
+ * uncontended [LOCK...]: the cost of a lock that nobody else wants: of a pair
+ * of acquire and release, of a reacquire, and of a try to acquire a held lock.
+ * Measures the given locks, by default all.
  *
- * The least of many batches counts: that is one which no interrupt fell into.
- * The cost of the loop and of the call by a pointer, measured with a function
- * that does nothing, is taken off; that of the C library's wrapper of the
- * system call is not, since programs pay it too.
+ * The result is the minimum of many batches, in which no interrupt came. The
+ * cost of the loop and of the call through a pointer is measured with an empty
+ * function and subtracted. The cost of the C library's system call wrapper is
+ * not, because programs pay it too.
  */
 #include <err.h>
 #include <errno.h>
@@ -23,7 +24,7 @@ static void nothing(struct contender *c)
 {
 }
 
-/* Not made for one pair of functions, so that the loop is always the same */
+/* noipa: not specialized for its arguments, so the loop is always the same */
 __attribute__((noipa))
 static double cost_with_loop(void (*first)(struct contender *c),
 			     void (*second)(struct contender *c),
@@ -52,7 +53,7 @@ static double cost(void (*first)(struct contender *c),
 	       cost_with_loop(nothing, nothing, c);
 }
 
-/* The caller says again what it is doing, as it does in each call of its loop */
+/* The caller passes its job again, as it would in each call of a loop */
 static void again_with_its_job(struct contender *c)
 {
 	c->arg.job[0] = 'a';

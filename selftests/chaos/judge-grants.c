@@ -78,7 +78,7 @@ bool study_grants(struct court *c)
 			continue;
 		if (++lost > unfinished)
 			return reject(c, TOKENS,
-				"token %llu is nobody's: %u grants were not told, but %u calls were killed or canceled",
+				"token %llu was returned by no call: %u such grants, but %u calls were killed or canceled",
 				token_of(c, hold), lost, unfinished);
 		hold->grant_lo = lo;
 		hold->grant_hi = hi;
@@ -399,7 +399,7 @@ static bool judge_sight(struct court *c, __u32 i)
 				c->record[c->op[j]].ret == -ECANCELED);
 		if (!used)
 			return reject(c, HOLDER,
-				"call %u saw token %llu with the job of call %u, none of those that told nothing",
+				"call %u saw token %llu with the job of call %u, whose file has no call of unknown outcome",
 				i, token, s->job);
 	} else {
 		granter = &c->record[hold->granter];
@@ -480,7 +480,7 @@ bool judge_abandoned(struct court *c)
 			told = r->result & TLOCK_ABANDONED;
 			if (told ? !may : must)
 				return reject(c, TOLD_ABANDONED,
-					"call %u, token %llu: told %d, but %s",
+					"call %u, token %llu: reported abandoned %d, but %s",
 					hold->granter, token_of(c, hold), told,
 					told ? "nobody abandoned it" :
 					"it was abandoned");

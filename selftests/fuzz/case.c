@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The language of the fuzzer's cases: read, printed, made and changed.
+ * The language of the fuzzer's cases: reads, prints, makes and changes them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,11 +19,11 @@ struct value {
 	__s64 value;
 };
 
-/* A kind of operand; without values: the numbers below @numbers */
+/* A kind of operand: @values, or if NULL the numbers below @numbers */
 struct kind {
 	const struct value *values;
 	__u32 numbers;
-	/* In how many of 10 random cases it is just the first */
+	/* Of 10 random operands, this many are the first value */
 	__u32 first;
 };
 
@@ -129,7 +129,7 @@ static const struct value states[] = {
 	{ "free", AWAIT_FREE }, { "held", AWAIT_HELD },
 };
 
-/* Threads that wait for each other */
+/* Numbers of threads that wait for each other */
 static const struct value meetings[] = {
 	{ "2", 2 }, { "3", 3 }, { "4", 4 }, { "5", 5 }, { "6", 6 },
 };
@@ -163,7 +163,7 @@ static const struct kind
 
 static const struct {
 	const struct kind *operand[MAX_OPERANDS];
-	__u32 weight;	/* how often it is in random programs */
+	__u32 weight;	/* relative frequency in random programs */
 } verbs[VERBS] = {
 	[OPEN] = { { &a_file, &a_flag }, 8 },
 	[CLOSE] = { { &a_file }, 4 },
@@ -444,7 +444,7 @@ static void make_program(__u64 *random, struct program *p)
 	p->ops = 2 + rnd(random, 10);
 	for (int i = 0; i < p->ops; i++) {
 		make_op(random, &p->op[i]);
-		/* Mostly the same file, or else who acquires never releases */
+		/* Mostly the same file, so that acquired locks get released */
 		if (verbs[p->op[i].verb].operand[0] == &a_file &&
 		    rnd(random, 10) < 7)
 			p->op[i].arg[0] = file;
@@ -497,7 +497,7 @@ void change_case(__u64 *random, struct fuzz_case *c)
 		if (t < c->threads) {
 			change_program(random, &c->thread[t]);
 		} else if (c->threads < MAX_THREADS) {
-			/* One more, which may do as another does */
+			/* Another thread, perhaps with a copied program */
 			if (rnd(random, 2))
 				c->thread[t] = c->thread[rnd(random, t)];
 			else

@@ -1,31 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A fuzzer: threads of two processes do with the lock what makes no sense, and
- * all at the same time. First come the cases of fuzz/corpus, with what is known
- * of their results; then random ones, and random changes to those, until the
- * time is over.
+ * A fuzzer: threads of two processes use the lock in senseless ways, all at
+ * the same time. First it runs the cases of fuzz/corpus, and checks the
+ * results that they list. Then it runs random cases, and random changes to
+ * those of the corpus, until the time is over.
  *
  * usage: fuzz [SECONDS [SEED [CASES]]]
  *
- * It runs for 10 seconds after the corpus unless told otherwise, here or in
- * TLOCK_FUZZ_SECONDS. With a seed, the random cases are those that it stands
- * for; who runs when is not repeated. With CASES, a file like the corpus, the
- * cases in it are run instead, again and again, and not expected to answer as
- * they say. A case that breaks a rule is printed in the form that such a file
- * has: see fuzz.h.
+ * Random cases run for SECONDS, by default for TLOCK_FUZZ_SECONDS or 10. The
+ * same SEED makes the same random cases, but the order in which threads run is
+ * not repeated. With CASES, a file like the corpus, only the cases in it are
+ * run, repeatedly, and their results are not compared with those that they
+ * list. A case that breaks a rule is printed in the format of such a file: see
+ * fuzz.h.
  *
  *	scripts/vm --kernel debug --timeout 900 -- build/selftests/fuzz 600
  *
- * What must hold for each call: its errno is one that the ABI has for it, as
- * far as the thread can know; it does not time out early; what it writes is
- * consistent. Of a file that only one thread uses, this knows more: whether it
- * holds the lock, and then nobody else thinks so; or has a request that was
- * interrupted, and goes on. After each case the lock is
- * free, and its counters have grown by what the calls were told. And nothing
- * hangs: after some milliseconds, all files are released, so that all waits end
- * without a signal.
+ * Rules for each call: its errno is one that the ABI allows, as far as the
+ * thread can know; it does not time out early; what it writes is consistent.
+ * More is known of a file that only one thread uses: whether it holds the
+ * lock, in which case no other thread may find that it holds it, or has a
+ * request that can be resumed. After each case the lock is free, and its
+ * counters have grown by what the calls returned. And nothing hangs: after some
+ * milliseconds all files are released, so all waits end without a signal.
  *
- * To be run alone: others' use of the lock would count.
+ * Nothing else may use the lock meanwhile: it would be counted.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,15 +48,15 @@
 #include "helpers.h"
 #include "kselftest.h"
 
-/* When a case's holders are made to release: nothing has happened for... */
+/* All files are released when nothing has happened for this long, */
 #define QUIET		(4 * MSEC)
-/* Or it takes too long */
+/* or when the case has run for this long */
 #define CASE_TIME	(100 * MSEC)
-/* Nothing happens for so long: it hangs */
+/* If nothing happens for this long, the case hangs */
 #define STILL		(30 * SEC)
-/* Descriptors that a case's processes use */
+/* Limit of the descriptors that the processes of a case use */
 #define MAX_FDS		128
-/* How many of a case's grants can be remembered */
+/* The number of grants of a case that are remembered */
 #define MAX_GRANTS	16384
 
 /* The cases that are always run */
@@ -69,43 +68,43 @@ extern const char fuzz_corpus[];
 
 /* In memory that all processes share */
 static struct shared {
-	/* Results are as expected, and nothing needs to be made to end */
+	/* Results must be as listed, and the case ends by itself */
 	bool strict;
 	atomic_int stop;
-	/* Calls that ended: something happens */
+	/* Grows with each call that ends */
 	atomic_int progress;
 	atomic_int met;
-	/* The process will be killed, or ends with threads that hold the lock */
+	/* It is being killed, or ends with threads that hold the lock */
 	atomic_int dying[PROCESSES];
 	atomic_int pid[PROCESSES];
 	struct seat {
 		atomic_int tid, at, times;
 	} seat[MAX_THREADS];
-	/* Who is sure to hold the lock: see claim() */
+	/* The thread that certainly holds the lock, plus 1: see claim() */
 	atomic_int claim;
 
-	/* What calls were told: to be compared with the lock's counters */
+	/* What calls returned, to compare with the lock's counters */
 	__u64 first_token;
 	atomic_uchar told_token[MAX_GRANTS];
 	atomic_int begun, ended;	/* acquires and reacquires */
-	atomic_int grants;		/* tokens that were told */
-	atomic_int untold;		/* perhaps grants, but nobody knows */
-	atomic_int faults, canceled;	/* ditto */
+	atomic_int grants;		/* tokens that were returned */
+	atomic_int untold;		/* calls that may have been grants */
+	atomic_int faults, canceled;	/* likewise */
 	atomic_int timed_out, interrupted, abandoned;
 	atomic_int acquires_timed_out, yields, reacquires;
-	atomic_int signals;		/* sent; also kills */
+	atomic_int signals;		/* sent, including kills */
 	atomic_ullong ticket;		/* of the last interrupted call */
 
 	atomic_int broken;
 	char why[400];
 
-	/* Of the whole run */
+	/* Over the whole run */
 	atomic_ulong results[VERBS][OUTCOMES];
 } *shared;
 
 static const struct fuzz_case *running;
 
-/* Of this process, but for the first: opened before there are processes */
+/* Of this process, except common: opened before the processes start */
 static int common[SLOTS];
 static atomic_int slot[SLOTS];
 static int eye = -1;		/* a file to look with */
@@ -113,7 +112,7 @@ static int comm_fd;
 static int process = -1;
 static atomic_int threads_left;
 
-/* What a thread knows of its own file: whether it holds the lock, or is away */
+/* What a thread knows of its own file: it holds, or its request is away */
 enum held { NO, YES, AWAY, UNKNOWN };
 
 static struct thread {
@@ -121,7 +120,7 @@ static struct thread {
 	int own;		/* its own file's descriptor */
 	int own_flags;
 	enum held held;
-	/* Of its last call that was interrupted, on any file */
+	/* Of its last interrupted call, on any file */
 	__u64 ticket;
 	bool ticket_of_own;
 	__s64 timeout, since;	/* of that request */
@@ -148,7 +147,7 @@ static void broken(const char *format, ...)
 {
 	va_list args;
 
-	/* The first says it */
+	/* Only the first is reported */
 	if (atomic_fetch_add(&shared->broken, 1))
 		return;
 	va_start(args, format);
@@ -167,11 +166,11 @@ static void nap(__s64 ns)
 		sched_yield();
 }
 
-/*** Who holds the lock, to its own knowledge ***/
+/*** The thread that knows that it holds the lock ***/
 
 /*
- * A thread that was granted the lock by its own file claims it, until just
- * before it may lose it. What the dying had claimed passes on.
+ * A thread that was granted the lock on its own file claims it, until just
+ * before it may lose it. The claim of a dying thread passes on.
  */
 static void claim(void)
 {
@@ -183,7 +182,7 @@ static void claim(void)
 		atomic_store(&shared->claim, mine);
 		return;
 	}
-	/* Holders were made to release before they were asked to stop */
+	/* After a stop, holders are released without their knowledge */
 	if (!atomic_load(&shared->stop))
 		broken("threads %d and %d both hold the lock", who - 1,
 		       me->number);
@@ -203,11 +202,11 @@ static __u32 can(int err)
 	return 1U << outcome_of(-err);
 }
 
-/* All that a call on a file that is not open can say */
+/* Adds the result of a call on a file that may not be open */
 static bool cannot_use(int file, __u32 *allowed)
 {
 	if (file != OWN) {
-		/* Anybody may close it, or have opened it in any way */
+		/* Any thread may have closed it, or opened it in another way */
 		*allowed |= can(EBADF);
 		return false;
 	}
@@ -229,7 +228,7 @@ static int result_of(long ret)
 
 /*** Arguments ***/
 
-/* Bytes at this place until the page ends; 0: it cannot be used at all */
+/* Usable bytes of an argument there; 0: it cannot be used at all */
 static size_t room(enum at at)
 {
 	switch (at) {
@@ -321,7 +320,7 @@ static void fill(struct tlock_acquire *arg, __s64 timeout, enum ask what)
 	}
 }
 
-/* No control character, and filled up with NULs */
+/* Without control characters, and padded with NULs */
 static bool text_is_sane(const char *text, size_t size, bool any_byte)
 {
 	size_t len = strnlen(text, size);
@@ -349,19 +348,19 @@ static void judge_holder(const struct tlock_holder *h)
 	if (h->pid < 0 || h->uid)
 		broken("the holder is pid %d, uid %u", h->pid, h->uid);
 	if ((__s64)h->since_ns > now())
-		broken("the holder will have it from %llu on", h->since_ns);
+		broken("the lock was granted in the future: %llu", h->since_ns);
 	if (!h->token && (h->since_ns || h->pid || *h->job || *h->comm))
-		broken("there is no holder, and something of one");
+		broken("the lock is free, but the holder is not all 0");
 }
 
-/*** Operations: each returns its result, and what that may be ***/
+/*** Operations: each returns its result, and the results that are allowed ***/
 
 static long ioctl_32(int fd, unsigned int cmd, unsigned long arg)
 {
 #ifdef __x86_64__
 	long ret;
 
-	/* Registers that older kernels clear */
+	/* Older kernels clear r8 to r11 */
 	__asm__ volatile("int $0x80" : "=a" (ret)
 			 : "a" (54), "b" ((long)fd), "c" ((long)cmd), "d" (arg)
 			 : "memory", "r8", "r9", "r10", "r11");
@@ -381,7 +380,7 @@ static int call_ioctl(int file, unsigned int cmd, void *arg, bool compat)
 				  ioctl(fd, cmd, arg));
 }
 
-/* A grant was told */
+/* Notes a grant that was returned */
 static void note_grant(const struct tlock_acquire *arg, bool again)
 {
 	__u64 index = arg->token - shared->first_token;
@@ -393,9 +392,9 @@ static void note_grant(const struct tlock_acquire *arg, bool again)
 		atomic_fetch_add(&shared->untold, 1);
 	} else {
 		before = atomic_fetch_or(&shared->told_token[index], how);
-		/* Another thread may have reacquired it before we knew */
+		/* Another thread may have reacquired it before we got here */
 		if (before & 1 && !again)
-			broken("token %llu was told twice", arg->token);
+			broken("token %llu was returned twice", arg->token);
 		if (!before)
 			atomic_fetch_add(&shared->grants, 1);
 	}
@@ -409,14 +408,14 @@ static void note_grant(const struct tlock_acquire *arg, bool again)
 struct take {
 	bool again, mine;
 	enum at at;
-	__s64 timeout;		/* that it passes */
-	__u64 ticket;		/* ditto */
-	/* Of the request, if it is known whose it is */
+	__s64 timeout;		/* that was passed */
+	__u64 ticket;		/* that was passed */
+	/* If it is known which request it is: its timeout and beginning */
 	bool known;
 	__s64 request_timeout, since;
 };
 
-/* What is left of the time, and of the ticket */
+/* Checks the time left, the holder and the ticket in the argument */
 static void judge_take(const struct take *t, const struct tlock_acquire *arg,
 		       int ret)
 {
@@ -436,11 +435,11 @@ static void judge_take(const struct take *t, const struct tlock_acquire *arg,
 			broken("it timed out, and nobody had the lock");
 		judge_holder(&arg->holder);
 	} else if (!poisoned(&arg->holder, sizeof(arg->holder))) {
-		broken("it wrote a holder, and did not time out");
+		broken("it wrote a holder, but did not time out");
 	}
 	/*
-	 * A call that a signal interrupted may have gone on by itself, with its
-	 * ticket, and not have found the file or its request any more.
+	 * A call that was interrupted and restarted, with its ticket, may not
+	 * have found the file or its request any more.
 	 */
 	if (!t->mine && !t->ticket && (ret == -EBADF || ret == -EBUSY))
 		return;
@@ -454,7 +453,7 @@ static void judge_take(const struct take *t, const struct tlock_acquire *arg,
 static void note_take(const struct take *t, const struct tlock_acquire *arg,
 		      int ret)
 {
-	/* Others may have put a ticket there */
+	/* Other threads may have put a ticket in the racing page */
 	bool new = !t->ticket && t->at != RACING;
 
 	switch (ret) {
@@ -481,7 +480,7 @@ static void note_take(const struct take *t, const struct tlock_acquire *arg,
 		atomic_fetch_add(&shared->canceled, 1);
 		break;
 	case -EFAULT:
-		/* Where nothing can be read nothing is granted */
+		/* If nothing can be read, nothing is granted */
 		if (t->at < CUT)
 			atomic_fetch_add(&shared->faults, 1);
 		break;
@@ -489,7 +488,7 @@ static void note_take(const struct take *t, const struct tlock_acquire *arg,
 	atomic_fetch_add(&shared->ended, 1);
 }
 
-/* What a thread's own file is after a call */
+/* Updates what a thread knows of its own file after a call */
 static void know_after(const struct take *t, int ret, enum held before)
 {
 	switch (ret) {
@@ -507,19 +506,19 @@ static void know_after(const struct take *t, int ret, enum held before)
 		me->held = AWAY;
 		break;
 	case -EPERM:
-		/* One that is away stays so */
+		/* A request that is away stays away */
 		if (before == YES)
 			me->held = NO;
 		break;
 	case -ECANCELED:
-		/* The ticket was not of its request, or all is released */
+		/* The ticket was wrong, or all files are being released */
 		if (atomic_load(&shared->stop))
 			me->held = UNKNOWN;
 		break;
 	case -EFAULT:
 		/*
-		 * A grant that cannot be told is none. What was there before may
-		 * have been lost by then, or not touched.
+		 * A grant that cannot be copied out is undone. What the file
+		 * had before may have been lost by then, or not.
 		 */
 		if (t->at < CUT && before != NO)
 			me->held = UNKNOWN;
@@ -546,7 +545,7 @@ static __u64 pick_ticket(enum ticket which)
 	return ticket ?: ~0ULL;
 }
 
-/* What it says of a file that can be used, with an argument that can */
+/* The results allowed if both the file and the argument can be used */
 static __u32 outcomes_of(const struct take *t, enum held held)
 {
 	__u32 outcomes = can(0) | can(ETIMEDOUT) | can(EINTR);
@@ -555,11 +554,11 @@ static __u32 outcomes_of(const struct take *t, enum held held)
 		outcomes &= ~can(ETIMEDOUT);
 	if (t->at != RACING && t->known && !t->request_timeout)
 		outcomes &= ~can(EINTR);
-	/* Anything: others use it too, or release it now */
+	/* Anything is possible: others use it, or release it now */
 	if (!t->mine || held == UNKNOWN || atomic_load(&shared->stop))
 		return outcomes | can(EBUSY) | can(ECANCELED) |
 		       (t->again ? can(EPERM) : can(EDEADLK));
-	/* It may be the file's, where the thread was not told by the last call */
+	/* The ticket may be the file's, though this thread does not know it */
 	if (t->ticket && held == AWAY && !t->known && t->ticket != ~0ULL)
 		return outcomes | can(ECANCELED);
 	if (t->ticket && !(held == AWAY && t->known && me->ticket_of_own))
@@ -596,7 +595,7 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 	__u32 outcomes;
 	int ret;
 
-	/* Where anybody changes it, it is what it is */
+	/* Others change the racing page: the ticket there is unknown */
 	if (t.at == RACING)
 		t.ticket = 0;
 	t.known = !t.ticket || t.ticket == me->ticket;
@@ -624,7 +623,7 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 	note_take(&t, &arg, ret);
 
 	outcomes = outcomes_of(&t, held);
-	/* What may be wrong with the argument comes first */
+	/* Errors of the argument come before those of the lock */
 	if (t.at >= CUT)
 		outcomes = can(EFAULT);
 	else if (t.at == RACING)
@@ -633,7 +632,7 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 		outcomes |= can(EFAULT) | (what > LAST_VALID ? can(EINVAL) : 0);
 	else if (what > LAST_VALID)
 		outcomes = can(EINVAL);
-	/* And what is wrong with the file before that */
+	/* Errors of the file come first */
 	if (!cannot_use(file, &outcomes) && t.mine && !own_is_writable())
 		outcomes = can(EBADF);
 	*allowed = outcomes;
@@ -641,7 +640,7 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 	if (t.mine)
 		know_after(&t, ret, held);
 	if (ret == -EINTR) {
-		/* Of what it does not know the deadline, it forgets the ticket */
+		/* If it does not know the deadline, it forgets the ticket */
 		me->ticket = t.known && t.at != RACING ? arg.ticket : 0;
 		me->ticket_of_own = t.mine;
 		me->timeout = t.request_timeout;
@@ -703,7 +702,7 @@ static int do_flock(const struct op *op, __u32 *allowed)
 		me->held = YES;
 		claim();
 	} else if (ret == -EINTR) {
-		/* Whether it goes on with the ticket it had is not known */
+		/* It is not known which request is away now */
 		me->held = AWAY;
 		me->ticket = 0;
 	} else if (ret == -EAGAIN) {
@@ -752,7 +751,7 @@ static void judge_status(const struct tlock_status *st)
 		       st->acquired);
 	if (st->wait_ns_max > st->wait_ns_total ||
 	    st->hold_ns_max > st->hold_ns_total)
-		broken("the longest is longer than all together");
+		broken("the longest wait or hold is longer than the total");
 	if (before->acquired > st->acquired ||
 	    before->contended > st->contended ||
 	    before->timed_out > st->timed_out ||
@@ -817,11 +816,11 @@ static int do_ioctl(const struct op *op, __u32 *allowed)
 		break;
 	case VFS:
 		cmd = vfs[n % ARRAY_SIZE(vfs)];
-		/* Which is not ours to say */
+		/* What the VFS returns is not for us to check */
 		*allowed |= can(0) | can(EINVAL) | can(EFAULT);
 		break;
 	}
-	/* That one is ours after all */
+	/* The result may be one of our own commands */
 	if (cmd == TLOCK_IOC_ACQUIRE || cmd == TLOCK_IOC_RELEASE ||
 	    cmd == TLOCK_IOC_REACQUIRE || cmd == TLOCK_IOC_STATUS)
 		return -ENOTTY;
@@ -930,7 +929,7 @@ static int do_call(const struct op *op, __u32 *allowed)
 		ret = fstat(fd, &st);
 		break;
 	case FDINFO:
-		/* Closed meanwhile, or a file that is only a path */
+		/* It was closed meanwhile, or opened with O_PATH */
 		*allowed |= can(ENOENT);
 		ret = look_at_fdinfo(fd);
 		break;
@@ -1007,7 +1006,7 @@ static void look_at_attribute(int i)
 	char text[4096];
 	ssize_t len;
 
-	/* At its start, each time: what is there is made anew */
+	/* Reading at offset 0 shows the present value */
 	len = pread(attribute_fd[i], text, sizeof(text) - 1, 0);
 	if (len < 1 || text[len - 1] != '\n') {
 		broken("%s reads as %zd bytes", sysfs_files[i], len);
@@ -1018,7 +1017,7 @@ static void look_at_attribute(int i)
 		broken("%s is malformed", sysfs_files[i]);
 	if (i >= SYSFS_TEXTS && strspn(text, "0123456789") != len - 1)
 		broken("%s is %s", sysfs_files[i], text);
-	/* The process and the user are nobody's if the lock is free */
+	/* The pid and the uid are empty if the lock is free */
 	if (i >= SYSFS_TEXTS + 2 && !*text)
 		broken("%s is empty", sysfs_files[i]);
 }
@@ -1039,12 +1038,12 @@ static void change_memory(enum memory how)
 		munmap(RACING_PAGE, page);
 		break;
 	case MAKE_FRESH:
-		/* Full of zeros: an acquire that only tries */
+		/* All zeros: an acquire that only tries */
 		mmap(RACING_PAGE, page, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 		break;
 	default:
-		/* By the kernel, which does not mind if that does not work */
+		/* Written by the kernel: a fault is only an error */
 		if (pread(contents_fd, RACING_PAGE + 64,
 			  sizeof(struct tlock_acquire),
 			  (how - MAKE_TRY) * sizeof(struct tlock_acquire)) < 0)
@@ -1094,9 +1093,10 @@ static int take_once(enum file file, __s64 timeout)
 }
 
 /*
- * Not by the C library's fork(), whose locks a thread that quits could hold. And
- * no SIGCHLD tells of its end: where it finds its parent blocking all signals, as
- * a thread that ends does, it is not ignored, and interrupts another's wait.
+ * Not the C library's fork(): a thread that quits could hold one of its locks.
+ * The child's end sends no SIGCHLD: if one came while the parent blocks all
+ * signals, as a thread that exits does, it would not be ignored, and would
+ * interrupt the wait of another thread.
  */
 static pid_t fork_child(void)
 {
@@ -1145,7 +1145,7 @@ static void end(enum end how)
 {
 	int other = atomic_load(&shared->pid[!process]);
 
-	/* Calls that wait are ended by a signal */
+	/* A signal will end the calls that wait */
 	atomic_fetch_add(&shared->signals, 1);
 	if (how == KILL_OTHER) {
 		atomic_store(&shared->dying[!process], 1);
@@ -1155,7 +1155,7 @@ static void end(enum end how)
 	}
 	atomic_store(&shared->dying[process], 1);
 	if (how == EXEC) {
-		/* A timer and the other process may still send these */
+		/* These may still come from a timer or the other process */
 		signal(SIGALRM, SIG_IGN);
 		signal(SIGUSR1, SIG_IGN);
 		signal(SIGUSR2, SIG_IGN);
@@ -1167,7 +1167,7 @@ static void end(enum end how)
 	_exit(0);
 }
 
-/* Waits for what others do, in strict cases as long as it takes */
+/* Waits for other threads: in strict cases as long as it takes */
 static int await(bool (*fn)(__s64), __s64 value)
 {
 	__s64 until = now() + (shared->strict ? STILL : MSEC);
@@ -1326,7 +1326,7 @@ static void on_signal(int signal)
 {
 }
 
-/* Ends a thread in the middle of whatever it does; its file stays open */
+/* Ends a thread in the middle of what it is doing; its file stays open */
 static void on_quit(int signal)
 {
 	if (!me || me->leaving)
@@ -1345,7 +1345,7 @@ static void handle(int signal, void (*fn)(int), int flags)
 	sigaction(signal, &action, NULL);
 }
 
-/* Also those that a thread had just taken out of its slot when it quit */
+/* Every descriptor: a thread that quit may have one that is in no slot */
 static void release_all(void)
 {
 	for (int fd = 0; fd < MAX_FDS; fd++)
@@ -1357,7 +1357,7 @@ static void run_process(int number)
 	pthread_t thread;
 
 	process = number;
-	/* So does the parent, but it may not have run since */
+	/* The parent does this too, but it may not have run yet */
 	atomic_store(&shared->pid[number], getpid());
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	handle(SIGUSR1, on_signal, 0);
@@ -1384,7 +1384,7 @@ static void run_process(int number)
 		if (running->thread[t].process != process)
 			continue;
 		errno = pthread_create(&thread, NULL, run_program, &threads[t]);
-		/* There are no new threads while another one executes a file */
+		/* No thread can be created while another one calls execve() */
 		while (errno == EAGAIN && atomic_load(&shared->dying[process]))
 			pause();
 		if (errno)
@@ -1392,13 +1392,13 @@ static void run_process(int number)
 	}
 	while (atomic_load(&threads_left)) {
 		nap(300 * USEC);
-		/* What waits is withdrawn, and ends by that */
+		/* Withdraws all requests, which ends all waits */
 		if (atomic_load(&shared->stop))
 			release_all();
 	}
 	while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR)
 		;
-	/* And with this, the files of those that quit */
+	/* The exit also closes the files of threads that quit */
 	atomic_store(&shared->dying[process], 1);
 	_exit(0);
 }
@@ -1416,7 +1416,7 @@ static void start(int number)
 	atomic_store(&shared->pid[number], pid);
 }
 
-/* Reaps; returns whether processes are left */
+/* Reaps children; returns whether processes are left */
 static bool reap(void)
 {
 	int wstatus;
@@ -1471,15 +1471,16 @@ static void wait_for_end(void)
 					(progress && now() - moved > QUIET)))
 			atomic_store(&shared->stop, 1);
 		/*
-		 * Two that freeze each other. For nothing, it would interrupt
-		 * the waits of a process that is just starting a thread, which
-		 * blocks all signals and so does not ignore this one.
+		 * For two processes that froze each other, and only if signals
+		 * were sent: it would interrupt the waits of a process that is
+		 * just starting a thread, which blocks all signals and so does
+		 * not ignore this one.
 		 */
 		if (atomic_load(&shared->stop) && atomic_load(&shared->signals))
 			signal_all(SIGCONT);
 		if (now() - moved < STILL)
 			continue;
-		broken("nothing happens any more: %u wait for token %llu",
+		broken("the case hangs: %u wait for token %llu",
 		       look(eye).waiters, look(eye).holder.token);
 		say_where();
 		for (int i = 0; i < PROCESSES; i++)
@@ -1489,7 +1490,7 @@ static void wait_for_end(void)
 	}
 }
 
-/* What a counter has grown by, and what it may have grown by */
+/* Checks that a counter has grown by @least to @most */
 static void judge_growth(const char *name, __u64 grown, __s64 least,
 			 __s64 most)
 {
@@ -1502,7 +1503,7 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 {
 	struct tlock_acquire arg = ask(0, "end");
 	struct tlock_status st = look(eye);
-	/* Calls of which it is not known what they were told */
+	/* Calls whose results are not known */
 	int lost = shared->begun - shared->ended;
 	int maybe = lost + shared->faults + shared->canceled + shared->untold;
 	const int many = 1 << 30;
@@ -1520,7 +1521,7 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 	GREW(interrupted, shared->interrupted,
 	     shared->signals || lost ? many : 0);
 	GREW(yielded, shared->yields, shared->reacquires);
-	/* Nobody held it at the same time as another */
+	/* Holds do not overlap */
 	GREW(hold_ns_total, 0, took);
 	GREW(hold_ns_max, 0, took);
 	GREW(wait_ns_max, 0, took);
@@ -1531,7 +1532,7 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 		if (arg.token < shared->first_token + shared->grants)
 			broken("token %llu after %llu and %d grants", arg.token,
 			       shared->first_token, shared->grants);
-		/* Each death is told once */
+		/* Each abandonment is reported once */
 		shared->abandoned += arg.result & TLOCK_ABANDONED;
 		GREW(abandoned, shared->abandoned,
 		     shared->abandoned + lost + shared->untold);
@@ -1579,7 +1580,7 @@ static bool run_case(const struct fuzz_case *c, bool strict)
 	return !shared->broken;
 }
 
-/*** All of it ***/
+/*** The whole run ***/
 
 static void prepare(void)
 {
@@ -1621,9 +1622,9 @@ static void prepare(void)
 	eye = open(DEVICE, O_RDONLY | O_CLOEXEC);
 	if (eye < 0)
 		die("cannot open %s", DEVICE);
-	/* The children of the killed */
+	/* Orphans of killed processes become our children */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	/* What happened before is told to this one */
+	/* This call reports an abandonment from before the test */
 	fd = contender();
 	take(fd, "fuzz");
 	release(fd);
@@ -1659,7 +1660,7 @@ static void next_case(__u64 *random, struct fuzz_case *c,
 		      const struct fuzz_case *cases, unsigned int n,
 		      unsigned long seed, unsigned int number)
 {
-	/* Each by itself is random: what was run before does not matter */
+	/* A case depends only on the seed and its number */
 	*random = (seed * 1000003 + number + 1) * 6364136223846793005ULL | 1;
 	rnd(random, 2);
 	if (rnd(random, 2)) {
@@ -1719,7 +1720,7 @@ int main(int argc, char **argv)
 	unsigned int n;
 	bool given = argc > 3;
 
-	/* What END executes */
+	/* This is what END executes */
 	if (argc == 2 && !strcmp(argv[1], "--gone"))
 		return 0;
 	clock_gettime(CLOCK_REALTIME, &ts);

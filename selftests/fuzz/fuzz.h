@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The language of the fuzzer's cases. A case is a few programs, each of a
- * thread in one of two processes, and a program is a list of operations.
+ * The language of the fuzzer's cases. A case is a few programs, each for a
+ * thread in one of two processes. A program is a list of operations.
  *
- * As text, which is what the corpus is made of and what is printed when a case
- * fails, a line is a thread: the letter of its process, how often it runs its
- * program if not once, and the operations, each a verb, its operands and, if it
- * is known, its result:
+ * The corpus, and the output when a case fails, is text with a line for each
+ * thread: the letter of its process, the number of times that it runs its
+ * program if not once, and the operations. An operation is a verb, its
+ * operands and, if it is known, its result:
  *
  *	a*3 open:x:rdwr acquire:x:try=0 await:2 release:x
  *
  * Operands that are left out are the first of their kind. A line that begins
- * with white space goes on with the thread before.
+ * with white space continues the thread of the line before.
  */
 #ifndef TLOCK_SELFTESTS_FUZZ_H
 #define TLOCK_SELFTESTS_FUZZ_H
@@ -36,13 +36,13 @@ enum verb {
 };
 
 /*
- * What the operands mean where it is no number of the kernel's. The files: the
- * first three are open in both processes, as the same file; the next three are
- * each process's; the last is each thread's, and nobody else uses it.
+ * Meanings of operands that are not numbers of the kernel. Files: the first
+ * three are shared by both processes; each process has the next three of its
+ * own; each thread has the last of its own, and nobody else uses it.
  */
 enum file { COMMON, SECOND, READER, X, Y, Z, SLOTS, OWN = SLOTS, FILES };
 
-/* What is asked for: a job, a flag, or what is not defined yet */
+/* What a call asks for: a job, a flag, or a field that is not defined yet */
 enum ask {
 	PLAIN, EMPTY, LONGEST, NOT_UTF8, LAST_VALID = NOT_UTF8,
 	UNTERMINATED, NEWLINE, DEL, C1, FLAG, FLAGS, LEASE, RESERVED,
@@ -50,19 +50,19 @@ enum ask {
 };
 
 /*
- * The request's ticket: of the thread's last call that was interrupted, or of any
- * thread's; or that of no request
+ * The ticket passed: that of the last interrupted call of this thread, or of
+ * any thread, or one of no request
  */
 enum ticket { NEW, THREADS_OWN, FOREIGN, GARBAGE };
 
 enum how { EXCLUSIVE, TRY, UNLOCK, SHARED };
 
-/* Where the argument is */
+/* Where the argument is in memory */
 enum at {
 	GOOD, UNALIGNED,
 	SHORT,		/* the page ends after a short job */
-	RACING,		/* what MEMORY changes */
-	/* Those that cannot be used */
+	RACING,		/* in the page that MEMORY changes */
+	/* Arguments that cannot be used */
 	CUT,		/* the page ends after the timeout */
 	READONLY, NONE, NOWHERE, KERNEL, NONCANONICAL, TOP,
 };
@@ -76,7 +76,7 @@ enum other {
 
 enum memory {
 	MAKE_NONE, MAKE_READABLE, MAKE_WRITABLE, MAKE_GONE, MAKE_FRESH,
-	/* Change its contents to that of this number */
+	/* Change its contents to the entry with this number */
 	MAKE_TRY, MAKE_BRIEF, MAKE_NEVER, MAKE_FLAG, MAKE_UNTERMINATED,
 };
 #define CONTENTS	5
@@ -88,7 +88,7 @@ enum await { AWAIT_FREE = -2, AWAIT_HELD = -1 };
 
 struct op {
 	__u8 verb;
-	__u8 arg[MAX_OPERANDS];	/* which of their kinds */
+	__u8 arg[MAX_OPERANDS];	/* indexes into their kinds */
 	__s16 expect;		/* 0, a negative errno, or ANY */
 };
 
@@ -107,23 +107,23 @@ struct fuzz_case {
 
 extern const char *const verb_names[VERBS];
 
-/* The meaning of an operand */
+/* The value of an operand */
 __s64 operand(const struct op *op, int i);
 
-/* Names of results; all that no call of ours has are the last */
+/* Names of results; the last is for all that no call of ours returns */
 #define OUTCOMES	26
 int outcome_of(int ret);
 const char *outcome_name(int outcome);
 
-/* Reads the next case of a text, and moves on; dies of mistakes in it */
+/* Reads the next case from a text and advances it; dies of a syntax error */
 bool read_case(const char **text, struct fuzz_case *c);
 void print_op(FILE *to, const struct op *op);
-/* Each line after @prefix */
+/* Prints @prefix before each line */
 void print_case(FILE *to, const char *prefix, const struct fuzz_case *c);
 
-/* Random numbers below @below, from a state that is not 0 */
+/* A random number below @below; the state must not be 0 */
 __u32 rnd(__u64 *state, __u32 below);
-/* A new case, and one that is like another */
+/* Make a new case, or change one */
 void make_case(__u64 *random, struct fuzz_case *c);
 void change_case(__u64 *random, struct fuzz_case *c);
 
