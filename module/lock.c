@@ -128,7 +128,8 @@ static void tlock_grant(struct tlock_contender *c, u64 now)
 	c->since_ns = now;
 	WRITE_ONCE(c->token, ++lock->token);
 	/*
-	 * Pairs with the load in tlock_reacquire_fast(): a contender that sees
+	 * Pairs with the loads in tlock_reacquire_fast() and
+	 * tlock_grant_stands(): a contender that sees
 	 * itself as the holder also sees its token, and the waiters that were
 	 * counted before the grant.
 	 */
@@ -328,10 +329,15 @@ static void tlock_take_result(struct tlock *lock, struct tlock_acquire *arg)
 	}
 }
 
-/* Whether that grant still stands: another thread may have ended it */
+/*
+ * Whether that grant still stands: another thread may have ended it. Pairs with
+ * the store in tlock_grant(): if @c holds the lock by a later grant, the old token
+ * is not seen.
+ */
 static bool tlock_grant_stands(struct tlock_contender *c, u64 token)
 {
-	return READ_ONCE(c->lock->holder) == c && READ_ONCE(c->token) == token;
+	return smp_load_acquire(&c->lock->holder) == c &&
+	       READ_ONCE(c->token) == token;
 }
 
 /*
