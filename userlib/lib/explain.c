@@ -83,6 +83,7 @@ static bool module_installed(const char *release)
 
 	snprintf(pattern, sizeof(pattern), "/lib/modules/%s/modules.dep",
 		 release);
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): only its GLOB_TILDE is */
 	if (glob(pattern, 0, NULL, &paths))
 		return false;
 	for (size_t i = 0; i < paths.gl_pathc && !found; i++) {
