@@ -1,90 +1,28 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * tlock status and tlock list: tables of locks. They are the same but for the
- * columns that they show by themselves.
+ * tlock status and tlock list: which locks to show, how and how often. The two
+ * are the same but for the columns that they show by themselves, and for what is
+ * asked of a status only.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <err.h>
 #include <getopt.h>
-#include <inttypes.h>
-#include <libsmartcols/libsmartcols.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <sys/ioctl.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "command.h"
+#include "status.h"
 
 #define CLASS	"/sys/class/tlock"
 
+#define NS_PER_S	INT64_C(1000000000)
+
 /* How often --watch looks: a reader notices no delay, the host no load */
 #define WATCH_NS	200000000
-
-enum {
-	COL_LOCK,
-	COL_PATH,
-	COL_STATE,
-	COL_JOB,
-	COL_PID,
-	COL_USER,
-	COL_UID,
-	COL_COMMAND,
-	COL_HELD,
-	COL_TOKEN,
-	COL_WAITERS,
-	COL_ACQUIRED,
-	COL_CONTENDED,
-	COL_TIMED_OUT,
-	COL_INTERRUPTED,
-	COL_ABANDONED,
-	COL_YIELDED,
-	COL_WAIT_TOTAL,
-	COL_WAIT_MAX,
-	COL_HOLD_TOTAL,
-	COL_HOLD_MAX,
-	NUM_COLS
-};
-
-/* What a column holds, which says how it is written */
-enum kind { TEXT, NUMBER, TIME };
-
-static const struct {
-	const char *name;
-	enum kind kind;
-	const char *help;
-} columns[NUM_COLS] = {
-	[COL_LOCK] = { "LOCK", TEXT, "name of the lock's device" },
-	[COL_PATH] = { "PATH", TEXT, "path of the lock's device" },
-	[COL_STATE] = { "STATE", TEXT, "held or free" },
-	[COL_JOB] = { "JOB", TEXT, "what the holder says that it is doing" },
-	[COL_PID] = { "PID", NUMBER, "process of the holder" },
-	[COL_USER] = { "USER", TEXT, "user of the holder" },
-	[COL_UID] = { "UID", NUMBER, "user of the holder, as a number" },
-	[COL_COMMAND] = { "COMMAND", TEXT, "command name of the holder" },
-	[COL_HELD] = { "HELD", TIME, "for how long it has held the lock" },
-	[COL_TOKEN] = { "TOKEN", NUMBER, "token of its grant" },
-	[COL_WAITERS] = { "WAITERS", NUMBER, "contenders that wait" },
-	[COL_ACQUIRED] = { "ACQUIRED", NUMBER, "grants" },
-	[COL_CONTENDED] = { "CONTENDED", NUMBER,
-			    "acquires that found the lock held" },
-	[COL_TIMED_OUT] = { "TIMED-OUT", NUMBER,
-			    "acquires and reacquires that timed out" },
-	[COL_INTERRUPTED] = { "INTERRUPTED", NUMBER,
-			      "those whose wait was interrupted" },
-	[COL_ABANDONED] = { "ABANDONED", NUMBER,
-			    "holders that went without a release" },
-	[COL_YIELDED] = { "YIELDED", NUMBER,
-			  "reacquires that let a waiter in" },
-	[COL_WAIT_TOTAL] = { "WAIT-TOTAL", TIME, "time spent waiting" },
-	[COL_WAIT_MAX] = { "WAIT-MAX", TIME, "the longest wait" },
-	[COL_HOLD_TOTAL] = { "HOLD-TOTAL", TIME, "time the lock was held" },
-	[COL_HOLD_MAX] = { "HOLD-MAX", TIME, "the longest of these" },
-};
 
 static const char usage_status[] =
 "Usage:\n"
@@ -106,30 +44,55 @@ static const char usage_options[] =
 " -n, --noheadings     don't print headings\n"
 " -o, --output LIST    which columns to show; +LIST adds to the usual ones\n"
 "     --output-all     show all columns\n"
-"     --watch          show it again whenever it changes, until Ctrl-C\n"
+"     --watch          show it again whenever it changes, until Ctrl-C\n";
+
+static const char usage_status_options[] =
+"     --held-longer TIME\n"
+"                      show only locks held for longer than 90 (seconds), 90s,\n"
+"                      10m, 2h or 1d; exit with 1 if there are any\n";
+
+static const char usage_end[] =
 " -h, --help           display this help\n"
 " -V, --version        display version\n"
 "\n"
 "Columns:\n";
 
 static const char default_status[] =
-	"LOCK,JOB,PID,USER,COMMAND,HELD,TOKEN,WAITERS";
+	"LOCK,STATE,JOB,PID,USER,COMMAND,HELD,SINCE,WAITERS";
+/* Instead of the sentence below a table */
+static const char default_json[] = "OPEN-IN";
 static const char default_list[] = "LOCK,PATH,STATE,WAITERS";
 
-/* What was asked for */
-struct view {
-	bool json;
-	bool raw;
-	bool noheadings;
-	bool watch;
-	size_t num;
-	int shown[2 * NUM_COLS];
+enum { OPT_ALL = 256, OPT_WATCH, OPT_LONGER };
+
+#define COMMON_OPTIONS							\
+	{ "json", no_argument, NULL, 'J' },				\
+	{ "raw", no_argument, NULL, 'r' },				\
+	{ "noheadings", no_argument, NULL, 'n' },			\
+	{ "output", required_argument, NULL, 'o' },			\
+	{ "output-all", no_argument, NULL, OPT_ALL },			\
+	{ "watch", no_argument, NULL, OPT_WATCH },			\
+	{ "help", no_argument, NULL, 'h' },				\
+	{ "version", no_argument, NULL, 'V' }
+
+static const struct option options_status[] = {
+	COMMON_OPTIONS,
+	{ "held-longer", required_argument, NULL, OPT_LONGER },
+	{ NULL, 0, NULL, 0 }
 };
 
-/* What to show of one lock */
-struct row {
-	char *path;
-	struct tlock_status status;
+static const struct option options_list[] = {
+	COMMON_OPTIONS,
+	{ NULL, 0, NULL, 0 }
+};
+
+/* What was asked for */
+struct request {
+	struct view view;
+	char **locks;		/* none: all */
+	int64_t longer_ns;	/* only those held for longer; -1: all */
+	bool redraw;		/* what is shown replaces what was */
+	unsigned int height;	/* of the terminal */
 };
 
 static volatile sig_atomic_t stopped;
@@ -142,20 +105,11 @@ static void stop(int signo)
 
 static void __attribute__((__noreturn__)) show_usage(const char *usage)
 {
-	size_t i;
-
-	printf("%s%s", usage, usage_options);
-	for (i = 0; i < NUM_COLS; i++)
-		printf(" %12s  %s\n", columns[i].name, columns[i].help);
+	printf("%s%s%s%s", usage, usage_options,
+	       usage == usage_status ? usage_status_options : "", usage_end);
+	print_columns();
 	fputs("\nFor more details see tlock(1).\n", stdout);
 	exit(EX_OK);
-}
-
-static void add_column(struct view *view, int col)
-{
-	if (view->num == sizeof(view->shown) / sizeof(*view->shown))
-		errx(EX_USAGE, "too many columns");
-	view->shown[view->num++] = col;
 }
 
 static void add_columns(struct view *view, const char *list,
@@ -164,181 +118,75 @@ static void add_columns(struct view *view, const char *list,
 	char *copy = checked(strdup(list));
 	char *rest = copy;
 	char *name;
-	int col;
 
 	while ((name = strsep(&rest, ","))) {
-		for (col = 0; col < NUM_COLS; col++)
-			if (!strcasecmp(name, columns[col].name))
-				break;
+		enum column col = find_column(name);
+
 		if (col == NUM_COLS) {
 			warnx("unknown column: '%s'", name);
 			free(copy);
 			try_help(subcommand);
 		}
-		add_column(view, col);
+		if (view->num == sizeof(view->shown) / sizeof(*view->shown))
+			errx(EX_USAGE, "too many columns");
+		view->shown[view->num++] = col;
 	}
 	free(copy);
 }
 
-/* The number to show, of any kind */
-static uint64_t number_of(const struct tlock_status *s, int col)
+/* A time such as 90, 90s, 10m, 1.5h or 2d, in nanoseconds */
+static int64_t parse_span(const char *text)
 {
-	switch (col) {
-	case COL_PID:
-		return s->holder.pid;
-	case COL_UID:
-		return s->holder.uid;
-	case COL_HELD:
-		return ns_since(s->holder.since_ns);
-	case COL_TOKEN:
-		return s->holder.token;
-	case COL_WAITERS:
-		return s->waiters;
-	case COL_ACQUIRED:
-		return s->acquired;
-	case COL_CONTENDED:
-		return s->contended;
-	case COL_TIMED_OUT:
-		return s->timed_out;
-	case COL_INTERRUPTED:
-		return s->interrupted;
-	case COL_ABANDONED:
-		return s->abandoned;
-	case COL_YIELDED:
-		return s->yielded;
-	case COL_WAIT_TOTAL:
-		return s->wait_ns_total;
-	case COL_WAIT_MAX:
-		return s->wait_ns_max;
-	case COL_HOLD_TOTAL:
-		return s->hold_ns_total;
-	default:
-		return s->hold_ns_max;
+	size_t length = strspn(text, "0123456789.");
+	char *end;
+	/* strtod() knows signs, blanks, "nan", "inf" and hexadecimals, too */
+	double seconds = strtod(text, &end);
+
+	if (!strcmp(text + length, "m"))
+		seconds *= 60;
+	else if (!strcmp(text + length, "h"))
+		seconds *= 3600;
+	else if (!strcmp(text + length, "d"))
+		seconds *= 86400;
+	else if (text[length] && strcmp(text + length, "s"))
+		length = 0;
+
+	if (!length || end != text + length) {
+		warnx("invalid time: '%s' (expected a number of seconds, or one with s, m, h or d)",
+		      text);
+		try_help("status");
 	}
+	return tlock_seconds(seconds);
 }
 
-static char *text_of(const struct row *row, int col)
+static int64_t now_ns(clockid_t clock)
 {
-	const struct tlock_holder *holder = &row->status.holder;
+	struct timespec now;
 
-	switch (col) {
-	case COL_LOCK:
-		return strdup(basename(row->path));
-	case COL_PATH:
-		return strdup(row->path);
-	case COL_STATE:
-		return strdup(holder->token ? "held" : "free");
-	case COL_JOB:
-		return strdup(holder->job);
-	case COL_USER:
-		return user_name(holder->uid);
-	default:
-		return strdup(holder->comm);
-	}
+	clock_gettime(clock, &now);
+	return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
-/* What there is nothing to say about: the holder of a free lock, say */
-static bool is_unknown(const struct row *row, int col)
+/*
+ * What CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, which stays the same unless
+ * the clock is set. The best of three tries, as any may be interrupted.
+ */
+static int64_t wall_clock_ns(void)
 {
-	const struct tlock_holder *holder = &row->status.holder;
+	int64_t best = INT64_MAX, ahead = 0;
+	int i;
 
-	switch (col) {
-	case COL_PID:
-		return !holder->pid;
-	case COL_USER:
-	case COL_UID:
-	case COL_HELD:
-	case COL_TOKEN:
-		return !holder->token;
-	default:
-		return false;
+	for (i = 0; i < 3; i++) {
+		int64_t before = now_ns(CLOCK_MONOTONIC);
+		int64_t wall = now_ns(CLOCK_REALTIME);
+		int64_t took = now_ns(CLOCK_MONOTONIC) - before;
+
+		if (took < best) {
+			best = took;
+			ahead = wall - before - took / 2;
+		}
 	}
-}
-
-/* What stands in a cell, to be freed; NULL: nothing */
-static char *cell_of(const struct view *view, const struct row *row, int col)
-{
-	uint64_t number;
-	char *text, *safe;
-
-	if (is_unknown(row, col))
-		return NULL;
-
-	if (columns[col].kind == TEXT) {
-		text = checked(text_of(row, col));
-		/* The other formats have an escape of their own, the same */
-		if (!view->json)
-			return text;
-		safe = escaped(text);
-		free(text);
-		return safe;
-	}
-
-	number = number_of(&row->status, col);
-	if (columns[col].kind == NUMBER) {
-		if (asprintf(&text, "%" PRIu64, number) < 0)
-			text = NULL;
-	} else if (view->json || view->raw) {
-		if (asprintf(&text, "%" PRIu64 ".%09" PRIu64,
-			     number / 1000000000, number % 1000000000) < 0)
-			text = NULL;
-	} else {
-		text = human_time(number);
-	}
-	return checked(text);
-}
-
-static struct libscols_table *new_table(const struct view *view)
-{
-	struct libscols_table *table = checked(scols_new_table());
-	size_t i;
-
-	if (scols_table_set_name(table, "locks") ||
-	    scols_table_enable_json(table, view->json) ||
-	    scols_table_enable_raw(table, view->raw) ||
-	    scols_table_enable_noheadings(table, view->noheadings))
-		checked(NULL);
-
-	for (i = 0; i < view->num; i++) {
-		int col = view->shown[i];
-		bool text = columns[col].kind == TEXT;
-		struct libscols_column *column;
-		char name[16];
-		char *dash;
-
-		/* Programs want names that need no quotes */
-		snprintf(name, sizeof(name), "%s", columns[col].name);
-		dash = strchr(name, '-');
-		if (view->json && dash)
-			*dash = '_';
-		column = checked(scols_table_new_column(table, name, 0,
-				 col == COL_JOB ? SCOLS_FL_TRUNC :
-				 text ? 0 : SCOLS_FL_RIGHT));
-		if (scols_column_set_json_type(column, text ?
-					       SCOLS_JSON_STRING :
-					       SCOLS_JSON_NUMBER))
-			checked(NULL);
-	}
-	return table;
-}
-
-/* Adds a row to the table, and what counts as a change of it to @key. */
-static void add_row(const struct view *view, struct libscols_table *table,
-		    const struct row *row, bool clock, FILE *key)
-{
-	struct libscols_line *line = checked(scols_table_new_line(table, NULL));
-	size_t i;
-
-	for (i = 0; i < view->num; i++) {
-		char *cell = cell_of(view, row, view->shown[i]);
-
-		if (cell && (clock || view->shown[i] != COL_HELD))
-			fputs(cell, key);
-		/* No cell has one in it */
-		putc('\n', key);
-		if (cell && scols_line_refer_data(line, i, cell))
-			checked(NULL);
-	}
+	return ahead;
 }
 
 /* Looks at a lock. If that fails, says why and sets the exit status. */
@@ -350,9 +198,17 @@ static bool look(const char *lock, struct row *row, int *status)
 	t = open_lock(lock, O_RDONLY, status);
 	if (!t)
 		return false;
+	memset(row, 0, sizeof(*row));
 	row->path = lock_path(lock);
 	if (tlock_status(t, &row->status))
 		err(EX_OSERR, "%s", row->path);
+	if (row->status.holder.token) {
+		int64_t since_ns = row->status.holder.since_ns;
+
+		row->held_ns = ns_since(since_ns);
+		row->since = (since_ns + wall_clock_ns()) / NS_PER_S;
+	}
+	look_at_holder(row, t);
 	tlock_close(t);
 	return true;
 }
@@ -362,28 +218,32 @@ static int is_lock(const struct dirent *entry)
 	return *entry->d_name != '.';
 }
 
-/*
- * Prints what there is to see of these locks, or of all if there are none;
- * unless it is what *@last says, which is freed and replaced.
- */
-static int show(const struct view *view, char **locks, bool redraw,
-		char **last)
+static void free_row(struct row *row)
 {
-	struct libscols_table *table = new_table(view);
+	free(row->path);
+	free(row->open_in);
+}
+
+/*
+ * Looks at the locks that were asked for. Returns how many @rows there are, to
+ * be freed.
+ */
+static size_t look_at_all(const struct request *request, struct row **rows,
+			  int *status)
+{
 	struct dirent **entries = NULL;
-	int num = 0, status = EX_OK;
-	char *key_text = NULL;
-	size_t key_size, i;
-	FILE *key = checked(open_memstream(&key_text, &key_size));
+	size_t i, found = 0;
+	int num = 0;
 
-	if (!*locks)
+	if (!*request->locks)
 		num = scandir(CLASS, &entries, is_lock, versionsort);
+	*rows = NULL;
 	for (i = 0; ; i++) {
-		struct row row;
 		const char *lock;
+		struct row row;
 
-		if (*locks)
-			lock = locks[i];
+		if (*request->locks)
+			lock = request->locks[i];
 		else if (num > 0)
 			lock = i < (size_t)num ? entries[i]->d_name : NULL;
 		else
@@ -391,84 +251,222 @@ static int show(const struct view *view, char **locks, bool redraw,
 			lock = i ? NULL : "tlock";
 		if (!lock)
 			break;
-		if (!look(lock, &row, &status))
+		if (!look(lock, &row, status))
 			continue;
-		add_row(view, table, &row, redraw, key);
-		free(row.path);
+		if (request->longer_ns >= 0 &&
+		    (!row.status.holder.token ||
+		     row.held_ns <= (uint64_t)request->longer_ns)) {
+			free_row(&row);
+			continue;
+		}
+		*rows = checked(reallocarray(*rows, found + 1, sizeof(row)));
+		(*rows)[found++] = row;
 	}
 	while (num > 0)
 		free(entries[--num]);
 	free(entries);
+	return found;
+}
 
-	if (fclose(key))
-		checked(NULL);
-	if (!*last || strcmp(*last, key_text)) {
-		if (redraw)
-			fputs("\033[H\033[J", stdout);
-		else if (*last)
-			putchar('\n');
-		if (scols_print_table(table))
-			err(EX_OSERR, "cannot print");
-		if (fflush(stdout))
-			err(EX_IOERR, "write error");
+/* How many lines of the terminal a line of @text takes; where is the next? */
+static size_t height_of(const struct view *view, const char *text,
+			const char **next)
+{
+	size_t length = strcspn(text, "\n");
+	char *line = checked(strndup(text, length));
+	size_t width = text_width(line);
+
+	free(line);
+	*next = text + length + (text[length] == '\n');
+	return width > view->width ? (width - 1) / view->width + 1 : 1;
+}
+
+static size_t height_of_all(const struct view *view, const char *text)
+{
+	size_t height = 0;
+
+	while (*text)
+		height += height_of(view, text, &text);
+	return height;
+}
+
+/* Prints what of the text fits into @room lines. Returns how many it took. */
+static size_t print_top(const struct view *view, const char *text, size_t room)
+{
+	size_t height = height_of_all(view, text), used = 0, more = 0;
+	const char *next;
+
+	if (height <= room) {
+		fputs(text, stdout);
+		return height;
 	}
+	for (; *text; text = next) {
+		height = height_of(view, text, &next);
+		if (more || used + height >= room) {
+			more++;
+			continue;
+		}
+		used += height;
+		fwrite(text, 1, next - text, stdout);
+	}
+	printf("(%zu more lines)\n", more);
+	return used + 1;
+}
+
+/* On a terminal: replaces what is there, without scrolling any of it away. */
+static void draw(const struct request *request, const char *table,
+		 const char *notes)
+{
+	const struct view *view = &request->view;
+	/* Those after it are for Ctrl-C, and for the shell's prompt */
+	size_t room = request->height > 6 ? request->height - 2 : 4;
+	size_t below = height_of_all(view, notes);
+
+	fputs("\033[H\033[J", stdout);
+	if (!below) {
+		print_top(view, table, room);
+		return;
+	}
+	/* What is wrong must not fall below the end of a long table */
+	if (below > room / 2)
+		below = room / 2;
+	room -= print_top(view, table, room - below - 1) + 1;
+	putchar('\n');
+	print_top(view, notes, room);
+}
+
+/* Completes the text that open_memstream() began. */
+static void complete(FILE *stream)
+{
+	if (fclose(stream))
+		checked(NULL);
+}
+
+static void print(const struct request *request, const struct row *rows,
+		  size_t num, bool first)
+{
+	const struct view *view = &request->view;
+	char *table = NULL, *notes = NULL;
+	size_t size;
+	FILE *stream = checked(open_memstream(&table, &size));
+
+	print_rows(view, rows, num, stream);
+	complete(stream);
+
+	/* Sentences are for people */
+	stream = checked(open_memstream(&notes, &size));
+	if (!view->json && !view->raw && !view->noheadings)
+		print_notes(rows, num, stream);
+	complete(stream);
+
+	if (request->redraw)
+		draw(request, table, notes);
+	else
+		printf("%s%s%s%s", first ? "" : "\n", table,
+		       *notes ? "\n" : "", notes);
+	free(notes);
+	free(table);
+	if (fflush(stdout))
+		err(EX_IOERR, "write error");
+}
+
+/*
+ * Prints what there is to see of the locks; unless it is what *@last says,
+ * which is freed and replaced. Returns the exit status.
+ */
+static int show(const struct request *request, char **last)
+{
+	int status = EX_OK;
+	char *key_text = NULL;
+	struct row *rows;
+	size_t key_size;
+	size_t num = look_at_all(request, &rows, &status);
+	FILE *key = checked(open_memstream(&key_text, &key_size));
+
+	print_key(&request->view, rows, num, request->redraw, key);
+	print_notes(rows, num, key);
+	complete(key);
+
+	if (!*last || strcmp(*last, key_text))
+		print(request, rows, num, !*last);
 	free(*last);
 	*last = key_text;
-	scols_unref_table(table);
+
+	if (!status && request->longer_ns >= 0 && num)
+		status = 1;
+	while (num)
+		free_row(&rows[--num]);
+	free(rows);
 	return status;
 }
 
-static int watch(const struct view *view, char **locks)
+/* The terminal may get another size at any time. */
+static void measure(struct request *request)
 {
-	static const struct timespec pause = { .tv_nsec = WATCH_NS };
+	struct winsize size = { 0 };
+
+	if (!isatty(STDOUT_FILENO))
+		return;
+	ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+	/* Serial lines don't know */
+	request->view.width = size.ws_col ? size.ws_col : 80;
+	request->height = size.ws_row ? size.ws_row : 24;
+}
+
+static int watch(struct request *request)
+{
 	struct sigaction action = { .sa_handler = stop };
 	const char *terminal = getenv("TERM");
-	bool redraw = isatty(STDOUT_FILENO) && !view->json && !view->raw &&
-		terminal && strcmp(terminal, "dumb");
 	char *last = NULL;
 	int status;
 
+	request->redraw = request->view.width && !request->view.json &&
+		!request->view.raw && terminal && strcmp(terminal, "dumb");
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	do {
-		status = show(view, locks, redraw, &last);
-		if (!status)
+		int64_t began = now_ns(CLOCK_MONOTONIC), took;
+		struct timespec pause;
+
+		measure(request);
+		status = show(request, &last);
+		/* To look through all of /proc may take long: nine times that */
+		took = 9 * (now_ns(CLOCK_MONOTONIC) - began);
+		if (took < WATCH_NS)
+			took = WATCH_NS;
+		pause.tv_sec = took / NS_PER_S;
+		pause.tv_nsec = took % NS_PER_S;
+		if (!status && !stopped)
 			nanosleep(&pause, NULL);
 	} while (!status && !stopped);
 	free(last);
+	/* The terminal has shown ^C: the shell's prompt is not to follow that */
+	if (stopped && request->view.width)
+		putchar('\n');
 	return status;
 }
 
 static int tables_main(int argc, char **argv, const char *subcommand,
-		       const char *usage, const char *defaults)
+		       const char *usage, const struct option *options,
+		       const char *defaults)
 {
-	enum { OPT_ALL = 256, OPT_WATCH };
-	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'J' },
-		{ "raw", no_argument, NULL, 'r' },
-		{ "noheadings", no_argument, NULL, 'n' },
-		{ "output", required_argument, NULL, 'o' },
-		{ "output-all", no_argument, NULL, OPT_ALL },
-		{ "watch", no_argument, NULL, OPT_WATCH },
-		{ "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },
-		{ NULL, 0, NULL, 0 }
-	};
+	struct request request = { .longer_ns = -1 };
+	struct view *view = &request.view;
 	const char *list = defaults;
-	struct view view = { 0 };
+	bool watching = false;
 	char *last = NULL;
 	int opt, status;
 
 	while ((opt = getopt_long(argc, argv, "Jrno:hV", options, NULL)) != -1) {
 		switch (opt) {
 		case 'J':
-			view.json = true;
+			view->json = true;
 			break;
 		case 'r':
-			view.raw = true;
+			view->raw = true;
 			break;
 		case 'n':
-			view.noheadings = true;
+			view->noheadings = true;
 			break;
 		case 'o':
 			list = optarg;
@@ -477,7 +475,10 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 			list = NULL;
 			break;
 		case OPT_WATCH:
-			view.watch = true;
+			watching = true;
+			break;
+		case OPT_LONGER:
+			request.longer_ns = parse_span(optarg);
 			break;
 		case 'h':
 			show_usage(usage);
@@ -488,35 +489,43 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 			try_help(subcommand);
 		}
 	}
-	if (view.json && view.raw)
+	if (view->json && view->raw)
 		errx(EX_USAGE, "mutually exclusive: --json --raw");
-	if (!list) {
-		for (opt = 0; opt < NUM_COLS; opt++)
-			add_column(&view, opt);
-	} else {
-		if (*list == '+') {
-			add_columns(&view, defaults, subcommand);
-			list++;
-		}
-		add_columns(&view, list, subcommand);
-	}
-	if (usage == usage_list && argv[optind])
+	if (watching && request.longer_ns >= 0)
+		errx(EX_USAGE, "mutually exclusive: --watch --held-longer");
+	if (options == options_list && argv[optind])
 		errx(EX_USAGE, "list takes no LOCK: see 'tlock status'");
 
-	if (view.watch)
-		return watch(&view, argv + optind);
-	status = show(&view, argv + optind, false, &last);
+	if (!list) {
+		for (opt = 0; opt < NUM_COLS; opt++)
+			view->shown[view->num++] = opt;
+	} else {
+		if (*list == '+') {
+			add_columns(view, defaults, subcommand);
+			list++;
+		}
+		add_columns(view, list, subcommand);
+		if (list == default_status && view->json)
+			add_columns(view, default_json, subcommand);
+	}
+
+	request.locks = argv + optind;
+	measure(&request);
+	if (watching)
+		return watch(&request);
+	status = show(&request, &last);
 	free(last);
 	return status;
 }
 
 int status_main(int argc, char **argv)
 {
-	return tables_main(argc, argv, "status", usage_status,
+	return tables_main(argc, argv, "status", usage_status, options_status,
 			   default_status);
 }
 
 int list_main(int argc, char **argv)
 {
-	return tables_main(argc, argv, "list", usage_list, default_list);
+	return tables_main(argc, argv, "list", usage_list, options_list,
+			   default_list);
 }

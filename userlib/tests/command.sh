@@ -31,7 +31,14 @@ cd "$work" || exit 1
 mkfifo .silence .questions .answers
 exec 7<>.silence 9<>.answers
 /usr/bin/python3 -c '
-import json, re, sys, unicodedata
+import datetime, json, re, sys, time, unicodedata
+def width(line):
+    return sum(0 if unicodedata.combining(c) else
+               2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
+def seconds(since):
+    # Python 3.9 knows no colon in it
+    since = since[:-3] + since[-2:]
+    return datetime.datetime.strptime(since, "%Y-%m-%dT%H:%M:%S%z").timestamp()
 def printable(text):
     return not any(unicodedata.category(c) == "Cc" and c != "\n" for c in text)
 for line in sys.stdin:
@@ -768,24 +775,28 @@ test_stop_and_go_on() {
 
 test_status_of_a_free_lock() {
 	run 0 "$tlock" status
-	[[ $(head -n 1 out) == "LOCK  JOB PID USER COMMAND HELD TOKEN WAITERS" ]]
-	[[ $(tail -n 1 out) =~ ^tlock\ +0$ ]]
+	[[ $(<out) == "LOCK  STATE JOB PID USER COMMAND HELD SINCE WAITERS
+tlock free                                        0" ]]
 	run 0 "$tlock" status --json
-	check 'l["lock"] == "tlock" and l["waiters"] == 0 and all(l[c] is None
-		for c in ("job", "pid", "user", "command", "held", "token"))' out
+	check 'l["lock"] == "tlock" and l["state"] == "free" and l["waiters"] == 0 and
+		all(l[c] is None for c in ("job", "pid", "user", "command", "held",
+		"since", "open_in"))' out
 	run 0 "$tlock" status --json --output-all
-	check 'l["uid"] is None and l["state"] == "free"' out
+	check 'l["uid"] is None and l["token"] is None' out
 }
 
 test_status_of_a_held_lock() {
 	hold -j acq
 	run 0 "$tlock" status
-	[[ $(tail -n 1 out) =~ ^"tlock acq "\ *"$holder root head "\ +[0-9]+(ms|\.[0-9]s)\ +[0-9]+\ +0$ ]]
-	token=$(<$sysfs/token)
+	[[ $(wc -l <out) -eq 2 ]]
+	[[ $(tail -n 1 out) =~ ^"tlock held  acq "\ *"$holder root head "\ +[0-9]+(ms|\.[0-9]s)\ ..:..:..\ +0$ ]]
 	run 0 "$tlock" status -J
-	check 'l == {"lock": "tlock", "job": "acq", "pid": '"$holder"', "user": "root",
-		"command": "head", "held": l["held"], "token": '"$token"', "waiters": 0}
+	check 'l == {"lock": "tlock", "state": "held", "job": "acq", "pid": '"$holder"',
+		"user": "root", "command": "head", "held": l["held"],
+		"since": l["since"], "waiters": 0, "open_in": None}
 		and 0 < l["held"] < 60' out
+	run 0 "$tlock" status -rn -o TOKEN
+	is token "$(<out)"
 	run 0 "$tlock" status tlock /dev/tlock --raw --noheadings -o WAITERS,job,Lock
 	[[ $(<out) == "0 acq tlock"$'\n'"0 acq tlock" ]]
 	"$tlock" run true &
@@ -800,6 +811,206 @@ held_longer_than() {
 	(($(<"$sysfs/held_ns") > $1 * 1000000000))
 }
 
+test_since() {
+	hold
+	# At noon where this is the local time
+	TZ=XXX$(($(date -u +%-H) - 12)) run 0 "$tlock" status -n -o SINCE
+	[[ $(<out) =~ ^1[12]:[0-5][0-9]:[0-5][0-9]$ ]]
+	until_ok held_longer_than 2
+	# At midnight, two seconds after the grant
+	TZ=XXX$(date -u +%H:%M:%S) run 0 "$tlock" status -n -o SINCE
+	[[ $(<out) =~ ^[A-Z][a-z][a-z]\ [\ 1-3][0-9]\ 23:59$ || $(<out) == *-12-31 ]]
+	for options in -J -r; do
+		TZ=XXX-05:30 run 0 "$tlock" status $options -o HELD,SINCE
+		in_file '[0-9]T[0-9]+:[0-9]+:[0-9]+\+05:30' out
+	done
+	for zone in XXX-05:30 XXX03:00 UTC; do
+		TZ=$zone run 0 "$tlock" status -J -o HELD,SINCE
+		check '-1 < time.time() - l["held"] - seconds(l["since"]) < 30' out
+	done
+	# However often one looks: it is from two clocks
+	for _ in {1..20}; do
+		"$tlock" status -rn -o SINCE
+	done >out
+	[[ $(sort -u out | wc -l) -eq 1 ]]
+	let_go
+}
+
+# state WORD NOTE: what the table says of the holder
+state() {
+	run 0 "$tlock" status
+	in_file "^tlock $1 " out
+	[[ $(sed 1,2d out) == $'\n'"tlock: holder $2" ]]
+	run 0 "$tlock" status -J
+	check 'l["state"] == "'"$1"'"' out
+	# Programs read no sentences
+	for options in -J -r -n; do
+		run 0 "$tlock" status $options
+		[[ $(<out) != *holder* ]]
+	done
+}
+
+test_holder_stopped() {
+	hold
+	kill -STOP "$holder"
+	until_ok stopped "$holder"
+	state stopped "is stopped; 'kill -CONT $holder' continues it"
+	kill -CONT "$holder"
+	run 0 "$tlock" status
+	in_file '^tlock held ' out
+	let_go
+}
+
+test_holder_traced() {
+	hold
+	/usr/bin/python3 -c '
+import ctypes, os, sys, time
+PTRACE_ATTACH = 16
+ctypes.CDLL(None).ptrace(PTRACE_ATTACH, int(sys.argv[1]), None, None)
+os.waitpid(int(sys.argv[1]), 0)
+print(flush=True)
+time.sleep(1000)' "$holder" >traced &
+	until_ok test -s traced
+	state traced "(PID $holder) is stopped by a debugger"
+	kill $!
+	let_go
+}
+
+test_holder_frozen() {
+	if [[ ! -e /sys/fs/cgroup/cgroup.procs ]]; then
+		mount -t cgroup2 none /sys/fs/cgroup
+		trap 'umount /sys/fs/cgroup' EXIT
+	fi
+	hold
+	mkdir /sys/fs/cgroup/ice
+	echo "$holder" >/sys/fs/cgroup/ice/cgroup.procs
+	echo 1 >/sys/fs/cgroup/ice/cgroup.freeze
+	until_ok in_file 'frozen 1' /sys/fs/cgroup/ice/cgroup.events
+	state frozen "(PID $holder) is frozen, with its container or control group"
+	echo 0 >/sys/fs/cgroup/ice/cgroup.freeze
+	let_go
+	rmdir /sys/fs/cgroup/ice
+}
+
+dumping() {
+	in_file '^CoreDumping:.*1' "/proc/$1/status"
+}
+
+test_holder_dumping() {
+	local pattern
+
+	pattern=$(</proc/sys/kernel/core_pattern)
+	# This one reads nothing, and so keeps the core dump from its end
+	printf '|%s 7654' "$(command -v sleep)" >/proc/sys/kernel/core_pattern
+	hold_raw dumper core
+	kill -SEGV "$holder"
+	until_ok dumping "$holder"
+	echo "$pattern" >/proc/sys/kernel/core_pattern
+	state dumping "(PID $holder) is writing a core dump, and ends after that"
+	kill "$(pgrep -fx '.*sleep 7654')"
+	wait "$holder" || :
+	is_abandoned
+}
+
+test_holder_ended() {
+	local child nobody='setpriv --reuid 65534 --regid 65534 --clear-groups'
+
+	hold -j instrument
+	# No newline at its end
+	read -r child <"/proc/$holder/task/$holder/children" || :
+	kill -9 "$holder"
+	wait "$holder" || :
+	state ended "ended, file still open in PID $child (head)"
+	run 0 "$tlock" status -J
+	check 'l["pid"] is None and l["open_in"] == ['"$child"']' out
+	run 0 "$tlock" status -rn -o OPEN-IN
+	[[ $(<out) == "$child" ]]
+	run 0 "$tlock" list -n
+	in_file ' ended +0$' out
+
+	run 0 $nobody "$tlock" status
+	[[ $(tail -n 1 out) == "tlock: holder ended; root may see who has its file" ]]
+	run 0 $nobody "$tlock" status -J
+	check 'l["open_in"] == []' out
+
+	# Where the holder has no number, nor anybody else who has the file
+	run 0 unshare --fork --pid --mount-proc "$tlock" status
+	in_file '^tlock held ' out
+	[[ $(tail -n 1 out) == "tlock: holder ended or is in another container; no process here has its file" ]]
+	echo >fifo
+	is_abandoned
+}
+
+test_many_have_the_file() {
+	"$tlock" run bash -c 'for i in {1..10}; do sleep 1000 & done
+		echo $! >last; exec sleep 1000' &
+	holder=$!
+	until_ok test -s last
+	kill -9 "$holder"
+	wait "$holder" || :
+	run 0 "$tlock" status -J
+	check 'len(l["open_in"]) == 11 and '"$(<last)"' in l["open_in"]' out
+	mapfile -t pids < <("$tlock" status -rn -o OPEN-IN | tr , '\n')
+	run 0 "$tlock" status
+	in_file '^tlock: holder ended, file still open in PID ([0-9]+ \([a-z]+\), ){7}[0-9]+ \([a-z]+\) and 3 more$' out
+	kill "${pids[@]}"
+	is_abandoned
+}
+
+# One that looks has it from its shell, and is not to blame
+test_looking_with_the_file() {
+	run 137 "$tlock" run bash -c 'kill -9 $PPID
+		while [[ $(</sys/class/tlock/tlock/pid) ]]; do :; done
+		"$0" status -rn -o OPEN-IN >looked
+		echo $$ >self' "$tlock"
+	until_ok test -s self
+	[[ $(<looked) == "$(<self)" ]]
+	is_abandoned
+}
+
+# The file of a holder that has ended, on its way through a socket
+test_nobody_has_the_file() {
+	/usr/bin/python3 -c '
+import array, fcntl, os, socket, sys, time
+left, right = socket.socketpair()
+if not os.fork():
+    lock = os.open("/dev/tlock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    left.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS,
+                           array.array("i", [lock]))])
+    os._exit(0)
+os.wait()
+print(flush=True)
+time.sleep(1000)' >sent &
+	until_ok test -s sent
+	state ended "ended; no process here has its file"
+	run 0 "$tlock" status -J
+	check 'l["open_in"] == []' out
+	kill $!
+}
+
+test_held_longer() {
+	run 0 "$tlock" status --held-longer 0
+	[[ ! -s out && ! -s err ]]
+	hold -j acq
+	until_ok held_longer_than 2
+	for time in 0 1 1s 1.5s 0.02m 0.0005h 0.00002d; do
+		run 1 "$tlock" status --held-longer $time
+		in_file "^tlock held +acq +$holder " out
+	done
+	run 1 "$tlock" status --held-longer=1 -n -o LOCK,JOB tlock
+	[[ $(<out) == "tlock acq" ]]
+	for time in 3600 3600s 60m 1h 1d 1.5d 1000000000000d; do
+		run 0 "$tlock" status --held-longer $time
+		[[ ! -s out && ! -s err ]]
+	done
+	run 0 "$tlock" status --json --held-longer 1h
+	check 'j == {"locks": []}' out
+	run 66 "$tlock" status -n -o LOCK --held-longer 1 nosuch tlock
+	[[ $(<out) == tlock ]]
+	let_go
+}
+
 # In a time namespace whose clock began after the grant
 test_held_since_before_the_clock() {
 	hold
@@ -807,7 +1018,10 @@ test_held_since_before_the_clock() {
 	read -r uptime _ </proc/uptime
 	run 0 unshare --fork --time --monotonic -"${uptime%.*}" \
 		"$tlock" status --json
-	check '2 < l["held"] < 600' out
+	check '2 < l["held"] < 600 and
+		abs(seconds(l["since"]) + l["held"] - time.time()) < 30' out
+	run 0 unshare --fork --time --monotonic -"${uptime%.*}" "$tlock" status
+	[[ $(tail -n 1 out) =~ \ ([2-9]|[1-9][0-9]+)(\.[0-9]s|m\ [0-9]+s)\  ]]
 	run 1 unshare --fork --time --monotonic -"${uptime%.*}" \
 		"$tlock" run -n echo never
 	in_file ' for ([2-9]|[1-9][0-9]+)\.[0-9]s$| for [0-9]+m ' err
@@ -818,7 +1032,7 @@ test_columns() {
 	run 0 "$tlock" status -r -o lock,timed-out
 	[[ $(head -n 1 out) == "LOCK TIMED-OUT" ]]
 	run 0 "$tlock" status -r -o +STATE,UID
-	[[ $(head -n 1 out) == "LOCK JOB PID USER COMMAND HELD TOKEN WAITERS STATE UID" ]]
+	[[ $(head -n 1 out) == "LOCK STATE JOB PID USER COMMAND HELD SINCE WAITERS STATE UID" ]]
 	run 0 "$tlock" list -r -o +HOLD-MAX
 	[[ $(head -n 1 out) == "LOCK PATH STATE WAITERS HOLD-MAX" ]]
 	printf -v many 'LOCK,%.0s' {1..60}
@@ -831,7 +1045,7 @@ test_columns() {
 		sed -n '/^Columns/,/^$/s/^ *\([A-Z-]*\)  .*/\1/p' >help
 	run 0 "$tlock" status -r --output-all
 	[[ $(head -n 1 out) == "$(paste -sd ' ' help)" ]]
-	[[ $(wc -l <help) -eq 21 ]]
+	[[ $(wc -l <help) -eq 23 ]]
 }
 
 test_counters() {
@@ -869,6 +1083,17 @@ test_no_such_lock() {
 }
 
 test_bad_usage_of_tables() {
+	for options in "--json --raw" "--watch --held-longer 1"; do
+		run 64 "$tlock" status $options
+		[[ ! -s out ]]
+		in_file '^tlock: mutually exclusive: --[a-z]+ --[a-z]+' err
+	done
+	for time in x 1x '' . 1.2.3 -1 m 1mm ' 1' 0x10 inf nan 1m30s; do
+		run 64 "$tlock" status --held-longer "$time"
+		[[ ! -s out ]]
+		in_file "^tlock: invalid time: '$time' " err
+	done
+	run 64 "$tlock" list --held-longer 1
 	for subcommand in status list; do
 		run 64 "$tlock" $subcommand --json --raw
 		for option in --nosuch -o --output -w; do
@@ -910,6 +1135,10 @@ test_escapes_what_is_not_utf8() {
 	let_go
 }
 
+lines_of() {
+	[[ $(wc -l <"$2") -ge $1 ]]
+}
+
 test_watch() {
 	background "$tlock" status --watch -rn -o LOCK,JOB,HELD >watched
 	watcher=$!
@@ -925,6 +1154,21 @@ test_watch() {
 	# One block for each, with an empty line in between
 	[[ $(grep -c 'one' watched) -eq 1 && $(grep -c 'two' watched) -eq 1 ]]
 	[[ $(sed -n 2p watched) == "" ]]
+	# Another holder is a change, too, where only its time is shown
+	for column in HELD SINCE; do
+		hold
+		background "$tlock" status --watch -rn -o $column >watched
+		watcher=$!
+		until_ok test -s watched
+		let_go
+		# A time, nothing, and an empty line in between
+		until_ok lines_of 3 watched
+		hold
+		until_ok lines_of 5 watched
+		let_go
+		kill -INT $watcher
+		wait $watcher
+	done
 	background "$tlock" list --watch --json >watched
 	until_ok in_file '^}$' watched
 	kill -TERM $!
@@ -943,12 +1187,130 @@ redrawn() {
 test_watch_on_a_terminal() {
 	hold -j one
 	terminal "$tlock" status --watch
-	until_ok in_file '^tlock +one ' seen
+	until_ok in_file '^tlock +held +one ' seen
 	# The time that it is held goes on
 	until_ok redrawn 3
 	printf '\003' >&5
 	finish 0
 	let_go
+}
+
+# screen COLUMNS COMMAND...: what it prints on a terminal of 24 lines comes to out
+screen() {
+	script -qefc "stty cols $1 rows 24; $(printf '%q ' "${@:2}")" /dev/null \
+		</dev/null | tr -d '\r' >out
+}
+
+# Both are 63 bytes
+ascii_job='calibrate the wide field camera: darks, flats and bias, run 0007'
+ascii_job=${ascii_job:0:63}
+wide_job='á é í 望遠鏡を校正する 望遠鏡を校正する: 007'
+
+test_screen_of_a_long_job() {
+	hold -j "$ascii_job"
+	screen 80 "$tlock" status
+	check 'text.count("\n") == 2 and all(width(line) == 80
+		for line in text.splitlines())' out
+	[[ $(<out) =~ $'\n'"tlock held  calibrate the wide "[a-z\ ]*"… "\ *$holder\ root\ head\ .*\ 0$ ]]
+	LC_ALL=C screen 80 "$tlock" status
+	check 'text.count("\n") == 2 and all(width(line) == 80
+		for line in text.splitlines())' out
+	[[ $(<out) =~ $'\n'"tlock held  calibrate the wide "[a-z\ ]*"... "\ *$holder\  ]]
+	# There is room
+	screen 140 "$tlock" status
+	in_file " $ascii_job +$holder " out
+	# Not on a terminal
+	run 0 "$tlock" status
+	in_file " $ascii_job +$holder " out
+	# Programs want all
+	for options in -r -J; do
+		screen 80 "$tlock" status $options
+		in_file "run.*0007?" out || in_file 'bias' out
+	done
+	let_go
+}
+
+test_screen_of_a_wide_job() {
+	[[ $(printf %s "$wide_job" | wc -c) -eq 63 ]]
+	hold -j "$wide_job"
+	for columns in 80 79 78 77; do
+		screen $columns "$tlock" status
+		# Where a wide character has no room, one column stays free
+		check 'text.count("\n") == 2 and all('$columns' - 1 <= width(line) <=
+			'$columns' for line in text.splitlines())' out
+		[[ $(<out) =~ $'\n'"tlock held  á é í 望遠鏡"[^\ ]*\ ?[^\ ]*"… "\ *$holder\  ]]
+	done
+	LC_ALL=C screen 80 "$tlock" status
+	in_file '^tlock held  \\xc3\\xa1 .*\.\.\. [0-9]+ root ' out
+	check 'text.isascii() and all(width(line) <= 80
+		for line in text.splitlines())' out
+	let_go
+}
+
+test_screen_of_twenty_locks() {
+	mapfile -t locks < <(yes tlock | head -n 20)
+	hold -j "$ascii_job"
+	screen 80 "$tlock" status "${locks[@]}"
+	check 'text.count("\n") == 21 and text.count("\ntlock held  calibrate ") == 20
+		and all(width(line) == 80 for line in text.splitlines())' out
+	let_go
+}
+
+test_screen_of_all_columns() {
+	hold -j "$ascii_job"
+	screen 80 "$tlock" status --output-all
+	check 'text.count("\n") == 23 and all(re.match("[A-Z-]+: ", line)
+		and width(line) <= 80 for line in text.splitlines())' out
+	in_file "^JOB: +$ascii_job$" out
+	in_file "^PID: +$holder$" out
+	[[ $(tail -n 1 out) == "HOLD-MAX: "* ]]
+	screen 80 "$tlock" status --output-all tlock tlock
+	check 'text.count("\n\nLOCK: ") == 1 and text.count("\n") == 47' out
+	screen 40 "$tlock" status
+	in_file "^JOB: +$ascii_job$" out
+	# A table where nobody reads it, or it needs no headings
+	screen 80 "$tlock" status --output-all -n
+	[[ $(wc -l <out) -eq 1 ]]
+	run 0 "$tlock" status --output-all
+	[[ $(wc -l <out) -eq 2 ]]
+	let_go
+}
+
+test_watch_has_more_than_a_screen() {
+	mapfile -t locks < <(yes tlock | head -n 30)
+	hold -j one
+	terminal sh -c 'stty cols 80 rows 24; exec "$0" status --watch "$@"' \
+		"$tlock" "${locks[@]}"
+	until_ok redrawn 3
+	printf '\003' >&5
+	finish 0
+	tr -d '\r' <seen >screens
+	check 'all(s.count("\n") == 22 and s.endswith("\n(10 more lines)\n")
+		for s in text.split("\x1b[H\x1b[J")[1:-1])' screens
+
+	# What is wrong is not what is left out
+	kill -STOP "$holder"
+	until_ok stopped "$holder"
+	terminal sh -c 'stty cols 80 rows 24; exec "$0" status --watch "$@"' \
+		"$tlock" "${locks[@]}"
+	until_ok redrawn 3
+	printf '\003' >&5
+	finish 0
+	tr -d '\r' <seen >screens
+	check 'all(s.count("\n") == 22 and "\n(22 more lines)\n\n" in s and
+		"\ntlock: holder is stopped" in s and s.endswith("\n(20 more lines)\n")
+		for s in text.split("\x1b[H\x1b[J")[1:-1])' screens
+	kill -CONT "$holder"
+	let_go
+}
+
+test_watch_leaves_the_prompt_alone() {
+	terminal sh -c 'trap : INT; "$0" status --watch; printf "prompt> "' "$tlock"
+	until_ok in_file '^tlock free ' seen
+	printf '\003' >&5
+	finish 0
+	tr -d '\r' <seen >screens
+	check 're.search(r" 0\n(\^C)?\nprompt> $", text)' screens
 }
 
 test_full_disk() {
@@ -1033,6 +1395,10 @@ test_completion() {
 	completes 'tlock status -o J' JOB
 	completes 'tlock status -o LOCK,wai' 'LOCK,WAITERS LOCK,WAIT-TOTAL LOCK,WAIT-MAX'
 	completes 'tlock list --output +hel' +HELD
+	completes 'tlock status -o si' SINCE
+	completes 'tlock status --held' --held-longer
+	completes 'tlock list --held' ''
+	completes 'tlock status --held-longer ' ''
 	completes 'tlock list --output = +hel' +HELD
 	completes 'tlock run --device =' tlock
 	completes 'tlock run --device = tl' tlock

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the parts of tlock status and tlock list share */
+#ifndef TLOCK_STATUS_H
+#define TLOCK_STATUS_H
+
+#include <stdio.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "command.h"
+
+enum column {
+	COL_LOCK,
+	COL_PATH,
+	COL_STATE,
+	COL_JOB,
+	COL_PID,
+	COL_OPEN_IN,
+	COL_USER,
+	COL_UID,
+	COL_COMMAND,
+	COL_HELD,
+	COL_SINCE,
+	COL_TOKEN,
+	COL_WAITERS,
+	COL_ACQUIRED,
+	COL_CONTENDED,
+	COL_TIMED_OUT,
+	COL_INTERRUPTED,
+	COL_ABANDONED,
+	COL_YIELDED,
+	COL_WAIT_TOTAL,
+	COL_WAIT_MAX,
+	COL_HOLD_TOTAL,
+	COL_HOLD_MAX,
+	NUM_COLS
+};
+
+/* How a holder is: whatever is not free is held */
+enum holder_state {
+	STATE_FREE,
+	STATE_HELD,
+	STATE_STOPPED,	/* by a signal */
+	STATE_TRACED,	/* stopped by a debugger */
+	STATE_FROZEN,	/* with its control group */
+	STATE_DUMPING,	/* writes a core dump, and its files close after that */
+	STATE_ENDED,	/* and another process has its file */
+	STATE_UNSEEN,	/* ended, or in another pid namespace */
+};
+
+/* How to show locks */
+struct view {
+	bool json;
+	bool raw;
+	bool noheadings;
+	unsigned int width;	/* of the terminal; 0: not on a terminal */
+	size_t num;
+	enum column shown[2 * NUM_COLS];
+};
+
+/* What there is to show of one lock */
+struct row {
+	char *path;
+	struct tlock_status status;
+	uint64_t held_ns;
+	time_t since;		/* when it was granted, on the wall clock */
+	enum holder_state state;
+	pid_t *open_in;		/* who has the holder's file: ENDED and UNSEEN */
+	size_t num_open_in;
+};
+
+/* tlock-holder.c */
+
+/*
+ * look_at_holder - fill in @row's state and open_in from /proc
+ * @t: the lock that @row's status is of
+ */
+void look_at_holder(struct row *row, struct tlock *t);
+
+/* A short word, as in the column STATE */
+const char *state_name(enum holder_state state);
+
+/* Prints a sentence on each holder that may need help. */
+void print_notes(const struct row *rows, size_t num, FILE *out);
+
+/* tlock-table.c */
+
+/* The column of that name, in any case. Return: NUM_COLS if there is none */
+enum column find_column(const char *name);
+
+/* The columns, for --help */
+void print_columns(void);
+
+/* Prints @rows as @view says. */
+void print_rows(const struct view *view, const struct row *rows, size_t num,
+		FILE *out);
+
+/*
+ * Prints what counts as a change of @rows. That they are held for longer does
+ * so only if @clock.
+ */
+void print_key(const struct view *view, const struct row *rows, size_t num,
+	       bool clock, FILE *out);
+
+/* tlock-width.c: as libsmartcols prints text, with \xHH for what cannot be */
+
+/* How many columns of the terminal @text takes */
+size_t text_width(const char *text);
+
+/*
+ * Shortens *@text, which was allocated, to @width columns, at least 3. It then
+ * ends in an ellipsis.
+ */
+void cut_text(char **text, size_t width);
+
+#endif /* TLOCK_STATUS_H */

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The tlock command: locks as a table, as JSON or raw; or one block for each,
+ * where a table has no room.
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <inttypes.h>
+#include <libsmartcols/libsmartcols.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sysexits.h>
+
+#include "status.h"
+
+/* To how many columns text may be cut to make room */
+#define MIN_WIDTH	8
+
+/* What a column holds, which says how it is written */
+enum kind { TEXT, NUMBER, NUMBERS, TIME };
+
+static const struct {
+	const char *name;
+	enum kind kind;
+	bool may_cut;
+	const char *help;
+} columns[NUM_COLS] = {
+	[COL_LOCK] = { "LOCK", TEXT, false, "name of the lock's device" },
+	[COL_PATH] = { "PATH", TEXT, false, "path of the lock's device" },
+	[COL_STATE] = { "STATE", TEXT, false, "free, held, stopped, ended, ..." },
+	[COL_JOB] = { "JOB", TEXT, true, "what the holder says that it is doing" },
+	[COL_PID] = { "PID", NUMBER, false, "process of the holder" },
+	[COL_OPEN_IN] = { "OPEN-IN", NUMBERS, false,
+			  "processes that have its file, if it ended" },
+	[COL_USER] = { "USER", TEXT, true, "user of the holder" },
+	[COL_UID] = { "UID", NUMBER, false, "user of the holder, as a number" },
+	[COL_COMMAND] = { "COMMAND", TEXT, true, "command name of the holder" },
+	[COL_HELD] = { "HELD", TIME, false, "for how long it has held the lock" },
+	[COL_SINCE] = { "SINCE", TEXT, false, "when that began, in local time" },
+	[COL_TOKEN] = { "TOKEN", NUMBER, false, "token of its grant" },
+	[COL_WAITERS] = { "WAITERS", NUMBER, false, "contenders that wait" },
+	[COL_ACQUIRED] = { "ACQUIRED", NUMBER, false, "grants" },
+	[COL_CONTENDED] = { "CONTENDED", NUMBER, false,
+			    "acquires that found the lock held" },
+	[COL_TIMED_OUT] = { "TIMED-OUT", NUMBER, false,
+			    "acquires and reacquires that timed out" },
+	[COL_INTERRUPTED] = { "INTERRUPTED", NUMBER, false,
+			      "those whose wait was interrupted" },
+	[COL_ABANDONED] = { "ABANDONED", NUMBER, false,
+			    "holders that went without a release" },
+	[COL_YIELDED] = { "YIELDED", NUMBER, false,
+			  "reacquires that let a waiter in" },
+	[COL_WAIT_TOTAL] = { "WAIT-TOTAL", TIME, false, "time spent waiting" },
+	[COL_WAIT_MAX] = { "WAIT-MAX", TIME, false, "the longest wait" },
+	[COL_HOLD_TOTAL] = { "HOLD-TOTAL", TIME, false,
+			     "time the lock was held" },
+	[COL_HOLD_MAX] = { "HOLD-MAX", TIME, false, "the longest of these" },
+};
+
+enum column find_column(const char *name)
+{
+	enum column col;
+
+	for (col = 0; col < NUM_COLS; col++)
+		if (!strcasecmp(name, columns[col].name))
+			break;
+	return col;
+}
+
+void print_columns(void)
+{
+	size_t i;
+
+	for (i = 0; i < NUM_COLS; i++)
+		printf(" %12s  %s\n", columns[i].name, columns[i].help);
+}
+
+/* The number to show, of any kind */
+static uint64_t number_of(const struct row *row, enum column col)
+{
+	const struct tlock_status *s = &row->status;
+
+	switch (col) {
+	case COL_PID:
+		return s->holder.pid;
+	case COL_UID:
+		return s->holder.uid;
+	case COL_HELD:
+		return row->held_ns;
+	case COL_TOKEN:
+		return s->holder.token;
+	case COL_WAITERS:
+		return s->waiters;
+	case COL_ACQUIRED:
+		return s->acquired;
+	case COL_CONTENDED:
+		return s->contended;
+	case COL_TIMED_OUT:
+		return s->timed_out;
+	case COL_INTERRUPTED:
+		return s->interrupted;
+	case COL_ABANDONED:
+		return s->abandoned;
+	case COL_YIELDED:
+		return s->yielded;
+	case COL_WAIT_TOTAL:
+		return s->wait_ns_total;
+	case COL_WAIT_MAX:
+		return s->wait_ns_max;
+	case COL_HOLD_TOTAL:
+		return s->hold_ns_total;
+	default:
+		return s->hold_ns_max;
+	}
+}
+
+/* When @row was granted: as short as can be for people, ISO 8601 for programs */
+static char *since_of(const struct view *view, const struct row *row)
+{
+	time_t now = time(NULL);
+	struct tm then, today;
+	char text[32], zone[8];
+	char *full;
+
+	localtime_r(&row->since, &then);
+	localtime_r(&now, &today);
+	if (view->json || view->raw) {
+		strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &then);
+		strftime(zone, sizeof(zone), "%z", &then);
+		if (asprintf(&full, "%s%.3s:%s", text, zone, zone + 3) < 0)
+			full = NULL;
+		return full;
+	}
+	if (then.tm_year == today.tm_year && then.tm_yday == today.tm_yday)
+		strftime(text, sizeof(text), "%H:%M:%S", &then);
+	else if (then.tm_year == today.tm_year)
+		strftime(text, sizeof(text), "%b %e %H:%M", &then);
+	else
+		strftime(text, sizeof(text), "%Y-%m-%d", &then);
+	return strdup(text);
+}
+
+static char *text_of(const struct view *view, const struct row *row,
+		     enum column col)
+{
+	const struct tlock_holder *holder = &row->status.holder;
+
+	switch (col) {
+	case COL_LOCK:
+		return strdup(basename(row->path));
+	case COL_PATH:
+		return strdup(row->path);
+	case COL_STATE:
+		return strdup(state_name(row->state));
+	case COL_JOB:
+		return strdup(holder->job);
+	case COL_USER:
+		return user_name(holder->uid);
+	case COL_SINCE:
+		return since_of(view, row);
+	default:
+		return strdup(holder->comm);
+	}
+}
+
+/* What there is nothing to say about: the holder of a free lock, say */
+static bool is_unknown(const struct row *row, enum column col)
+{
+	const struct tlock_holder *holder = &row->status.holder;
+
+	switch (col) {
+	case COL_PID:
+		return !holder->pid;
+	case COL_OPEN_IN:
+		return row->state != STATE_ENDED && row->state != STATE_UNSEEN;
+	case COL_USER:
+	case COL_UID:
+	case COL_HELD:
+	case COL_SINCE:
+	case COL_TOKEN:
+		return !holder->token;
+	default:
+		return false;
+	}
+}
+
+/* A list of numbers with commas: an array where programs read it */
+static char *numbers_of(const struct view *view, const struct row *row)
+{
+	char *text = NULL;
+	size_t size, i;
+	FILE *file = checked(open_memstream(&text, &size));
+
+	if (view->json)
+		putc('[', file);
+	for (i = 0; i < row->num_open_in; i++)
+		fprintf(file, "%s%d", i ? "," : "", row->open_in[i]);
+	if (view->json)
+		putc(']', file);
+	if (fclose(file))
+		checked(NULL);
+	return text;
+}
+
+/* What stands in a cell, to be freed; NULL: nothing */
+static char *cell_of(const struct view *view, const struct row *row,
+		     enum column col)
+{
+	uint64_t number;
+	char *text, *safe;
+
+	if (is_unknown(row, col))
+		return NULL;
+
+	if (columns[col].kind == NUMBERS)
+		return numbers_of(view, row);
+	if (columns[col].kind == TEXT) {
+		text = checked(text_of(view, row, col));
+		/* The other formats have an escape of their own, the same */
+		if (!view->json)
+			return text;
+		safe = escaped(text);
+		free(text);
+		return safe;
+	}
+
+	number = number_of(row, col);
+	if (columns[col].kind == NUMBER) {
+		if (asprintf(&text, "%" PRIu64, number) < 0)
+			text = NULL;
+	} else if (view->json || view->raw) {
+		if (asprintf(&text, "%" PRIu64 ".%09" PRIu64,
+			     number / 1000000000, number % 1000000000) < 0)
+			text = NULL;
+	} else {
+		text = human_time(number);
+	}
+	return checked(text);
+}
+
+static void print_table(struct libscols_table *table, FILE *out)
+{
+	/* It fits, or nobody minds: libsmartcols must not fold any line */
+	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
+	scols_table_set_stream(table, out);
+	if (scols_print_table(table))
+		err(EX_OSERR, "cannot print");
+	scols_unref_table(table);
+}
+
+/* Hands a cell over to the table. */
+static void put_cell(struct libscols_line *line, size_t i, char *cell)
+{
+	if (cell && scols_line_refer_data(line, i, cell))
+		checked(NULL);
+}
+
+static struct libscols_table *new_table(const struct view *view)
+{
+	struct libscols_table *table = checked(scols_new_table());
+	size_t i;
+
+	if (scols_table_set_name(table, "locks") ||
+	    scols_table_enable_json(table, view->json) ||
+	    scols_table_enable_raw(table, view->raw) ||
+	    scols_table_enable_noheadings(table, view->noheadings))
+		checked(NULL);
+
+	for (i = 0; i < view->num; i++) {
+		enum column col = view->shown[i];
+		bool text = columns[col].kind == TEXT;
+		struct libscols_column *column;
+		char name[16];
+		char *dash;
+
+		/* Programs want names that need no quotes */
+		snprintf(name, sizeof(name), "%s", columns[col].name);
+		dash = strchr(name, '-');
+		if (view->json && dash)
+			*dash = '_';
+		column = checked(scols_table_new_column(table, name, 0,
+				 text ? 0 : SCOLS_FL_RIGHT));
+		if (scols_column_set_json_type(column, text ?
+					       SCOLS_JSON_STRING :
+					       SCOLS_JSON_NUMBER))
+			checked(NULL);
+	}
+	return table;
+}
+
+static void print_blocks(const struct view *view, char **cells, size_t num,
+			 FILE *out)
+{
+	size_t r, i;
+
+	for (r = 0; r < num; r++) {
+		struct libscols_table *table = checked(scols_new_table());
+
+		scols_table_enable_noheadings(table, 1);
+		checked(scols_table_new_column(table, "name", 0, 0));
+		checked(scols_table_new_column(table, "value", 0, 0));
+		for (i = 0; i < view->num; i++) {
+			struct libscols_line *line =
+				checked(scols_table_new_line(table, NULL));
+			char *name;
+
+			if (asprintf(&name, "%s:",
+				     columns[view->shown[i]].name) < 0)
+				name = NULL;
+			put_cell(line, 0, checked(name));
+			put_cell(line, 1, *cells++);
+		}
+		if (r)
+			putc('\n', out);
+		print_table(table, out);
+	}
+}
+
+/*
+ * Cuts the cells that may be, the widest first, until the table fits. Returns
+ * whether it does.
+ */
+static bool fit(const struct view *view, char **cells, size_t num)
+{
+	size_t width[2 * NUM_COLS];
+	size_t sum = view->num - 1;
+	size_t i, r;
+
+	for (i = 0; i < view->num; i++) {
+		width[i] = view->noheadings ? 0 :
+			strlen(columns[view->shown[i]].name);
+		for (r = 0; r < num; r++) {
+			const char *cell = cells[r * view->num + i];
+
+			if (cell && text_width(cell) > width[i])
+				width[i] = text_width(cell);
+		}
+		sum += width[i];
+	}
+
+	for (; sum > view->width; sum--) {
+		size_t widest = view->num;
+
+		for (i = 0; i < view->num; i++)
+			if (columns[view->shown[i]].may_cut &&
+			    width[i] > MIN_WIDTH &&
+			    (widest == view->num || width[i] > width[widest]))
+				widest = i;
+		if (widest == view->num)
+			return false;
+		width[widest]--;
+	}
+
+	for (i = 0; i < view->num; i++)
+		for (r = 0; r < num; r++)
+			if (cells[r * view->num + i])
+				cut_text(&cells[r * view->num + i], width[i]);
+	return true;
+}
+
+void print_rows(const struct view *view, const struct row *rows, size_t num,
+		FILE *out)
+{
+	char **cells = checked(calloc(num * view->num + 1, sizeof(*cells)));
+	bool limited = view->width && !view->json && !view->raw;
+	struct libscols_table *table;
+	size_t r, i;
+
+	for (r = 0; r < num; r++)
+		for (i = 0; i < view->num; i++)
+			cells[r * view->num + i] =
+				cell_of(view, &rows[r], view->shown[i]);
+
+	/* Blocks need the headings */
+	if (limited && !fit(view, cells, num) && !view->noheadings) {
+		print_blocks(view, cells, num, out);
+		free(cells);
+		return;
+	}
+	table = new_table(view);
+	for (r = 0; r < num; r++) {
+		struct libscols_line *line =
+			checked(scols_table_new_line(table, NULL));
+
+		for (i = 0; i < view->num; i++)
+			put_cell(line, i, cells[r * view->num + i]);
+	}
+	free(cells);
+	print_table(table, out);
+}
+
+void print_key(const struct view *view, const struct row *rows, size_t num,
+	       bool clock, FILE *out)
+{
+	size_t r, i;
+
+	for (r = 0; r < num; r++) {
+		for (i = 0; i < view->num; i++) {
+			enum column col = view->shown[i];
+			char *cell;
+
+			/* These change with the holder, and the time */
+			if (col == COL_SINCE || (col == COL_HELD && !clock))
+				col = COL_TOKEN;
+			cell = cell_of(view, &rows[r], col);
+			/* No cell has a newline in it */
+			fprintf(out, "%s\n", cell ? cell : "");
+			free(cell);
+		}
+	}
+}
