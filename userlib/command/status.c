@@ -47,6 +47,7 @@ static const char usage_options[] =
 "     --watch          show it again whenever it changes, until Ctrl-C\n";
 
 static const char usage_status_options[] =
+"     --metrics        print metrics in the OpenMetrics text format\n"
 "     --held-longer TIME\n"
 "                      show only locks held for longer than 90 (seconds), 90s,\n"
 "                      10m, 2h or 1d; exit with 1 if there are any\n";
@@ -63,7 +64,7 @@ static const char default_status[] =
 static const char default_json[] = "OPEN-IN";
 static const char default_list[] = "LOCK,PATH,STATE,WAITERS";
 
-enum { OPT_ALL = 256, OPT_WATCH, OPT_LONGER };
+enum { OPT_ALL = 256, OPT_WATCH, OPT_METRICS, OPT_LONGER };
 
 #define COMMON_OPTIONS							\
 	{ "json", no_argument, NULL, 'J' },				\
@@ -77,6 +78,7 @@ enum { OPT_ALL = 256, OPT_WATCH, OPT_LONGER };
 
 static const struct option options_status[] = {
 	COMMON_OPTIONS,
+	{ "metrics", no_argument, NULL, OPT_METRICS },
 	{ "held-longer", required_argument, NULL, OPT_LONGER },
 	{ NULL, 0, NULL, 0 }
 };
@@ -91,6 +93,7 @@ struct request {
 	struct view view;
 	char **locks;		/* none: all */
 	int64_t longer_ns;	/* only those held for longer; -1: all */
+	bool metrics;
 	bool redraw;		/* what is shown replaces what was */
 	unsigned int height;	/* of the terminal */
 };
@@ -350,12 +353,15 @@ static void print(const struct request *request, const struct row *rows,
 	size_t size;
 	FILE *stream = checked(open_memstream(&table, &size));
 
-	print_rows(view, rows, num, stream);
+	if (request->metrics)
+		print_metrics(rows, num, stream);
+	else
+		print_rows(view, rows, num, stream);
 	complete(stream);
 
 	/* Sentences are for people */
 	stream = checked(open_memstream(&notes, &size));
-	if (!view->json && !view->raw && !view->noheadings)
+	if (!request->metrics && !view->json && !view->raw && !view->noheadings)
 		print_notes(rows, num, stream);
 	complete(stream);
 
@@ -454,6 +460,7 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 	struct view *view = &request.view;
 	const char *list = defaults;
 	bool watching = false;
+	const char *other;
 	char *last = NULL;
 	int opt, status;
 
@@ -477,6 +484,9 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 		case OPT_WATCH:
 			watching = true;
 			break;
+		case OPT_METRICS:
+			request.metrics = true;
+			break;
 		case OPT_LONGER:
 			request.longer_ns = parse_span(optarg);
 			break;
@@ -493,6 +503,12 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 		errx(EX_USAGE, "mutually exclusive: --json --raw");
 	if (watching && request.longer_ns >= 0)
 		errx(EX_USAGE, "mutually exclusive: --watch --held-longer");
+	other = view->json ? "--json" : view->raw ? "--raw" :
+		view->noheadings ? "--noheadings" : watching ? "--watch" :
+		!list ? "--output-all" : list != defaults ? "--output" :
+		request.longer_ns >= 0 ? "--held-longer" : NULL;
+	if (request.metrics && other)
+		errx(EX_USAGE, "mutually exclusive: --metrics %s", other);
 	if (options == options_list && argv[optind])
 		errx(EX_USAGE, "list takes no LOCK: see 'tlock status'");
 

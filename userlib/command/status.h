@@ -69,7 +69,7 @@ struct row {
 	size_t num_open_in;
 };
 
-/* tlock-holder.c */
+/* holder.c */
 
 /*
  * look_at_holder - fill in @row's state and open_in from /proc
@@ -83,7 +83,7 @@ const char *state_name(enum holder_state state);
 /* Prints a sentence on each holder that may need help. */
 void print_notes(const struct row *rows, size_t num, FILE *out);
 
-/* tlock-table.c */
+/* table.c */
 
 /* The column of that name, in any case. Return: NUM_COLS if there is none */
 enum column find_column(const char *name);
@@ -102,7 +102,12 @@ void print_rows(const struct view *view, const struct row *rows, size_t num,
 void print_key(const struct view *view, const struct row *rows, size_t num,
 	       bool clock, FILE *out);
 
-/* tlock-width.c: as libsmartcols prints text, with \xHH for what cannot be */
+/* metrics.c */
+
+/* Prints @rows in the text format of OpenMetrics, each lock once. */
+void print_metrics(const struct row *rows, size_t num, FILE *out);
+
+/* width.c: as libsmartcols prints text, with \xHH for what cannot be */
 
 /* How many columns of the terminal @text takes */
 size_t text_width(const char *text);

@@ -1011,6 +1011,38 @@ test_held_longer() {
 	let_go
 }
 
+test_metrics() {
+	hold_raw reader $'"q" \\ \\x41 \xc3\xa9 \xff'
+	"$tlock" run true &
+	until_ok is waiters 1
+	run 0 "$tlock" status --metrics tlock /dev/tlock
+	[[ ! -s err ]]
+	labels='lock="tlock",job="\"q\" \\ \\x5cx41 é \\xff"'
+	for line in "tlock_held{$labels} 1" "tlock_waiters{lock=\"tlock\"} 1" \
+		"tlock_acquired_total{lock=\"tlock\"} $(<$sysfs/stats/acquired)" \
+		"tlock_abandoned_total{lock=\"tlock\"} $(<$sysfs/stats/abandoned)"; do
+		[[ $(grep -cxF "$line" out) -eq 1 ]]
+	done
+	check 'abs(float(re.findall(r"^tlock_held_seconds{.*} (\d+\.\d{9})$", text,
+		re.M)[0]) * 1e9 - '"$(<$sysfs/held_ns)"') < 60e9' out
+	check 'round(float(re.findall(r"^tlock_hold_seconds_total{.*} (.*)$", text,
+		re.M)[0]) * 1e9) == '"$(<$sysfs/stats/hold_ns_total)" out
+	# Each family has one sample, in the order that OpenMetrics has it
+	check 're.fullmatch(r"(# TYPE (\w+) gauge\n(# UNIT \2 seconds\n)?# HELP \2 .*\n"
+		r"\2{lock=\"tlock\"(,job=\".*\")?} \d+(\.\d+)?\n|"
+		r"# TYPE (\w+) counter\n(# UNIT \6 seconds\n)?# HELP \6 .*\n"
+		r"\6_total{lock=\"tlock\"} \d+(\.\d+)?\n){13}# EOF\n", text)' out
+	check 'all(("_seconds" in name) == bool(unit) for name, unit in
+		re.findall(r"# TYPE (\w+) .*\n(# UNIT)?", text))' out
+	let_go
+	wait
+	run 0 "$tlock" status --metrics
+	in_file '^tlock_held\{lock="tlock",job=""} 0$' out
+	in_file '^tlock_held_seconds\{lock="tlock",job=""} 0\.0+$' out
+	run 66 "$tlock" status --metrics nosuch
+	[[ $(tail -n 1 out) == '# EOF' ]]
+}
+
 # In a time namespace whose clock began after the grant
 test_held_since_before_the_clock() {
 	hold
@@ -1083,7 +1115,10 @@ test_no_such_lock() {
 }
 
 test_bad_usage_of_tables() {
-	for options in "--json --raw" "--watch --held-longer 1"; do
+	for options in "--json --raw" "--watch --held-longer 1" "--metrics -J" \
+		"--metrics --raw" "--metrics -n" "--metrics -o LOCK" \
+		"--metrics --output-all" "--metrics --watch" \
+		"--metrics --held-longer 1"; do
 		run 64 "$tlock" status $options
 		[[ ! -s out ]]
 		in_file '^tlock: mutually exclusive: --[a-z]+ --[a-z]+' err
@@ -1093,7 +1128,9 @@ test_bad_usage_of_tables() {
 		[[ ! -s out ]]
 		in_file "^tlock: invalid time: '$time' " err
 	done
-	run 64 "$tlock" list --held-longer 1
+	for option in --metrics --held-longer; do
+		run 64 "$tlock" list $option 1
+	done
 	for subcommand in status list; do
 		run 64 "$tlock" $subcommand --json --raw
 		for option in --nosuch -o --output -w; do
@@ -1314,7 +1351,8 @@ test_watch_leaves_the_prompt_alone() {
 }
 
 test_full_disk() {
-	for words in status list --help --version "run --help" "status --watch"; do
+	for words in status list --help --version "run --help" "status --watch" \
+		"status --metrics"; do
 		status=0
 		"$tlock" $words >/dev/full 2>err || status=$?
 		cat err
@@ -1396,8 +1434,8 @@ test_completion() {
 	completes 'tlock status -o LOCK,wai' 'LOCK,WAITERS LOCK,WAIT-TOTAL LOCK,WAIT-MAX'
 	completes 'tlock list --output +hel' +HELD
 	completes 'tlock status -o si' SINCE
-	completes 'tlock status --held' --held-longer
-	completes 'tlock list --held' ''
+	completes 'tlock status --m' --metrics
+	completes 'tlock list --m' ''
 	completes 'tlock status --held-longer ' ''
 	completes 'tlock list --output = +hel' +HELD
 	completes 'tlock run --device =' tlock
