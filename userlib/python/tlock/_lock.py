@@ -528,7 +528,7 @@ class TimeoutLock:
             state = ("free" if holder is None else
                      "held by " + _device.describe(holder))
         except OSError as error:
-            state = error.strerror
+            state = error.strerror or str(error)
         return "<tlock.TimeoutLock %s: %s>" % (self.path, state)
 
     def __reduce__(self) -> Tuple[object, ...]:
