@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# For people who expect a Makefile: each target only calls kbuild or a script.
+# For people who expect a Makefile: besides install and uninstall, each target
+# only calls kbuild or a script.
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
+VERSION := $(shell cat VERSION)
+# Below /usr/local and /usr, udev and systemd find what they read
+PREFIX ?= /usr/local
+rules := $(DESTDIR)$(PREFIX)/lib/udev/rules.d
+loaded := $(DESTDIR)$(PREFIX)/lib/modules-load.d
+source := $(DESTDIR)/usr/src/tlock-$(VERSION)
 
 all: modules
 
@@ -13,6 +20,50 @@ modules modules_install:
 		exit 1; }
 	$(MAKE) -C $(KDIR) M=$(CURDIR) $@
 
+# The module, by DKMS: for the running kernel, and for each later one when it is
+# installed; what grants access to it and loads it at boot; and the userland.
+# With DESTDIR, dkms is not called.
+install:
+	@[ "$(DESTDIR)" ] || command -v dkms >/dev/null || { echo "dkms is" \
+		"missing: install it (Debian: dkms)" >&2; exit 1; }
+	$(MAKE) -C userlib
+	$(remove_module)
+	install -d $(source)/module $(source)/uapi/linux
+	install -m 644 COPYING Kbuild Makefile VERSION dkms.conf $(source)
+	install -m 644 module/*.[ch] $(source)/module
+	install -m 644 uapi/linux/tlock.h $(source)/uapi/linux
+	[ "$(DESTDIR)" ] || dkms install tlock/$(VERSION)
+	$(MAKE) install-rules
+	$(MAKE) -C userlib install
+
+# For a device that is there already, too
+install-rules:
+	install -d $(rules) $(loaded)
+	install -m 644 userlib/udev/60-tlock.rules $(rules)
+	install -m 644 userlib/udev/tlock.conf $(loaded)
+	[ "$(DESTDIR)" ] || [ ! -S /run/udev/control ] || { \
+		udevadm control --reload && \
+		udevadm trigger --subsystem-match=tlock; }
+
+# All of that, of this and other versions
+uninstall:
+	$(remove_module)
+	rm -f $(rules)/60-tlock.rules $(loaded)/tlock.conf
+	for dir in $(rules) $(dir $(rules)) $(loaded); do \
+		[ ! -d $$dir ] || rmdir --ignore-fail-on-non-empty $$dir; \
+	done
+	$(MAKE) -C userlib uninstall
+
+define remove_module
+	for source in $(DESTDIR)/usr/src/tlock-*; do \
+		[ -f "$$source/dkms.conf" ] || continue; \
+		version=$${source##*/tlock-}; \
+		[ "$(DESTDIR)" ] || [ ! -e "/var/lib/dkms/tlock/$$version" ] || \
+			dkms remove "tlock/$$version" --all || exit 1; \
+		rm -r "$$source" || exit 1; \
+	done
+endef
+
 check:
 	scripts/check
 
@@ -20,7 +71,8 @@ demo:
 	scripts/demo
 
 clean:
-	$(RM) -r build
+	$(RM) -r build userlib/python/build userlib/python/tlock.egg-info
 	[ ! -e $(KDIR) ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
 
-.PHONY: all modules modules_install check demo clean
+.PHONY: all modules modules_install install install-rules uninstall \
+	check demo clean

@@ -218,16 +218,43 @@ manual_has_all() {
 	return "$missing"
 }
 
-manual_lint() {
-	local output
+# top MAKE-ARGUMENT...: make of the whole tree, below the folder "all"
+top() {
+	make -s -C "$userlib/.." OUTPUT="$work/build" DESTDIR="$work/all" \
+		PREFIX=/usr LIBDIR=/usr/lib/test "$@"
+}
 
-	output=$(mandoc -T lint "$root"/usr/share/man/man{1/tlock.1,3/libtlock.3,4/tlock.4} 2>&1)
-	echo "$output"
-	[[ -z $output ]]
+installs_all() {
+	local file
+
+	top install || return
+	for file in usr/bin/tlock usr/lib/udev/rules.d/60-tlock.rules \
+		usr/lib/modules-load.d/tlock.conf \
+		"usr/src/tlock-$version"/{dkms.conf,Kbuild,VERSION,module/lock.c} \
+		"usr/src/tlock-$version/uapi/linux/tlock.h"; do
+		[[ -e $work/all/$file ]] || { echo "$file: missing"; return 1; }
+	done
+}
+
+# And what other versions left there; but nothing of others. Twice is fine.
+uninstalls_all() {
+	local left
+
+	mkdir "$work/all/usr/lib/python3/dist-packages/tlock/__pycache__" &&
+		mv "$work/all/usr/src/tlock-$version" "$work/all/usr/src/tlock-0.0" &&
+		ln -s libtlock.3 "$work/all/usr/share/man/man3/tlock_gone.3" &&
+		touch "$work/all/usr/lib/test/libtlock.so.1.0.0" \
+			"$work/all/usr/lib/modules-load.d/other.conf" &&
+		top uninstall &&
+		top uninstall || return
+	left=$(find "$work/all" ! -type d)
+	[[ $left == "$work/all/usr/lib/modules-load.d/other.conf" ]] && return
+	echo "$left"
+	return 1
 }
 
 echo "TAP version 13"
-echo "1..17"
+echo "1..18"
 try installs installs
 try one_version one_version
 try dkms_version dkms_version
@@ -245,5 +272,6 @@ try builds_shared builds_shared
 try builds_static builds_static
 try builds_cpp builds_cpp
 try manual_has_all manual_has_all
-try manual_lint manual_lint
+try installs_all installs_all
+try uninstalls_all uninstalls_all
 exit $failed
