@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# TLOCK_SUITE=SUITE [TLOCK_SECTION=HEADING] selftests/bare.sh: run the commands
+# TLOCK_SUITE=SUITE [TLOCK_SECTION=HEADING] selftests/meta/bare.sh: run the commands
 # of a section of README.md, as they are written there, on a bare Debian SUITE, as
 # KTAP.
 #
@@ -16,7 +16,11 @@
 set -uo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
-tree=$(dirname "$here")
+tree=$(dirname "$(dirname "$here")")
+. "$tree/scripts/options"
+case ${1:-} in
+-*) operands 0 0 "$@" ;;
+esac
 version=$(<"$tree/VERSION")
 number=${TLOCK_NUMBER:-0}
 failed=0
@@ -128,7 +132,8 @@ fi
 
 ### Here
 
-suite=${TLOCK_SUITE:?}
+suite=${TLOCK_SUITE:-}
+[[ $suite ]] || usage "TLOCK_SUITE names no Debian release"
 image=$("$tree/scripts/kernel" "bare-$suite") || exit
 release=${image##*/vmlinuz-}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tlock
@@ -252,7 +257,7 @@ flush() {
 		[[ $line != "not ok "* ]] || failed=1
 	done < <(cd "$tree" && TLOCK_NUMBER=$number scripts/vm --no-build \
 		--kernel "$root/boot/${image##*/}" -- \
-		selftests/bare.sh "${guest[@]}" 2>&1 || echo "not ok 0 guest")
+		selftests/meta/bare.sh "${guest[@]}" 2>&1 || echo "not ok 0 guest")
 	guest=()
 }
 
