@@ -29,9 +29,6 @@ void *checked(void *ptr);
  */
 struct tlock *open_lock(const char *lock, int mode, int *status);
 
-/* The device of @lock in /dev. Return: its path, to be freed */
-char *lock_path(const char *lock);
-
 /* text.c */
 
 /*

@@ -57,7 +57,8 @@ static const char usage[] =
 /**
  * struct run - the command line
  * @lock: as tlock_open() takes it
- * @path: of the lock, to be named in messages
+ * @path: of the lock once it is open, for messages
+ * @path_buf: room for it
  * @job: what to hold it for
  * @timeout_ns: how long to wait
  * @conflict: exit status if it could not be acquired
@@ -70,7 +71,8 @@ static const char usage[] =
  */
 struct run {
 	const char *lock;
-	char *path;
+	const char *path;
+	char path_buf[TLOCK_PATH_SIZE];
 	char job[TLOCK_JOB_SIZE];
 	int64_t timeout_ns;
 	int conflict;
@@ -300,7 +302,6 @@ static void parse(struct run *run, int argc, char **argv)
 		     "mutually exclusive: -F -o (nobody would hold the lock)");
 
 	parse_command(run, argv + optind, string);
-	run->path = lock_path(run->lock);
 	if (!job)
 		job = run->command == run->shell ? run->shell[2] :
 						   basename(run->command[0]);
@@ -464,7 +465,8 @@ int run_main(int argc, char **argv)
 	parse(&run, argc, argv);
 	t = open_lock(run.lock, O_RDWR, &status);
 	if (!t)
-		goto out;
+		return status;
+	run.path = tlock_path(run.lock, run.path_buf);
 	/* Others that look at the lock want to see the command */
 	clean(comm, sizeof(comm), basename(run.command[0]));
 	prctl(PR_SET_NAME, comm);
@@ -478,7 +480,5 @@ int run_main(int argc, char **argv)
 		}
 	}
 	tlock_close(t);
-out:
-	free(run.path);
 	return status;
 }

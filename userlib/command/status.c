@@ -195,6 +195,7 @@ static int64_t wall_clock_ns(void)
 /* Looks at a lock. If that fails, says why and sets the exit status. */
 static bool look(const char *lock, struct row *row, int *status)
 {
+	char path[TLOCK_PATH_SIZE];
 	struct tlock *t;
 
 	/* A lock that stays open keeps the module from being unloaded */
@@ -202,7 +203,7 @@ static bool look(const char *lock, struct row *row, int *status)
 	if (!t)
 		return false;
 	memset(row, 0, sizeof(*row));
-	row->path = lock_path(lock);
+	row->path = checked(strdup(tlock_path(lock, path)));
 	if (tlock_status(t, &row->status))
 		err(EX_OSERR, "%s", row->path);
 	if (row->status.holder.token) {

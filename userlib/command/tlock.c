@@ -72,20 +72,6 @@ struct tlock *open_lock(const char *lock, int mode, int *status)
 	return NULL;
 }
 
-char *lock_path(const char *lock)
-{
-	const char *prefix = "/dev/tlock-";
-	char *path;
-
-	if (!lock)
-		lock = "tlock";
-	if (strchr(lock, '/'))
-		prefix = "";
-	else if (!strcmp(lock, "tlock") || !strncmp(lock, "tlock-", 6))
-		prefix = "/dev/";
-	return checked(asprintf(&path, "%s%s", prefix, lock) < 0 ? NULL : path);
-}
-
 /* A full disk must not look like success */
 static void close_stdout(void)
 {

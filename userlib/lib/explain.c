@@ -294,11 +294,11 @@ static void explain_permission(struct text *text, const char *path)
 char *tlock_explain(const char *lock, int err, char *buf, size_t size)
 {
 	struct text text = { .buf = buf, .size = size };
-	char path_buf[PATH_SIZE];
+	char path_buf[TLOCK_PATH_SIZE];
 	const char *path;
 	int saved = errno;
 
-	path = tlock_device_path(lock, path_buf);
+	path = tlock_path(lock, path_buf);
 	if (!path) {
 		path = *lock ? lock : "(an empty name)";
 		err = errno;

@@ -87,7 +87,7 @@ static __attribute__((__constructor__)) void install_fork_handler(void)
 	fork_handler_error = pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
-const char *tlock_device_path(const char *lock, char buf[PATH_SIZE])
+const char *tlock_path(const char *lock, char buf[TLOCK_PATH_SIZE])
 {
 	const char *prefix = "tlock-";
 	int len;
@@ -103,8 +103,8 @@ const char *tlock_device_path(const char *lock, char buf[PATH_SIZE])
 	if (!strcmp(lock, "tlock") || !strncmp(lock, prefix, strlen(prefix)))
 		prefix = "";
 
-	len = snprintf(buf, PATH_SIZE, DEV "%s%s", prefix, lock);
-	if (len < 0 || (size_t)len >= PATH_SIZE) {
+	len = snprintf(buf, TLOCK_PATH_SIZE, DEV "%s%s", prefix, lock);
+	if (len < 0 || (size_t)len >= TLOCK_PATH_SIZE) {
 		errno = ENAMETOOLONG;
 		return NULL;
 	}
@@ -200,7 +200,7 @@ static int open_device(const char *path, int mode)
 
 struct tlock *tlock_open(const char *lock, int mode)
 {
-	char buf[PATH_SIZE];
+	char buf[TLOCK_PATH_SIZE];
 	const char *path;
 	struct tlock *t;
 
@@ -208,7 +208,7 @@ struct tlock *tlock_open(const char *lock, int mode)
 		errno = EINVAL;
 		return NULL;
 	}
-	path = tlock_device_path(lock, buf);
+	path = tlock_path(lock, buf);
 	if (!path)
 		return NULL;
 	if (fork_handler_error) {

@@ -14,15 +14,6 @@
 
 #define DEV	"/dev/"
 
-/* Room for the path of a device that is known by its name */
-#define PATH_SIZE	(sizeof(DEV) - 1 + TLOCK_NAME_SIZE)
-
-/*
- * The path of the device that @lock stands for, in @buf if it isn't @lock
- * itself; or NULL and errno.
- */
-const char *tlock_device_path(const char *lock, char buf[PATH_SIZE]);
-
 /*
  * The name that a device at @path has to go by: that of its lock. Or NULL: the
  * path is one at which somebody else put it, under a name of their choice.

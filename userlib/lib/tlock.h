@@ -56,6 +56,9 @@ extern "C" {
 /* Room for every text of tlock_explain(), unless paths or names are long */
 #define TLOCK_EXPLAIN_SIZE	512
 
+/* Room for the path of a lock that is given by its name */
+#define TLOCK_PATH_SIZE		(sizeof("/dev/") - 1 + TLOCK_NAME_SIZE)
+
 /** struct tlock - a handle: one contender for one lock */
 struct tlock;
 
@@ -80,6 +83,16 @@ struct tlock;
  * empty @lock. Others as for open(2).
  */
 struct tlock *tlock_open(const char *lock, int mode);
+
+/**
+ * tlock_path - the path of the device that tlock_open() opens
+ * @lock: which one, as for tlock_open()
+ * @buf: room for it
+ *
+ * Return: @lock itself if it is a path, and otherwise @buf; or NULL and errno.
+ * ENAMETOOLONG: the name is too long for a lock. EINVAL: @lock is empty.
+ */
+const char *tlock_path(const char *lock, char buf[TLOCK_PATH_SIZE]);
 
 /**
  * tlock_explain - say why a lock could not be opened, and what to do about it

@@ -224,4 +224,41 @@ TEST_F(open, errors)
 	EXPECT_EQ(0, exit_status(pid));
 }
 
+/* The same table is for Python, whose test is in test_errors.py */
+TEST(names)
+{
+	FILE *file = fopen(TEST_DIR "names", "r");
+	char line[512], buf[TLOCK_PATH_SIZE];
+	int count = 0;
+
+	ASSERT_NE(NULL, file);
+	while (fgets(line, sizeof(line), file)) {
+		char *expected = strchr(line, '\t');
+		const char *path;
+
+		line[strcspn(line, "\n")] = '\0';
+		if (!*line || *line == '#')
+			continue;
+		ASSERT_NE(NULL, expected);
+		*expected++ = '\0';
+		errno = 0;
+		path = tlock_path(line, buf);
+		if (!strcmp(expected, "ENAMETOOLONG")) {
+			EXPECT_EQ(NULL, path);
+			EXPECT_EQ(ENAMETOOLONG, errno);
+		} else {
+			EXPECT_STREQ(expected, path);
+			EXPECT_TRUE(path == (strchr(line, '/') ? line : buf));
+		}
+		count++;
+	}
+	EXPECT_LE(15, count);
+	fclose(file);
+
+	EXPECT_STREQ("/dev/tlock", tlock_path(NULL, buf));
+	errno = 0;
+	EXPECT_EQ(NULL, tlock_path("", buf));
+	EXPECT_EQ(EINVAL, errno);
+}
+
 TEST_HARNESS_MAIN

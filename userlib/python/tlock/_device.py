@@ -198,15 +198,22 @@ def device_path(lock: PathLike) -> str:
 
     What has a "/" in it is a path. All else is the name of a lock, or of its
     device: "tlock", "tlock-NAME" or just NAME.
+
+    Raises OSError, ENAMETOOLONG, if a name is too long for a lock, and
+    ValueError if it is empty.
     """
     name = os.fsdecode(lock)
     if not name:
         raise ValueError("a lock's name is empty")
     if "/" in name:
         return name
-    if name == "tlock" or name.startswith("tlock-"):
-        return "/dev/" + name
-    return "/dev/tlock-" + name
+    if name != "tlock" and not name.startswith("tlock-"):
+        name = "tlock-" + name
+    path = "/dev/" + name
+    if len(os.fsencode(name)) >= NAME_SIZE:
+        number = errno.ENAMETOOLONG
+        raise explain(OSError(number, os.strerror(number), path), path, STATUS)
+    return path
 
 
 def _open(path: str, flags: int) -> int:
