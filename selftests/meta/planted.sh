@@ -77,7 +77,7 @@ finds() {
 }
 
 echo "TAP version 13"
-echo "1..11"
+echo "1..12"
 { build debug && build kcsan; } | sed 's/^/# /'
 ok debug_nothing plant debug nothing
 ok kcsan_nothing plant kcsan nothing
@@ -85,6 +85,7 @@ finds debug use_after_free "BUG: KASAN: .*use-after-free"
 finds debug leak "unreferenced object"
 finds debug lock_inversion "WARNING: possible circular locking dependency"
 finds debug sleep_in_atomic "BUG: sleeping function called from invalid"
+finds debug spinlock_in_raw_spinlock "BUG: Invalid wait context"
 finds debug copied_mutex "WARNING: .* at kernel/locking/mutex.c"
 finds debug freed_timer "WARNING: .* at lib/debugobjects.c"
 finds debug bad_shift "UBSAN: shift-out-of-bounds"

@@ -63,6 +63,18 @@ static int sleep_in_atomic(void)
 	return 0;
 }
 
+static DEFINE_RAW_SPINLOCK(raw_spinlock);
+
+/* On PREEMPT_RT, a spinlock_t sleeps, but not on the kernel that finds this */
+static int spinlock_in_raw_spinlock(void)
+{
+	raw_spin_lock(&raw_spinlock);
+	spin_lock(&spinlock);
+	spin_unlock(&spinlock);
+	raw_spin_unlock(&raw_spinlock);
+	return 0;
+}
+
 /* A copy of a mutex is not a valid mutex. */
 static int copied_mutex(void)
 {
@@ -145,6 +157,7 @@ static const struct {
 	PLANT(leak),
 	PLANT(lock_inversion),
 	PLANT(sleep_in_atomic),
+	PLANT(spinlock_in_raw_spinlock),
 	PLANT(copied_mutex),
 	PLANT(freed_timer),
 	PLANT(bad_shift),
