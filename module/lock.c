@@ -129,9 +129,8 @@ static void tlock_grant(struct tlock_contender *c, u64 now)
 	WRITE_ONCE(c->token, ++lock->token);
 	/*
 	 * Pairs with the loads in tlock_reacquire_fast() and
-	 * tlock_grant_stands(): a contender that sees
-	 * itself as the holder also sees its token, and the waiters that were
-	 * counted before the grant.
+	 * tlock_grant_stands(): a contender that sees itself as the holder also
+	 * sees its token, and the waiters that were counted before the grant.
 	 */
 	smp_store_release(&lock->holder, c);
 }
@@ -329,13 +328,13 @@ static void tlock_take_result(struct tlock *lock, struct tlock_acquire *arg)
 	}
 }
 
-/*
- * Whether that grant still stands: another thread may have ended it. Pairs with
- * the store in tlock_grant(): if @c holds the lock by a later grant, the old token
- * is not seen.
- */
+/* Whether that grant still stands: another thread may have ended it */
 static bool tlock_grant_stands(struct tlock_contender *c, u64 token)
 {
+	/*
+	 * Pairs with the store in tlock_grant(): if @c holds the lock by a later
+	 * grant, the old token is not seen.
+	 */
 	return smp_load_acquire(&c->lock->holder) == c &&
 	       READ_ONCE(c->token) == token;
 }

@@ -564,6 +564,19 @@ class Files(OwnershipTestCase):
         self.assertEqual(self.burst(60), 0)
         self.assertLessEqual(self.contenders(), before + 3)
 
+    def test_contenders_that_held_are_closed(self):
+        def work():
+            with self.lock.acquire_timeout(10) as acquired:
+                self.assertTrue(acquired)
+
+        before = self.contenders()
+        with self.lock.acquire_timeout(0):
+            calls = [Call(work) for _ in range(20)]
+            self.wait_for_waiters(20)
+        for call in calls:
+            call.result()
+        self.assertLessEqual(self.contenders(), before + 3)
+
     def test_limit_of_files(self):
         x = self.agent()
         x.do("lock.acquire(0)")
