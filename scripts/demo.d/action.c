@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * scripts/demo's short action, in C: takes the lock, for 3 s at most, and sends
- * the instrument on the serial line argv[1] a command.
+ * scripts/demo's short action, in C: acquires the lock, within 3 s, and sends a
+ * command to the instrument on the serial line argv[1].
  */
 #include <err.h>
 #include <stdio.h>
@@ -62,7 +62,7 @@ int main(int argc, char **argv)
 			 now() - asked, (unsigned long long)tlock_token(lock));
 		say(text);
 		if (tlock_abandoned(lock)) {
-			say("was told that it was abandoned: resets the instrument");
+			say("finds it abandoned: resets the instrument");
 			ask(serial, "RESET");
 		}
 		ask(serial, "RANGE 2");
