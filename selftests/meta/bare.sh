@@ -1,16 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# TLOCK_SUITE=SUITE [TLOCK_SECTION=HEADING] selftests/meta/bare.sh: run the commands
-# of a section of README.md, as they are written there, on a bare Debian SUITE, as
-# KTAP.
+# TLOCK_SUITE=SUITE [TLOCK_SECTION=HEADING] selftests/meta/bare.sh: run the
+# commands of a section of README.md, exactly as written there, on a bare Debian
+# SUITE. Prints KTAP.
 #
-# The section is "Install it", unless another one is named. It is run without a
-# network, and what its commands did is looked at, and what is left after "make
-# uninstall".
+# The default section is "Install it". It runs without a network. The effects of
+# its commands are checked, and what "make uninstall" leaves behind.
 #
-# The commands run in a copy of scripts/kernel's system bare-SUITE, where uname
-# says that system's kernel, as it does once that has booted. Those that deal
+# The commands run in a copy of scripts/kernel's system bare-SUITE. There, uname
+# reports that system's kernel, as it would after booting it. Commands that deal
 # with the running kernel run in a virtual machine that has booted it.
 
 set -uo pipefail
@@ -25,7 +24,7 @@ version=$(<"$tree/VERSION")
 number=${TLOCK_NUMBER:-0}
 failed=0
 
-# try NAME COMMAND...: the command exits with 0
+# try NAME COMMAND...: a test that passes if the command exits with 0
 try() {
 	local name=$1 output status
 
@@ -42,7 +41,7 @@ try() {
 	failed=1
 }
 
-# is WANTED COMMAND...: what it prints
+# is WANTED COMMAND...: whether the command prints WANTED
 is() {
 	local printed
 
@@ -67,7 +66,7 @@ loaded() {
 	[[ -c /dev/tlock && $(</sys/module/tlock/version) == "$version" ]]
 }
 
-# What udev's rule grants
+# Test the access that udev's rule grants
 granted() {
 	udevadm settle
 	try device_is_dialouts is "664 root dialout" stat -c '%a %U %G' /dev/tlock
@@ -130,10 +129,10 @@ if (($#)); then
 	in_guest "$@"
 fi
 
-### Here
+### On the host
 
 suite=${TLOCK_SUITE:-}
-[[ $suite ]] || usage "TLOCK_SUITE names no Debian release"
+[[ $suite ]] || usage "set TLOCK_SUITE to a Debian release"
 image=$("$tree/scripts/kernel" "bare-$suite") || exit
 release=${image##*/vmlinuz-}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tlock
@@ -147,7 +146,7 @@ commands() {
 	sed -n "/^## $section\$/,/^## /s/^    //p" "$tree/README.md"
 }
 
-# A bare system with a copy of this tree. All of ours is in /srv.
+# Make a bare system with a copy of this tree. All our files are in /srv.
 prepare() {
 	rm -rf "$root" &&
 		mkdir -p "${root%/*}" &&
@@ -167,8 +166,8 @@ prepare() {
 		echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/fast"
 }
 
-# there COMMAND: in that system, with its own path, and where nothing can load a
-# module into the kernel that runs here
+# there COMMAND: run it in that system, with its own PATH, and so that nothing
+# can load a module into the kernel that runs here
 there() {
 	"${alone[@]}" "$tree/scripts/inside" "$root" \
 		setpriv --bounding-set=-sys_module \
@@ -177,7 +176,7 @@ there() {
 		bash -c "cd /srv/tree && $1"
 }
 
-# Of each file of the system: what it is and what is in it
+# List each file of the system: its attributes, and a digest of its contents
 snapshot() {
 	(cd "$root" &&
 		find . \( -path ./srv -o -path ".$tree" -o -path ".$cache" \) \
@@ -185,8 +184,7 @@ snapshot() {
 			-type f -exec sha256sum '{}' + | sort)
 }
 
-# But for the key that dkms made, for all modules, and what ldconfig keeps to be
-# faster next time
+# Ignores the key that dkms made for all modules, and ldconfig's cache
 nothing_left() {
 	snapshot >"$root.after"
 	diff "$root.before" "$root.after" |
@@ -210,7 +208,7 @@ next_kernel() {
 		modinfo -k $release tlock"
 }
 
-# What a command should have done
+# look_at COMMAND: check what a command has done
 look_at() {
 	case $1 in
 	"apt-get "*)
@@ -226,7 +224,7 @@ look_at() {
 			there "modinfo -k $release -F signer tlock"
 		try key_to_enroll there "openssl x509 -inform der -noout \
 			-in /var/lib/dkms/mok.pub"
-		# As root: it leaves a compiled copy
+		# As root, so that Python leaves compiled files behind
 		try python_finds_it there "cd / && python3 -c 'import tlock'"
 		try library_found there "ldconfig -p | grep -q libtlock.so.1"
 		;;
@@ -237,7 +235,7 @@ look_at() {
 			"! ldconfig -p | grep libtlock"
 		;;
 	*"pip install"*)
-		# There is none in the system any more
+		# The system no longer has one
 		try agent_finds_it is "/opt/agent" there \
 			"cd / && /opt/agent/bin/python -c 'import tlock
 print(tlock.__file__[:10])'"
@@ -245,7 +243,7 @@ print(tlock.__file__[:10])'"
 	esac
 }
 
-# The commands that deal with the running kernel, so far, and what they print
+# The commands for the running kernel so far; flush runs them in the guest
 guest=()
 flush() {
 	local line

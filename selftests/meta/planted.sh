@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Do the checkers of the debug kernels work, and does scripts/vm notice what
-# they say? Plants a bug for each in a guest, and prints KTAP. Run on the host.
+# Tests that the checkers of the debug kernels work, and that scripts/vm notices
+# their reports: plants a bug for each in a guest. Prints KTAP. Run on the host.
 #
 # shellcheck disable=SC2317 # ok calls them
 
@@ -14,11 +14,11 @@ top=$(dirname "$(dirname "$here")")
 operands 0 0 "$@"
 cd "$top" || exit 1
 
-# For the kernels' logs, which are kept where a run failed
+# For the kernels' logs, which are kept if a run fails
 dir=$(mktemp -d "${TMPDIR:-/tmp}/tlock-test.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 
-# Build the module of bugs for a kernel; print what fails
+# build KERNEL: build the module of bugs; if that fails, print make's log
 build() {
 	local image release log
 
@@ -33,19 +33,20 @@ build() {
 		cat "$log"
 }
 
-# plant KERNEL BUG: run it
+# plant KERNEL BUG: run a bug in a guest
 plant() {
 	local image options=()
 
 	image=$(scripts/kernel "$1")
-	# Only a leak needs it, and it makes the kernel slow
+	# Only the leak needs kmemleak, which makes the kernel slow
 	[[ $2 == leak ]] || options=(--append kmemleak=off)
 	TMPDIR=$dir scripts/vm --kernel "$image" "${options[@]}" --no-load -- \
 		/sbin/insmod "build/planted/${image##*/vmlinuz-}/planted.ko" \
 		bug="$2" 2>&1
 }
 
-# The run fails, and says that the kernel found this in our module
+# found KERNEL BUG REPORT: the run fails, and the kernel reports this in our
+# module
 found() {
 	local status
 
@@ -71,7 +72,7 @@ ok() {
 	fi
 }
 
-# finds KERNEL BUG REPORT
+# finds KERNEL BUG REPORT: a test of that
 finds() {
 	ok "$1_$2" found "$@"
 }

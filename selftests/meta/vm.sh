@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Tests of scripts/vm, run on the host: prints KTAP. The arguments, if any, are
-# options for all guests, such as --kernel. Two guests run at a time.
+# Tests of scripts/vm, run on the host. Prints KTAP. Any arguments are options
+# for all guests, such as --kernel. Two guests run at a time.
 #
 # shellcheck disable=SC2317 # ok calls them
 
@@ -14,11 +14,11 @@ case ${1:-} in
 -h | --help | [!-]*) operands 0 0 "$@" ;;
 esac
 options=("$@")
-# It refuses the options that it does not know
+# scripts/vm rejects options that it does not know
 "$scripts/vm" "${options[@]}" --help >/dev/null || exit
 (($#)) || options=(--kernel "$("$scripts/kernel")") || exit 1
 
-# In /tmp, of which guests see only the directory that they are run in
+# In /tmp, where guests see only their current directory
 dir=$(mktemp -d /tmp/tlock-test.XXXXXX)
 trap 'rm -rf "$dir"' EXIT
 mkdir "$dir/here" "$dir/there"
@@ -27,15 +27,15 @@ head -c 1000000 /dev/urandom >data.1
 head -c 1000000 /dev/urandom >data.2
 echo host >file
 
-### Run guests: each leaves NAME.status, NAME.out and NAME.err, and what vm
-### leaves is in a directory NAME, which is in its processes' environment too
+### Run guests: each leaves NAME.status, NAME.out and NAME.err. What vm leaves
+### is in a directory NAME, which the environment of its processes names, too
 
 start() {
 	local name=$1
 
 	shift
 	mkdir "$name"
-	# In the background SIGINT would be ignored
+	# Background processes ignore SIGINT by default
 	TMPDIR=$PWD/$name TLOCK_TEST=$'a "b"\nc' \
 		exec env --default-signal=INT \
 		"$scripts/vm" "${options[@]}" "$@" >"$name.out" 2>"$name.err"
@@ -46,7 +46,7 @@ guest() {
 	echo $? >"$1.status"
 }
 
-# End vm by a signal while its guest boots
+# killed SIGNAL: end vm by a signal while its guest boots
 killed() {
 	local name=$1 pid
 
@@ -80,7 +80,7 @@ killed() {
 			for file in file new /etc/tlock-test '"$scripts"'/new
 			do echo guest >$file; done
 			sleep 1000 & kill -9 $$'
-		# The first program there sleeps
+		# The first program in this guest sleeps
 		guest late --timeout 5 \
 			--append 'rdinit=/bin/busybox -- sleep 1000' -- true
 		guest tainted -- sh -c 'echo 512 >/proc/sys/kernel/tainted'
@@ -103,8 +103,8 @@ status() {
 	done
 }
 
-# A guest ended with a status, and said nothing else than why, and where its
-# log is; there it says...
+# complains NAME STATUS PATTERN: a guest ended with this status, printed where
+# its log is, and left nothing else; the log has a line that matches
 complains() {
 	local log
 
@@ -142,8 +142,8 @@ processes() {
 	grep -lsaF "TMPDIR=$PWD/$1" /proc/[0-9]*/environ
 }
 
-# A run left no file and no process. After kill -9 files are left, and it takes
-# a moment.
+# nothing_left NAME...: the runs left no files and no processes. After kill -9,
+# files are left, and processes take a moment to end.
 nothing_left() {
 	local name
 
