@@ -5,7 +5,7 @@
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
 VERSION := $(shell cat VERSION)
-# Below /usr/local and /usr, udev and systemd find what they read
+# udev and systemd read their files below /usr/local and /usr
 PREFIX ?= /usr/local
 rules := $(DESTDIR)$(PREFIX)/lib/udev/rules.d
 loaded := $(DESTDIR)$(PREFIX)/lib/modules-load.d
@@ -13,16 +13,16 @@ source := $(DESTDIR)/usr/src/tlock-$(VERSION)
 
 all: modules
 
-# The module for the running kernel, or the one whose headers are in KDIR
+# Build the module for the running kernel, or for the one whose headers KDIR has
 modules modules_install:
 	@[ -e $(KDIR) ] || { echo "$(KDIR) is missing: install the" \
 		"kernel's headers (Debian: linux-headers-$$(uname -r))" >&2; \
 		exit 1; }
 	$(MAKE) -C $(KDIR) M=$(CURDIR) $@
 
-# The module, by DKMS: for the running kernel, and for each later one when it is
-# installed; what grants access to it and loads it at boot; and the userland.
-# With DESTDIR, dkms is not called.
+# Install the module by DKMS, for the running kernel and for each later one when
+# it is installed; the rules that grant access to it and load it at boot; and
+# the userland. With DESTDIR, dkms is not called.
 install:
 	@[ "$(DESTDIR)" ] || command -v dkms >/dev/null || { echo "dkms is" \
 		"missing: install it (Debian: dkms)" >&2; exit 1; }
@@ -36,7 +36,7 @@ install:
 	$(MAKE) install-rules
 	$(MAKE) -C userlib install
 
-# For a device that is there already, too
+# The rules also apply to a device that already exists
 install-rules:
 	install -d $(rules) $(loaded)
 	install -m 644 userlib/udev/60-tlock.rules $(rules)
@@ -45,7 +45,7 @@ install-rules:
 		udevadm control --reload && \
 		udevadm trigger --subsystem-match=tlock; }
 
-# All of that, of this and other versions
+# Remove all of that, for this and other versions
 uninstall:
 	$(remove_module)
 	rm -f $(rules)/60-tlock.rules $(loaded)/tlock.conf

@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# command.sh [TEST...]: tests of the tlock command, as root where the module is
-# loaded. The command is TLOCK_COMMAND, by default the one in build/userlib. The
-# test of a module that is not loaded needs TLOCK_KO, the module's path.
+# command.sh [TEST...]: tests of the tlock command. Run as root with the module
+# loaded. TLOCK_COMMAND is the command to test, by default the one in
+# build/userlib. The test without the module needs TLOCK_KO, the module's path.
 #
 # Each function test_NAME is a test, run in a shell of its own with errexit.
 
-# Words without blanks in variables, and scripts for other shells in quotes:
+# Variables with words that have no blanks, and quoted scripts for other shells:
 # shellcheck disable=SC2086,SC2016,SC2013
 
 set -u
@@ -25,9 +25,9 @@ work=$(mktemp -d)
 trap 'exec 8>&-; rm -rf "$work"' EXIT
 cd "$work" || exit 1
 
-### What the tests are made of. Where this runs, processes are dear.
+### Building blocks of the tests. They start few processes, which are slow here.
 
-# Nobody writes to 7. At 8 is Python, which answers at 9.
+# Nobody writes to 7. Python reads questions from 8 and answers at 9.
 mkfifo .silence .questions .answers
 exec 7<>.silence 9<>.answers
 /usr/bin/python3 -c '
@@ -36,7 +36,7 @@ def width(line):
     return sum(0 if unicodedata.combining(c) else
                2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
 def seconds(since):
-    # Python 3.9 knows no colon in it
+    # Drop the colon of the offset, which %z does not read everywhere
     since = since[:-3] + since[-2:]
     return datetime.datetime.strptime(since, "%Y-%m-%dT%H:%M:%S%z").timestamp()
 def printable(text):
@@ -54,8 +54,8 @@ for line in sys.stdin:
     print(answer, flush=True)' <.questions >&9 &
 exec 8>.questions
 
-# check EXPRESSION FILE: is that true of the file's text, or JSON j, or l, its
-# first lock?
+# check EXPRESSION FILE: is the expression true of the file's text, its JSON j,
+# or the first lock l there?
 check() {
 	local answer
 
@@ -64,7 +64,7 @@ check() {
 	[[ $answer == yes ]]
 }
 
-# until_ok COMMAND...: fails if that takes two minutes
+# until_ok COMMAND...: wait until it succeeds; fail after two minutes
 until_ok() {
 	local end=$((SECONDS + 120))
 
@@ -96,7 +96,7 @@ in_file() {
 	return 1
 }
 
-# run STATUS COMMAND...: what it exits with; its output goes to out and err
+# run STATUS COMMAND...: it exits with STATUS; its output goes to out and err
 run() {
 	local expected=$1 status=0
 
@@ -109,7 +109,7 @@ run() {
 	}
 }
 
-# hold [OPTION...]: hold the lock until let_go; $holder is who runs it
+# hold [OPTION...]: hold the lock until let_go; $holder is the process
 hold() {
 	rm -f fifo
 	mkfifo fifo
@@ -124,7 +124,7 @@ let_go() {
 	wait "$holder"
 }
 
-# hold_raw COMM JOB: so does this, with any bytes
+# hold_raw COMM JOB: the same, with any bytes in the names
 hold_raw() {
 	rm -f fifo
 	mkfifo fifo
@@ -141,7 +141,8 @@ hold_raw() {
 	until_ok is pid "$holder"
 }
 
-# background COMMAND...: with signals and stdin as a foreground command has them
+# background COMMAND...: run it with the signals and stdin of a foreground
+# command
 background() {
 	env --default-signal=INT,QUIT "$@" <&0 &
 }
@@ -243,7 +244,7 @@ test_quiet() {
 		[[ ! -s out && ! -s err ]]
 	done
 	let_go
-	# Nothing else is kept from who reads the mail
+	# -q suppresses nothing else: cron must still mail it
 	run 69 "$tlock" run -q ./nosuch
 	[[ -s err ]]
 	run 66 "$tlock" run -q -d nosuch true
@@ -345,8 +346,8 @@ test_flock_excludes_and_is_excluded() {
 	not_abandoned
 }
 
-# same WORDS...: with the lock file file for each @, flock(1) exits with the same
-# status and prints the same
+# same WORDS...: flock(1), with the lock file "file" for each @, exits with the
+# same status and prints the same as tlock run
 same() {
 	local status=0
 
@@ -475,7 +476,7 @@ test_script_that_locks_itself() {
 		[[ ! -s out ]]
 		in_file "^tlock: $script is given twice: .* leave out the first one: 'tlock run -n -- \"[$]0\" \"[$]@\"'" err
 	done
-	# As it says
+	# Do as the message says
 	sed -i 's/-en "$0" "$0"/-n -- "$0"/' tlock.sh
 	run 0 ./tlock.sh a b
 	[[ $(<out) == "args: a b" && ! -s err ]]
@@ -709,8 +710,8 @@ test_ignored_sigchld() {
 	run 3 env --ignore-signal=CHLD "$tlock" run sh -c 'exit 3'
 }
 
-# terminal COMMAND...: runs it on a terminal, until finish; what it prints comes
-# to seen, and what is written to 5 is typed
+# terminal COMMAND...: run it on a terminal, until finish. Its output goes to
+# "seen"; what is written to 5 is typed.
 terminal() {
 	rm -f keys
 	mkfifo keys
@@ -757,11 +758,11 @@ test_stop_and_go_on() {
 	terminal "$tlock" run sh -c 'echo ready; read line; echo "got $line"'
 	until_ok in_file ready seen
 	pid=$(<$sysfs/pid)
-	# Ctrl-Z does nothing to a terminal's first process
+	# Ctrl-Z does not stop the first process on a terminal
 	kill -STOP -- -"$pid"
 	until_ok stopped "$pid"
 	is job sh
-	# script(1) follows
+	# script(1) stops, too
 	until_ok stopped "$terminal"
 	kill -CONT "$terminal"
 	kill -CONT -- -"$pid"
@@ -813,11 +814,11 @@ held_longer_than() {
 
 test_since() {
 	hold
-	# At noon where this is the local time
+	# In a time zone where it is about noon now
 	TZ=XXX$(($(date -u +%-H) - 12)) run 0 "$tlock" status -n -o SINCE
 	[[ $(<out) =~ ^1[12]:[0-5][0-9]:[0-5][0-9]$ ]]
 	until_ok held_longer_than 2
-	# At midnight, two seconds after the grant
+	# In a time zone where it is midnight now, two seconds after the grant
 	TZ=XXX$(date -u +%H:%M:%S) run 0 "$tlock" status -n -o SINCE
 	[[ $(<out) =~ ^[A-Z][a-z][a-z]\ [\ 1-3][0-9]\ 23:59$ || $(<out) == *-12-31 ]]
 	for options in -J -r; do
@@ -828,7 +829,7 @@ test_since() {
 		TZ=$zone run 0 "$tlock" status -J -o HELD,SINCE
 		check '-1 < time.time() - l["held"] - seconds(l["since"]) < 30' out
 	done
-	# However often one looks: it is from two clocks
+	# The same each time, although it is computed from two clocks
 	for _ in {1..20}; do
 		"$tlock" status -rn -o SINCE
 	done >out
@@ -836,14 +837,14 @@ test_since() {
 	let_go
 }
 
-# state WORD NOTE: what the table says of the holder
+# state WORD NOTE: the table shows this state, and this note on the holder
 state() {
 	run 0 "$tlock" status
 	in_file "^tlock $1 " out
 	[[ $(sed 1,2d out) == $'\n'"tlock: holder $2" ]]
 	run 0 "$tlock" status -J
 	check 'l["state"] == "'"$1"'"' out
-	# Programs read no sentences
+	# Output for programs has no notes
 	for options in -J -r -n; do
 		run 0 "$tlock" status $options
 		[[ $(<out) != *holder* ]]
@@ -900,7 +901,7 @@ test_holder_dumping() {
 	local pattern
 
 	pattern=$(</proc/sys/kernel/core_pattern)
-	# This one reads nothing, and so keeps the core dump from its end
+	# This helper reads nothing, so the core dump does not end
 	printf '|%s 7654' "$(command -v sleep)" >/proc/sys/kernel/core_pattern
 	hold_raw dumper core
 	kill -SEGV "$holder"
@@ -933,7 +934,7 @@ test_holder_ended() {
 	run 0 $nobody "$tlock" status -J
 	check 'l["open_in"] == []' out
 
-	# Where the holder has no number, nor anybody else who has the file
+	# Where neither the holder nor anybody else with the file has a pid
 	run 0 unshare --fork --pid --mount-proc "$tlock" status
 	in_file '^tlock held ' out
 	[[ $(tail -n 1 out) == "tlock: holder ended or is in another container; no process here has its file" ]]
@@ -957,7 +958,7 @@ test_many_have_the_file() {
 	is_abandoned
 }
 
-# One that looks has it from its shell, and is not to blame
+# A status command that inherits the file from its shell is not reported
 test_looking_with_the_file() {
 	run 137 "$tlock" run bash -c 'kill -9 $PPID
 		while [[ $(</sys/class/tlock/tlock/pid) ]]; do :; done
@@ -968,7 +969,7 @@ test_looking_with_the_file() {
 	is_abandoned
 }
 
-# The file of a holder that has ended, on its way through a socket
+# The file of a holder that has ended is in flight in a socket
 test_nobody_has_the_file() {
 	/usr/bin/python3 -c '
 import array, fcntl, os, socket, sys, time
@@ -1027,7 +1028,7 @@ test_metrics() {
 		re.M)[0]) * 1e9 - '"$(<$sysfs/held_ns)"') < 60e9' out
 	check 'round(float(re.findall(r"^tlock_hold_seconds_total{.*} (.*)$", text,
 		re.M)[0]) * 1e9) == '"$(<$sysfs/stats/hold_ns_total)" out
-	# Each family has one sample, in the order that OpenMetrics has it
+	# Each family has one sample, in OpenMetrics' order
 	check 're.fullmatch(r"(# TYPE (\w+) gauge\n(# UNIT \2 seconds\n)?# HELP \2 .*\n"
 		r"\2{lock=\"tlock\"(,job=\".*\")?} \d+(\.\d+)?\n|"
 		r"# TYPE (\w+) counter\n(# UNIT \6 seconds\n)?# HELP \6 .*\n"
@@ -1072,7 +1073,7 @@ test_columns() {
 		run 64 "$tlock" status -o "$list"
 		[[ ! -s out && -s err ]]
 	done
-	# All of them, as --help lists them
+	# All columns, in the order of --help
 	"$tlock" status --help |
 		sed -n '/^Columns/,/^$/s/^ *\([A-Z-]*\)  .*/\1/p' >help
 	run 0 "$tlock" status -r --output-all
@@ -1188,10 +1189,10 @@ test_watch() {
 	kill -INT $watcher
 	wait $watcher
 	let_go
-	# One block for each, with an empty line in between
+	# One block for each state, with an empty line in between
 	[[ $(grep -c 'one' watched) -eq 1 && $(grep -c 'two' watched) -eq 1 ]]
 	[[ $(sed -n 2p watched) == "" ]]
-	# Another holder is a change, too, where only its time is shown
+	# A new holder is a change, even if only its time is shown
 	for column in HELD SINCE; do
 		hold
 		background "$tlock" status --watch -rn -o $column >watched
@@ -1213,7 +1214,7 @@ test_watch() {
 	check 'l["state"] == "free"' watched
 }
 
-# How often the screen was drawn anew
+# redrawn N: the screen was redrawn at least N times
 redrawn() {
 	local screens
 
@@ -1225,14 +1226,15 @@ test_watch_on_a_terminal() {
 	hold -j one
 	terminal "$tlock" status --watch
 	until_ok in_file '^tlock +held +one ' seen
-	# The time that it is held goes on
+	# The holding time is updated
 	until_ok redrawn 3
 	printf '\003' >&5
 	finish 0
 	let_go
 }
 
-# screen COLUMNS COMMAND...: what it prints on a terminal of 24 lines comes to out
+# screen COLUMNS COMMAND...: run it on a terminal of 24 lines; its output goes
+# to out
 screen() {
 	script -qefc "stty cols $1 rows 24; $(printf '%q ' "${@:2}")" /dev/null \
 		</dev/null | tr -d '\r' >out
@@ -1253,13 +1255,13 @@ test_screen_of_a_long_job() {
 	check 'text.count("\n") == 2 and all(width(line) == 80
 		for line in text.splitlines())' out
 	[[ $(<out) =~ $'\n'"tlock held  calibrate the wide "[a-z\ ]*"... "\ *$holder\  ]]
-	# There is room
+	# On a terminal with enough room
 	screen 140 "$tlock" status
 	in_file " $ascii_job +$holder " out
 	# Not on a terminal
 	run 0 "$tlock" status
 	in_file " $ascii_job +$holder " out
-	# Programs want all
+	# Output for programs is never cut
 	for options in -r -J; do
 		screen 80 "$tlock" status $options
 		in_file "run.*0007?" out || in_file 'bias' out
@@ -1272,7 +1274,7 @@ test_screen_of_a_wide_job() {
 	hold -j "$wide_job"
 	for columns in 80 79 78 77; do
 		screen $columns "$tlock" status
-		# Where a wide character has no room, one column stays free
+		# If a wide character does not fit, one column is left empty
 		check 'text.count("\n") == 2 and all('$columns' - 1 <= width(line) <=
 			'$columns' for line in text.splitlines())' out
 		[[ $(<out) =~ $'\n'"tlock held  á é í 望遠鏡"[^\ ]*\ ?[^\ ]*"… "\ *$holder\  ]]
@@ -1305,7 +1307,7 @@ test_screen_of_all_columns() {
 	check 'text.count("\n\nLOCK: ") == 1 and text.count("\n") == 47' out
 	screen 40 "$tlock" status
 	in_file "^JOB: +$ascii_job$" out
-	# A table where nobody reads it, or it needs no headings
+	# A table if this is not a terminal, or without headings
 	screen 80 "$tlock" status --output-all -n
 	[[ $(wc -l <out) -eq 1 ]]
 	run 0 "$tlock" status --output-all
@@ -1325,7 +1327,7 @@ test_watch_has_more_than_a_screen() {
 	check 'all(s.count("\n") == 22 and s.endswith("\n(10 more lines)\n")
 		for s in text.split("\x1b[H\x1b[J")[1:-1])' screens
 
-	# What is wrong is not what is left out
+	# The note on a stopped holder is not among the lines left out
 	kill -STOP "$holder"
 	until_ok stopped "$holder"
 	terminal sh -c 'stty cols 80 rows 24; exec "$0" status --watch "$@"' \
@@ -1361,7 +1363,7 @@ test_full_disk() {
 	done
 }
 
-### All of them
+### All commands
 
 test_help_and_version() {
 	for subcommand in "" run status list; do
@@ -1385,7 +1387,7 @@ test_version_is_the_modules() {
 }
 
 test_manual_pages() {
-	# Each option and column is in the manual and is completed
+	# Each option and column is in the manual and has a completion
 	for subcommand in run status list; do
 		"$tlock" $subcommand --help
 	done >help
@@ -1399,7 +1401,7 @@ test_manual_pages() {
 	done
 }
 
-# completes WORDS EXPECTED: what the last of the words may become
+# completes WORDS EXPECTED: the completions of the last word
 completes() {
 	local words=$1
 
@@ -1416,7 +1418,7 @@ completes() {
 }
 
 test_completion() {
-	# Nor is it completing that calls it here
+	# compopt works only within a completion
 	compopt() { :; }
 	# shellcheck source=/dev/null
 	. "$top/userlib/command/tlock.bash-completion"
@@ -1441,7 +1443,7 @@ test_completion() {
 	completes 'tlock run --device =' tlock
 	completes 'tlock run --device = tl' tlock
 	PATH=/usr/bin completes 'tlock run --device = tlock printen' printenv
-	# COMMAND's own words
+	# The arguments of COMMAND
 	: >some-file
 	completes 'tlock run -w 3 -- cat some-' some-file
 	completes 'tlock run /dev/tlock cat some-' some-file
@@ -1470,7 +1472,7 @@ test_device_missing() {
 
 test_module_not_loaded() {
 	[[ -v TLOCK_KO ]] || skip "TLOCK_KO is not set"
-	# It does not stand in the way
+	# Watching does not keep the module from being unloaded
 	"$tlock" status --watch >watched 2>watched-err &
 	until_ok in_file '^tlock' watched
 	trap 'insmod "$TLOCK_KO"; until_ok test -w /dev/tlock' EXIT
@@ -1511,7 +1513,8 @@ for name in "${tests[@]}"; do
 	number=$((number + 1))
 	rm -rf ./*
 	(
-		# What a failed one left. One that has just ended is listed, too.
+		# Kill what a failed test left running. jobs also lists
+		# processes that have just ended.
 		trap 'jobs -p | xargs -r kill -9 || :
 			[[ ! -p fifo ]] || echo 1<>fifo' EXIT
 		set -ex
@@ -1519,7 +1522,7 @@ for name in "${tests[@]}"; do
 	) >../"${work##*/}.log" 2>&1
 	status=$?
 	mv ../"${work##*/}.log" log
-	# Nor do they leave anything to each other
+	# Tests must not leave the lock abandoned or held
 	"$tlock" run -w 120 true 2>/dev/null || status=$?
 	if ((status)); then
 		echo "not ok $number $name"

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# userlib/tests/package.sh: what libtlock installs, and that programs can be
-# built with it, as KTAP. Needs no module.
+# userlib/tests/package.sh: test what libtlock installs, and that programs can
+# be built with it. Prints KTAP. Needs no module.
 
 set -uo pipefail
 
@@ -23,7 +23,7 @@ export LD_LIBRARY_PATH=$lib
 
 number=0
 failed=0
-# try NAME COMMAND...: the command exits with 0
+# try NAME COMMAND...: a test that passes if the command exits with 0
 try() {
 	local name=$1 output status
 
@@ -61,7 +61,7 @@ installs() {
 	done
 }
 
-# is_version VERSION DIR: everything installed there says so
+# is_version VERSION DIR: everything installed in DIR reports this version
 is_version() {
 	local page said
 	local said_by=(
@@ -81,7 +81,7 @@ is_version() {
 	[[ -f $2/usr/lib/test/libtlock.so.1 ]] && ! grep -r @VERSION@ "$2"
 }
 
-# A build that is there already is not taken for another version's
+# An existing build is not mistaken for that of another version
 one_version() {
 	is_version "$version" "$root" &&
 		install_to "$work/other" VERSION=9.9 &&
@@ -90,7 +90,7 @@ one_version() {
 		is_version "$version" "$work/again"
 }
 
-# dkms reads this file so
+# Read dkms.conf in the ways that dkms does
 dkms_version() {
 	mkdir "$work/source" &&
 		cp "$userlib/../dkms.conf" "$work/source" &&
@@ -103,9 +103,9 @@ dkms_version() {
 	done
 }
 
-# The functions that the header declares, but for the inline ones
+# The functions that the header declares, except the inline ones
 declared() {
-	# An option that only gcc has
+	# Only gcc has this option
 	gcc -xc -I"$include" -aux-info "$work/declared" -fsyntax-only \
 		"$include/tlock.h" &&
 		sed -n 's|^/\*.*/include/tlock.h:.*\*/ extern .*\<\(tlock_[a-z_]*\) (.*|\1|p' \
@@ -135,14 +135,15 @@ needs_only_libc() {
 	[[ $(readelf -d "$lib/libtlock.so" | grep NEEDED) == *'[libc.so.6]' ]]
 }
 
-# No lock of its own, no clock, no thread; but a futex, by syscall(2), for
-# tlock_cancel() and a call that meets it
+# The library uses no locks of its own, no clock and no threads; but it uses a
+# futex, by syscall(2), for tlock_cancel() and a call that runs into it
 calls_little() {
 	! nm -D --undefined-only "$lib/libtlock.so" |
 		grep -E 'pthread|mtx_|clock|time|sem_|sleep|poll'
 }
 
-# header COMPILER... FILE: compiles alone, and twice, without a warning
+# header COMPILER... FILE: it compiles alone and included twice, without
+# warnings
 header() {
 	printf '#include <%s>\n#include <%s>\n' "${@: -1}" "${@: -1}" |
 		"${@:1:$#-1}" -Wall -Wextra -Wundef -pedantic -Werror \
@@ -155,7 +156,7 @@ example() {
 		sed '1,/^\.EX/d; /^\.EE/d; s/\\e/\\/g'
 }
 
-# Without a device, the examples say why
+# runs PROGRAM: it works or, without a device, says why not
 runs() {
 	local output
 
@@ -218,7 +219,7 @@ manual_has_all() {
 	return "$missing"
 }
 
-# top MAKE-ARGUMENT...: make of the whole tree, below the folder "all"
+# top MAKE-ARGUMENT...: make of the whole tree, into the directory "all"
 top() {
 	make -s -C "$userlib/.." OUTPUT="$work/build" DESTDIR="$work/all" \
 		PREFIX=/usr LIBDIR=/usr/lib/test "$@"
@@ -236,7 +237,7 @@ installs_all() {
 	done
 }
 
-# And what other versions left there; but nothing of others. Twice is fine.
+# Removes what other versions left, too, but nobody else's files. Twice is fine.
 uninstalls_all() {
 	local left
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# userlib/tests/valgrind.sh: what valgrind has to say of the library and of the
-# command, as KTAP, where the module is loaded.
+# userlib/tests/valgrind.sh: run the library and the command under valgrind.
+# Prints KTAP. Needs the module loaded.
 
 set -uo pipefail
 
@@ -15,7 +15,7 @@ trap 'rm -f "$errors"' EXIT
 
 number=0
 failed=0
-# clean NAME COMMAND...: it exits with 0, uses memory well and leaks none
+# clean NAME COMMAND...: it exits with 0, without memory errors and leaks
 clean() {
 	local name=$1 status
 
