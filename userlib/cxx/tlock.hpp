@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libtlock for C++17: a contender is a *TimedLockable*, for std::unique_lock,
- * std::scoped_lock and std::lock to hold.
+ * libtlock for C++17: a contender is a *TimedLockable*, so std::unique_lock,
+ * std::scoped_lock and std::lock work with it.
  *
  *	libtlock::contender stage("move", "stage");
  *	std::unique_lock held(stage, std::chrono::seconds(3));
@@ -29,7 +29,7 @@
 namespace libtlock {
 
 /**
- * timeout - a timeout in nanoseconds, as tlock.h has it
+ * timeout - a timeout in nanoseconds, as the functions of tlock.h take it
  * @time: any duration; 0, a negative one or NaN: TLOCK_TRY
  *
  * Rounded up; 292 years for anything longer.
@@ -50,41 +50,43 @@ std::int64_t timeout(const std::chrono::duration<Rep, Period> &time)
  * class contender - one contender for one lock
  *
  * Unlike a std::mutex, this is not shared by the threads that compete for the
- * lock: each has a contender of its own. Only cancel() and status() may be called
- * by another thread.
+ * lock: each thread has its own contender. Other threads may only call cancel()
+ * and status().
  *
- * As with a std::mutex, a signal ends no wait: after its handler, of whatever
- * kind, the wait goes on in its place, to the same deadline. A wait is ended by
- * cancel(); or use the functions of tlock.h, which return EINTR, with
- * native_handle().
+ * As with a std::mutex, a signal does not end a wait: after any handler, the
+ * wait goes on in its place, to the same deadline. cancel() ends a wait. To see
+ * EINTR, use the functions of tlock.h with native_handle().
  *
- * Errors are std::system_error with the errno that tlock.h says. That includes
- * EDEADLK if this contender holds the lock already, and ECANCELED.
+ * Errors are thrown as std::system_error with the errno that tlock.h describes.
+ * That includes EDEADLK if this contender holds the lock already, and
+ * ECANCELED.
  *
  * A thread needs one contender for each lock. While it holds a lock, another
  * contender of the same lock cannot get it: lock() would wait for ever, and
  * std::lock() or std::scoped_lock of the two would try for ever. So lock() and
  * try_lock() throw EDEADLK if this thread took the lock with another contender
  * that has not released it since; std::lock() then leaves neither held.
- * try_lock_for() waits nevertheless, and try_lock_for(0s) returns false: for a
- * thread that has several tasks, or leaves it to another thread to unlock().
+ * try_lock_for() waits nevertheless, and try_lock_for(0s) returns false. They
+ * are for a thread that runs several tasks, or that leaves the unlock() to
+ * another thread.
  *
- * What a process holds stays its own across fork(). In the child, unlock() does
- * nothing to it: a helper may leave its parent's scopes, by an exception or by
- * exit(), and the parent goes on holding. A child that takes its parent's place,
- * as when a program becomes a daemon, calls adopt(). A child that wants the lock
- * for itself makes a contender of its own. The kernel, too, leaves the lock with
- * the family: if the parent ends without unlock(), the lock passes on, as
- * abandoned, once its children have ended as well, or called exec().
+ * A lock that a process holds stays its own across fork(). In the child,
+ * unlock() does not release it: a child may leave its parent's scopes, by an
+ * exception or by exit(), and the parent still holds the lock. A child that
+ * takes its parent's place, as when a program becomes a daemon, calls adopt().
+ * A child that wants the lock for itself makes its own contender. For the
+ * kernel, parent and children hold the lock together: if the parent ends
+ * without unlock(), the lock passes on, as abandoned, once its children have
+ * ended as well, or called exec().
  *
- * Where a job is nullptr, it is that of the constructor.
+ * A job that is nullptr means the job of the constructor.
  */
 class contender {
 public:
 	/**
 	 * contender() - become a contender for a lock
-	 * @job: what the lock is taken for, unless lock() and its like have
-	 *	another: up to 63 bytes, no control characters
+	 * @job: what the lock is taken for, unless a call of lock() or the like
+	 *	names another job: up to 63 bytes, no control characters
 	 * @lock: which one, as for tlock_open(): its name, its path, or nullptr
 	 *	for /dev/tlock
 	 * @mode: O_RDWR, or O_RDONLY to look only
@@ -108,7 +110,7 @@ public:
 			device_ = st.st_rdev;
 	}
 
-	/** ~contender() - if it still holds the lock, it abandons it */
+	/** ~contender() - close it; a lock that it still holds is abandoned */
 	~contender() { tlock_close(t_); }
 
 	contender(const contender &) = delete;
@@ -131,7 +133,7 @@ public:
 	/**
 	 * try_lock() - take the lock unless another contender holds it
 	 *
-	 * EDEADLK if that is another one of this thread, see above.
+	 * EDEADLK if that is another contender of this thread, see above.
 	 *
 	 * Return: whether it is held; if not, blocker() is the holder
 	 */
@@ -156,12 +158,12 @@ public:
 		return acquire(job, timeout(time));
 	}
 
-	/** try_lock_until() - the same, waiting until then at most */
+	/** try_lock_until() - the same, waiting until that time at most */
 	template <class Clock, class Duration>
 	bool try_lock_until(const std::chrono::time_point<Clock, Duration> &then,
 			    const char *job = nullptr)
 	{
-		/* A clock that is set back makes for a second turn */
+		/* If the clock is set back during the wait, wait again */
 		for (;;) {
 			auto now = Clock::now();
 
@@ -177,10 +179,10 @@ public:
 	/**
 	 * unlock() - give the lock to the longest waiter
 	 *
-	 * EPERM if it is not held; unless it was lost by a reacquire() that
-	 * failed: then this does nothing, once, so that a std::unique_lock
-	 * around it can end. In a forked child, it does nothing to what the
-	 * parent holds.
+	 * EPERM if it is not held. But after a reacquire() that failed and so
+	 * lost the lock, this does nothing, once, so that a std::unique_lock
+	 * around it can end. In a forked child, it does not release the
+	 * parent's lock.
 	 */
 	void unlock()
 	{
@@ -198,11 +200,11 @@ public:
 
 	/**
 	 * reacquire() - let the waiters in, and take the lock again
-	 * @job: nullptr keeps the one that it was taken for
+	 * @job: nullptr keeps the current job
 	 *
 	 * As tlock_reacquire(); if nobody waits, it returns at once. After an
-	 * error, the lock is not held, unless that was EINVAL (@job); or EPERM
-	 * in a forked child, where it is the parent's.
+	 * error, the lock is not held, unless the error is EINVAL (@job), or
+	 * EPERM in a forked child, where the parent still holds it.
 	 */
 	void reacquire(const char *job = nullptr)
 	{
@@ -227,8 +229,8 @@ public:
 	 *
 	 * From now on this process holds the lock, as if it had acquired it:
 	 * unlock(), also that of a std::unique_lock made before the fork, and
-	 * reacquire() work here. The parent must not use the contender any more:
-	 * it ends by _exit(), as in daemon(3).
+	 * reacquire() work here. The parent must not use the contender any
+	 * more: it ends by _exit(), as in daemon(3).
 	 *
 	 * EPERM if nothing was held at the fork, or the parent has released it
 	 * since.
@@ -283,7 +285,7 @@ private:
 		throw std::system_error(err, std::generic_category(), what);
 	}
 
-	/* Goes on with a call after signal handlers */
+	/* Resumes a call after signal handlers */
 	int wait(int ret)
 	{
 		while (ret && errno == EINTR)
@@ -291,7 +293,7 @@ private:
 		return ret;
 	}
 
-	/* Whether it went well; false: timed out */
+	/* Returns whether a call succeeded, false if it timed out, or throws */
 	static bool outcome(int ret, const char *what)
 	{
 		if (ret && errno != ETIMEDOUT)
@@ -300,10 +302,11 @@ private:
 	}
 
 	/*
-	 * What this thread was granted and has not released itself, of the few
-	 * locks that it holds at a time. It may be over all the same: the
-	 * kernel knows whether the token is still the holder's. Nothing is to
-	 * be destroyed here, as static objects may come later.
+	 * The grants that this thread got and has not released itself, of the
+	 * few locks that it holds at a time. Such a grant may have ended by
+	 * other means: the kernel knows whether its token is still the
+	 * holder's. This needs no destructor, as static objects may be
+	 * destroyed later.
 	 */
 	struct grant {
 		dev_t device;
@@ -311,7 +314,7 @@ private:
 	};
 	static inline thread_local grant grants_[8] = {};
 
-	/* That of a lock; or, for device 0, room for one */
+	/* This thread's grant of a lock; or, for device 0, an unused entry */
 	static grant *grant_of(dev_t device) noexcept
 	{
 		for (grant &entry : grants_)
@@ -331,7 +334,7 @@ private:
 		*entry = { device_, token() };
 	}
 
-	/* A forked child has its parent's grants_, but is another process */
+	/* A forked child has its parent's grants_, but another pid */
 	bool is_own(const struct tlock_holder &holder) const noexcept
 	{
 		const grant *mine = grant_of(device_);

@@ -25,7 +25,7 @@
 
 /* How many locks a text names */
 #define MOST_LOCKS	8
-/* Room for what the host knows of a user or a group, and its members */
+/* Room for the host's entry of a user or of a group with its members */
 #define NAMES_SIZE	65536
 #define MOST_GROUPS	1024
 
@@ -50,7 +50,7 @@ void say(struct text *text, const char *format, ...)
 		text->len += len;
 }
 
-/* The first line of a file of the kernel's; empty if it cannot be read. */
+/* Reads the first line of a file below /sys; empty if it cannot be read. */
 static void read_line(const char *path, char *buf, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -66,13 +66,13 @@ static bool module_loaded(void)
 {
 	char state[16];
 
-	/* Its device files are removed before the rest of it */
+	/* A module that is unloaded loses its device files first */
 	read_line("/sys/module/tlock/initstate", state, sizeof(state));
-	/* The first lock is there from loading to unloading */
+	/* The first lock exists as long as the module is loaded */
 	return strcmp(state, "going") && !access(CLASS "/tlock", F_OK);
 }
 
-/* Whether modprobe finds it, with this kernel's modules.dep or, for "*", any. */
+/* Whether modprobe finds the module for this kernel release; "*": for any. */
 static bool module_installed(const char *release)
 {
 	char pattern[sizeof("/lib/modules//modules.dep") + NAME_MAX];
@@ -89,7 +89,7 @@ static bool module_installed(const char *release)
 	for (size_t i = 0; i < paths.gl_pathc && !found; i++) {
 		FILE *file = fopen(paths.gl_pathv[i], "re");
 
-		/* "updates/dkms/tlock.ko.xz:", with what it depends on */
+		/* "updates/dkms/tlock.ko.xz:" and its dependencies */
 		while (file && !found && getline(&line, &size, file) >= 0)
 			found = strstr(line, "/tlock.ko");
 		if (file)
@@ -100,7 +100,7 @@ static bool module_installed(const char *release)
 	return found;
 }
 
-/* Whether a module without a signature that the kernel trusts is refused */
+/* Whether the kernel refuses a module without a trusted signature */
 static bool signatures_enforced(void)
 {
 	char enforced[4], lockdown[64];
@@ -137,7 +137,7 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-/* Which locks there are instead */
+/* Lists the locks that exist */
 static void say_locks(struct text *text)
 {
 	struct dirent **entries;
@@ -170,7 +170,7 @@ static const char *kind_of_file(mode_t mode)
 	}
 }
 
-/* Why the lock is not behind @path */
+/* Says why @path does not lead to the lock */
 static void explain_missing(struct text *text, const char *path, int err)
 {
 	const char *name = strrchr(path, '/') + 1;
@@ -224,7 +224,7 @@ static void explain_missing(struct text *text, const char *path, int err)
 		say(text, "the lock was not there, but is now: try again");
 }
 
-/* Whether a sandbox lets us open the lock, and denies us its ioctls */
+/* Whether a sandbox lets us open the lock, but denies its ioctls */
 static bool ioctl_denied(const char *path)
 {
 	struct tlock_status status;
@@ -242,7 +242,7 @@ static bool ioctl_denied(const char *path)
 	return denied;
 }
 
-/* How this host calls our user, who has yet to log in as a member of @gid */
+/* Says how our user can become a member of @gid, with the names of this host */
 static void say_user_and_group(struct text *text, gid_t gid)
 {
 	struct passwd passwd, *user = NULL;

@@ -23,14 +23,19 @@
 /**
  * enum state - what tlock_cancel() finds
  * @QUIET: no call runs and no request is away: the handle is idle or holds
- * @CALLING: a call runs, and whatever RELEASE ends is that call's
- * @REPLACING: a call runs, and RELEASE may end what the handle had before it
+ * @CALLING: a call runs, and a grant or request that RELEASE ends is that
+ *	call's
+ * @REPLACING: a call runs, and RELEASE may end the grant or request that the
+ *	handle had before that call
  * @AWAY: no call runs, and a request is away
  * @CANCELING: a thread is in tlock_cancel()
- * @RETURNED: so it is, and the handle's own thread waits for it
- * @CANCELED: it is done, and the call, or the next one, returns ECANCELED
+ * @RETURNED: a thread is in tlock_cancel(), and the handle's own thread waits
+ *	for it to finish
+ * @CANCELED: tlock_cancel() is done, and the call that runs, or else the next
+ *	one, returns ECANCELED
  *
- * The handle's own thread makes all changes but those to CANCELING and CANCELED.
+ * Only the handle's own thread changes the state, except to CANCELING and
+ * CANCELED.
  */
 enum state {
 	QUIET,
@@ -45,17 +50,19 @@ enum state {
 /**
  * struct tlock - a contender, and what its calls returned
  * @fd: the contender's descriptor
- * @state: an enum state; a futex for RETURNED
+ * @state: an enum state; while RETURNED, the handle's thread sleeps on it as a
+ *	futex
  * @caller: the generation of the process that made the last call
- * @owner: that of the process which @token or @ticket is of
- * @abandoned: what the last grant said
- * @token: of the grant that is held, or 0
- * @ticket: of the request that is away, or 0
- * @time_left: of the last timeout
- * @arg: of the call that runs; its holder is that of the last ETIMEDOUT. It is
- *	here because one on the stack would have to be filled with zeros.
+ * @owner: the generation of the process that @token or @ticket belongs to
+ * @abandoned: whether the last grant came from a holder that abandoned the lock
+ * @token: the token of the grant that is held, or 0
+ * @ticket: the ticket of the request that is away, or 0
+ * @time_left: what was left of the last timeout
+ * @arg: the argument of the call that runs; its holder is that of the last
+ *	ETIMEDOUT. It is kept here because an argument on the stack would have
+ *	to be zeroed for each call.
  *
- * All but @fd, @state and @caller is for the handle's own thread.
+ * Members other than @fd, @state and @caller are for the handle's own thread.
  */
 struct tlock {
 	int fd;
@@ -70,9 +77,10 @@ struct tlock {
 };
 
 /*
- * How many forks this process is away from the one that loaded the library. So
- * what a handle says of another generation is of a process that this one was
- * forked from. A getpid() for each call would be a system call.
+ * The number of forks between the process that loaded the library and this one.
+ * If a handle has another generation, then its grant or request belongs to a
+ * process that this one was forked from. Comparing pids instead would cost a
+ * system call, getpid(), in each call.
  */
 static unsigned int generation;
 static int fork_handler_error;
@@ -136,8 +144,8 @@ bool tlock_is_lock(dev_t rdev)
 }
 
 /*
- * What is wrong with the device at @path, which is open as @fd and has the
- * number @rdev. Returns 0 or an errno.
+ * Checks that the device at @path, which is open as @fd and has the number
+ * @rdev, is a lock and the one that its name says. Returns 0 or an errno.
  */
 static int check_device(int fd, const char *path, dev_t rdev)
 {
@@ -146,8 +154,9 @@ static int check_device(int fd, const char *path, dev_t rdev)
 	struct stat st;
 
 	/*
-	 * Other drivers have all sorts of errors for commands they don't know.
-	 * A lock has none: it is a sandbox that doesn't let the command through.
+	 * Other drivers return all sorts of errors for commands they don't
+	 * know. If this is a lock, the error comes from a sandbox that denies
+	 * the command, or from a module of another version.
 	 */
 	if (ioctl(fd, TLOCK_IOC_STATUS, &status)) {
 		int err = errno;
@@ -156,8 +165,8 @@ static int check_device(int fd, const char *path, dev_t rdev)
 	}
 
 	/*
-	 * A device file that was made for a lock that is gone, as there may be
-	 * in a container, can lead to another one. A symbolic link is an alias.
+	 * A stale device file of a deleted lock can lead to another lock; a
+	 * container may have one. A symbolic link is an alias of any name.
 	 */
 	if (name && strcmp(name, status.name) && !lstat(path, &st) &&
 	    !S_ISLNK(st.st_mode))
@@ -172,8 +181,8 @@ static int open_device(const char *path, int mode)
 	int fd, err;
 
 	/*
-	 * Opening something that is not a device may disturb somebody: it would
-	 * let the other end of a FIFO go on.
+	 * Opening something that is not a device may have side effects: opening
+	 * a FIFO would let the process at its other end go on.
 	 */
 	if (stat(path, &st))
 		return -1;
@@ -182,7 +191,7 @@ static int open_device(const char *path, int mode)
 		return -1;
 	}
 
-	/* A terminal can block here, and become ours */
+	/* Opening a terminal can block, and make it our controlling terminal */
 	fd = open(path, mode | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		return -1;
@@ -255,8 +264,8 @@ static void futex(atomic_uint *word, int op, unsigned int value,
 }
 
 /*
- * Waits for a tlock_cancel() that is at work: what its RELEASE ends must not be
- * what this thread asks for next. Returns whether there was one.
+ * Waits for a tlock_cancel() that is under way to finish: its RELEASE must not
+ * end the next request of this thread. Returns whether the handle was canceled.
  */
 static bool was_canceled(struct tlock *t)
 {
@@ -281,12 +290,15 @@ bool advance_slow(struct tlock *t, unsigned int next)
 {
 	if (was_canceled(t))
 		return false;
-	/* A signal handler left the call, or released the handle during it */
+	/*
+	 * A signal handler left a call by longjmp(), or released the handle
+	 * during the call
+	 */
 	t->state = next;
 	return true;
 }
 
-/* From one state to the next; returns false if a tlock_cancel() came first. */
+/* Changes the state; returns false if a tlock_cancel() came first. */
 static inline bool advance(struct tlock *t, unsigned int state,
 			   unsigned int next)
 {
@@ -295,18 +307,18 @@ static inline bool advance(struct tlock *t, unsigned int state,
 		advance_slow(t, next);
 }
 
-/* Begins a call. Returns 0, or the errno with which it must not be made. */
+/* Begins a call. Returns 0, or the errno with which it fails at once. */
 static inline int begin(struct tlock *t, unsigned int call)
 {
 	unsigned int state = atomic_load_explicit(&t->state,
 						  memory_order_relaxed);
 
 	if (likely(state == QUIET)) {
-		/* Nobody else leaves it */
+		/* No other thread changes this state */
 		atomic_store_explicit(&t->state, call, memory_order_relaxed);
 		return 0;
 	}
-	/* A second thread, which is a mistake, must spoil nothing */
+	/* A second thread is the caller's mistake, but must do no damage */
 	if (state == CALLING || state == REPLACING)
 		return EBUSY;
 	return advance(t, AWAY, call) ? 0 : ECANCELED;
@@ -376,7 +388,7 @@ int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns)
 
 int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns)
 {
-	/* Once RELEASE has ended the grant, this asks for nothing */
+	/* Not REPLACING: once RELEASE has ended the grant, this gets EPERM */
 	return take(t, TLOCK_IOC_REACQUIRE, job, timeout_ns, 0, CALLING);
 }
 
@@ -406,12 +418,12 @@ int tlock_cancel(struct tlock *t)
 	bool returned, ended;
 
 	do {
-		/* In a child, its parent's state is of no thread here */
+		/* The state that a child inherits is not of its own threads */
 		if (state == QUIET || t->caller != generation) {
 			errno = EPERM;
 			return -1;
 		}
-		/* Another thread cancels it */
+		/* Another tlock_cancel() is under way, or done */
 		if (state >= CANCELING)
 			return 0;
 	} while (!atomic_compare_exchange_weak(&t->state, &state, CANCELING));
@@ -487,7 +499,7 @@ static size_t character(const unsigned char *c)
 	for (size_t i = 1; i < length; i++)
 		if ((c[i] & 0xc0) != 0x80)
 			return 0;
-	/* Longer than need be, a surrogate, or beyond the last one */
+	/* Overlong, a surrogate, or above U+10FFFF */
 	if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) ||
 	    (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
 		return 0;
@@ -516,7 +528,7 @@ char *tlock_make_job(char job[TLOCK_JOB_SIZE], const char *text)
 		}
 		memcpy(job + len, as_it_is ? (const void *)c : "?", put);
 		len += put;
-		/* As much as leaves room for the mark */
+		/* The longest part that leaves room for the ellipsis */
 		if (len + sizeof(cut) <= TLOCK_JOB_SIZE)
 			whole = len;
 		c += length ? length : 1;

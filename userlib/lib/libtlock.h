@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the files of libtlock share. Only what tlock.h declares is visible to
- * others.
+ * Declarations that the files of libtlock share. The library exports only the
+ * functions that tlock.h declares.
  */
 #ifndef LIBTLOCK_H
 #define LIBTLOCK_H
@@ -15,12 +15,13 @@
 #define DEV	"/dev/"
 
 /*
- * The name that a device at @path has to go by: that of its lock. Or NULL: the
- * path is one at which somebody else put it, under a name of their choice.
+ * The name that the lock behind @path must have, if @path is that of a lock's
+ * own device file in /dev. NULL for any other path: a device file that somebody
+ * made elsewhere may have any name.
  */
 const char *tlock_own_name(const char *path);
 
-/* Whether a device of this number is a lock; not if there is no sysfs. */
+/* Whether the device of this number is a lock; false if there is no sysfs. */
 bool tlock_is_lock(dev_t rdev);
 
 #endif /* LIBTLOCK_H */

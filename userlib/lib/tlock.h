@@ -9,7 +9,7 @@
  *	tlock_scoped(t, "calibrate", tlock_seconds(3)) {
  *		... the lock is held ...
  *	} else {
- *		... it is not; errno says why, tlock_blocker() who has it ...
+ *		... not held: see errno, and tlock_blocker() for the holder ...
  *	}
  *
  * A handle is one contender. It holds the lock at most once. It is for one
@@ -17,18 +17,19 @@
  * which any thread may call: threads that compete for a lock open it once each.
  * After a fork(), parent and child have the same contender: what one releases,
  * the other has lost too. The end of a tlock_scoped() block releases nothing in
- * the child, unless that calls tlock_adopt(). An idle handle may be used by
- * either; if both do at the same time, that is EBUSY or EDEADLK.
+ * the child, unless the child calls tlock_adopt(). Either may use an idle
+ * handle; if both do at the same time, calls fail with EBUSY or EDEADLK.
  *
  * A lock is released by tlock_release(), or by the kernel when the last
- * descriptor of its contender is closed, as by the death of the process. Then
- * the next holder learns that it was abandoned, see tlock_abandoned().
+ * descriptor of its contender is closed, for example when the process dies. In
+ * the second case the next holder learns that the lock was abandoned, see
+ * tlock_abandoned().
  *
- * What a handle asks for is a request: a place in the queue and a deadline. It
- * outlives a call that a signal handler interrupts (EINTR): tlock_resume() goes
- * on with it in its place, tlock_release() withdraws it, and tlock_acquire()
- * replaces it by a new one. A handle whose tlock_ticket() is not 0 has such a
- * request.
+ * A handle that asks for the lock makes a request: a place in the queue and a
+ * deadline. The request outlives a call that a signal handler interrupts
+ * (EINTR): tlock_resume() goes on with it in its place, tlock_release()
+ * withdraws it, and tlock_acquire() replaces it by a new one. A handle whose
+ * tlock_ticket() is not 0 has such a request.
  *
  * A function that fails returns -1, or NULL, and sets errno. tlock_acquire(),
  * tlock_reacquire(), tlock_resume() and tlock_release() make one system call
@@ -51,7 +52,7 @@ extern "C" {
 
 /* Timeouts. Others count nanoseconds, as tlock_seconds() returns them. */
 #define TLOCK_TRY	((int64_t)0)	/* don't wait */
-#define TLOCK_FOREVER	((int64_t)-1)	/* as is any negative one */
+#define TLOCK_FOREVER	((int64_t)-1)	/* or any other negative value */
 
 /* Room for every text of tlock_explain(), unless paths or names are long */
 #define TLOCK_EXPLAIN_SIZE	512
@@ -71,16 +72,18 @@ struct tlock;
  * @mode: O_RDWR, or O_RDONLY to look only: tlock_status() works, and
  *	tlock_acquire() fails with EBADF
  *
- * The descriptor is closed on exec. Never blocks, whatever @lock names. A device
- * file in /dev that is named as a lock and leads to another one, as it can in a
- * container once the module was loaded again, is not opened; a symbolic link is.
+ * The descriptor is closed on exec. Never blocks, no matter what @lock names.
+ * Refuses a device file in /dev that has the name of one lock but leads to
+ * another, as can happen in a container after the module was loaded again. A
+ * symbolic link may lead to any lock.
  *
- * Return: an idle contender, for tlock_close() to end; or NULL and errno, which
- * tlock_explain() puts into words. ENOENT: no such device. ENXIO: no driver, or
- * another lock, behind it. EACCES, EPERM: permission denied, or a sandbox denies
- * ioctl(2), which can be another error, too, such as ENOSYS. ENOTTY: it is not a
- * tlock. ENAMETOOLONG: the name is too long for a lock. EINVAL: @mode, or an
- * empty @lock. Others as for open(2).
+ * Return: an idle contender, to be closed by tlock_close(); or NULL and errno,
+ * which tlock_explain() puts into words. ENOENT: no such device. ENXIO: the
+ * device file has no driver, or leads to another lock. EACCES, EPERM:
+ * permission denied, or a sandbox denies ioctl(2); sandboxes may use other
+ * errors, too, such as ENOSYS. ENOTTY: not a tlock. ENAMETOOLONG: the name is
+ * too long for a lock. EINVAL: @mode is not one of those above, or @lock is
+ * empty. Others as for open(2).
  */
 struct tlock *tlock_open(const char *lock, int mode);
 
@@ -97,14 +100,14 @@ const char *tlock_path(const char *lock, char buf[TLOCK_PATH_SIZE]);
 /**
  * tlock_explain - say why a lock could not be opened, and what to do about it
  * @lock: the argument of tlock_open()
- * @err: the errno it left
- * @buf: where to; TLOCK_EXPLAIN_SIZE is a good size
+ * @err: the errno that tlock_open() set
+ * @buf: where to write the text; TLOCK_EXPLAIN_SIZE is a good size
  * @size: of @buf. A text that does not fit is cut off; it always ends with a
  *	NUL, unless @size is 0.
  *
  * Looks at the system as it is now, so call it soon: whether the module is
  * loaded, installed and built for this kernel, which locks there are, and who
- * may take this one. The user database may be asked. Leaves errno alone.
+ * may take this one. May query the user database. Does not change errno.
  *
  * Return: @buf: one line that begins with the device's path, without a newline
  */
@@ -114,10 +117,11 @@ char *tlock_explain(const char *lock, int err, char *buf, size_t size);
  * tlock_close - end a contender
  * @t: the handle, or NULL; not to be used any more
  *
- * This does not release the lock. If it is held then, the kernel passes it on as
- * abandoned, and it withdraws a request; unless another process still has this
- * contender's descriptor. No other thread may use the handle, or be about to.
- * Leaves errno alone.
+ * This does not release the lock. If the handle still holds it, the kernel
+ * passes it on as abandoned; if the handle has a request, the kernel withdraws
+ * it. It does neither while another process still has this contender's
+ * descriptor. No other thread may be using the handle, or about to use it. Does
+ * not change errno.
  */
 void tlock_close(struct tlock *t);
 
@@ -125,16 +129,16 @@ void tlock_close(struct tlock *t);
  * tlock_fd - the descriptor of the device
  * @t: the handle
  *
- * Return: the descriptor; it remains the handle's. Never fails.
+ * Return: the descriptor, which still belongs to the handle. Never fails.
  */
 int tlock_fd(const struct tlock *t);
 
 /**
- * tlock_acquire - take the lock, waiting for it if need be
+ * tlock_acquire - take the lock, waiting for it if necessary
  * @t: the handle
  * @job: what the lock is taken for, for others to see: up to 63 bytes, no
- *	control characters; UTF-8 is fine. NULL is the same as "". Of any other
- *	text, tlock_make_job() makes one.
+ *	control characters; UTF-8 is fine. NULL is the same as "".
+ *	tlock_make_job() turns any other text into a job.
  * @timeout_ns: how long to wait at most, in nanoseconds; TLOCK_TRY or
  *	TLOCK_FOREVER
  *
@@ -150,22 +154,23 @@ int tlock_fd(const struct tlock *t);
  * grant. Or -1 and errno, and this call took no lock. ETIMEDOUT: another
  * contender holds it, see tlock_blocker(). EINTR: interrupted, see
  * tlock_resume(). ECANCELED: see tlock_cancel(); or another process with this
- * contender called tlock_release(). EINVAL: @job. EDEADLK: @t holds the lock
- * already, and still does. EBADF: @t is for looking only. EBUSY: @t is in
- * such a call already, in another thread or process; or a signal handler left it
- * by longjmp(), after which tlock_release() must be called.
+ * contender called tlock_release(). EINVAL: @job is not valid. EDEADLK: @t
+ * holds the lock already, and still does. EBADF: @t is for looking only. EBUSY:
+ * such a call of @t is already running, in another thread or process; or a
+ * signal handler left one by longjmp(), after which tlock_release() must be
+ * called.
  */
 int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns);
 
 /**
- * tlock_make_job - make a valid job of any text
- * @job: where to
+ * tlock_make_job - turn any text into a valid job
+ * @job: where to write it
  * @text: of any length and any bytes; NULL is the same as ""
  *
- * A job is a label for people: what it says must not keep a program from the
+ * A job is a label for people: its text must not keep a program from taking the
  * lock. Each control character, and each byte that is not UTF-8, becomes a "?".
- * If that has more than 63 bytes, it is cut at a character's boundary and ends
- * with an ellipsis, U+2026.
+ * If the result has more than 63 bytes, it is cut at a character boundary and
+ * ends with an ellipsis, U+2026.
  *
  * Return: @job, which tlock_acquire() and tlock_reacquire() take. Never fails.
  */
@@ -186,8 +191,8 @@ char *tlock_make_job(char job[TLOCK_JOB_SIZE], const char *text);
  *
  * Return: 0: the lock is held; tlock_token() and tlock_abandoned() describe the
  * grant. Or -1 and errno. ETIMEDOUT, EINTR, ECANCELED: as for tlock_acquire();
- * the lock is not held any more. EINVAL: @job; the lock is still held. EPERM:
- * @t did not hold it; an interrupted request is left as it is.
+ * the lock is not held any more. EINVAL: @job is not valid; the lock is still
+ * held. EPERM: @t did not hold it; an interrupted request is left as it is.
  */
 int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns);
 
@@ -195,16 +200,16 @@ int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns);
  * tlock_resume - go on with a request that was interrupted
  * @t: the handle, after a call that failed with EINTR
  *
- * The request has the place in the queue that it had, ahead of everyone who
- * came after it, its job, and its deadline: the time since counts. If that has
- * passed, this tries once. So a loop does not prolong a wait:
+ * The request keeps its place in the queue, ahead of everyone who came after
+ * it, its job and its deadline. The time since the interruption counts; if the
+ * deadline has passed, this tries once. So a loop does not prolong a wait:
  *
  *	ret = tlock_acquire(t, "job", timeout);
  *	while (ret && errno == EINTR)
  *		ret = tlock_resume(t);
  *
- * Meanwhile the lock passes over the request. One that is not wanted any more
- * costs nothing, but tlock_release() withdraws it.
+ * While the request is interrupted, the lock passes over it. A request that is
+ * not wanted any more costs nothing; tlock_release() withdraws it.
  *
  * Return: as tlock_acquire(), or tlock_reacquire() if that was interrupted; or
  * -1 and errno EPERM: @t has no such request
@@ -218,8 +223,8 @@ int tlock_resume(struct tlock *t);
  * If it holds the lock, the longest waiter gets it. To end a call that another
  * thread is in, use tlock_cancel().
  *
- * Return: 0; or -1 and errno EPERM: @t had neither, or it was canceled.
- * Afterwards it has neither, either way.
+ * Return: 0; or -1 and errno EPERM: @t had neither, or was canceled. In both
+ * cases @t has neither afterwards.
  */
 int tlock_release(struct tlock *t);
 
@@ -230,14 +235,15 @@ int tlock_release(struct tlock *t);
  * Ends a tlock_acquire(), tlock_reacquire() or tlock_resume() of @t that runs
  * in another thread. If this returns 0, that call returns ECANCELED, even if it
  * was just about to return 0, and @t neither holds the lock nor waits: a grant
- * that came meanwhile passes on. If nothing runs but a request is interrupted,
- * it is withdrawn, and the next of these calls, unless there is a
- * tlock_release() before, returns ECANCELED without asking for the lock.
+ * that came in the meantime passes on. If no call runs, but @t has an
+ * interrupted request, that request is withdrawn, and the next of these calls
+ * returns ECANCELED without asking for the lock, unless tlock_release() is
+ * called first.
  *
  * If there is nothing to cancel, nothing happens: a lock that is held stays
- * held, and a call that begins later is not affected. So a thread that must
- * stop needs a flag that it looks at before each call, and is canceled until it
- * has seen it:
+ * held, and a call that begins later is not affected. So a thread that must be
+ * able to stop needs a flag that it checks before each call, and the canceling
+ * thread repeats this call until the flag has been seen:
  *
  *	stop = true;
  *	while (!stopped) {
@@ -245,12 +251,12 @@ int tlock_release(struct tlock *t);
  *		usleep(1000);
  *	}
  *
- * It does not wait for the lock, nor for the other thread, except while that is
- * on its way between this library and the kernel; so it must not be called by a
- * signal handler. pthread_cancel() ends no wait: these calls are no
+ * It does not wait for the lock, nor for the other thread, except while that
+ * thread is on its way between this library and the kernel; so a signal handler
+ * must not call it. pthread_cancel() does not end a wait: these calls are not
  * cancellation points.
  *
- * A forked child cannot cancel what its parent has begun.
+ * A forked child cannot cancel its parent's calls or requests.
  *
  * Return: 0; or -1 and errno EPERM: no call runs, or it has its outcome, and no
  * request is interrupted
@@ -258,12 +264,12 @@ int tlock_release(struct tlock *t);
 int tlock_cancel(struct tlock *t);
 
 /**
- * tlock_inherited - whether what the handle has is another process's
+ * tlock_inherited - whether the handle's grant or request is another process's
  * @t: the handle
  *
- * It is if this process is a forked child (or a child's child), in which @t has
- * acquired nothing yet, and tlock_adopt() has not been called. Makes no system
- * call. A child made by clone(2) or _Fork(3) is not noticed.
+ * It is if this process is a forked child (or a child's child), @t has acquired
+ * nothing in it yet, and tlock_adopt() has not been called. Makes no system
+ * call. Does not recognize a child made by clone(2) or _Fork(3).
  */
 bool tlock_inherited(const struct tlock *t);
 
@@ -271,21 +277,22 @@ bool tlock_inherited(const struct tlock *t);
  * tlock_adopt - take over, in a forked child, what the parent holds
  * @t: the handle
  *
- * For a program that forks to become a daemon: the child goes on in its parent's
- * place. The parent must not use @t any more, nor leave a tlock_scoped() block of
- * it; it ends by _exit(), as in daemon(3).
+ * For a program that forks to become a daemon: the child goes on in its
+ * parent's place. The parent must not use @t any more, nor leave a
+ * tlock_scoped() block of it; it ends by _exit(), as in daemon(3).
  *
  * Return: 0: this process holds the lock, as if it had acquired it. Or -1 and
- * errno EPERM: @t held nothing at the fork, or the parent has released it since.
+ * errno EPERM: @t held nothing at the fork, or the parent has released it
+ * since.
  */
 int tlock_adopt(struct tlock *t);
 
 /**
  * tlock_status - look at the lock
- * @t: the handle; O_RDONLY will do
- * @status: where to; all of it is from one instant
+ * @t: the handle; O_RDONLY is enough
+ * @status: where to write the answer; all of it is from one instant
  *
- * Never waits for the lock, nor delays those that do.
+ * Never waits for the lock, nor delays its contenders.
  *
  * Return: 0; or -1 and errno
  */
@@ -296,8 +303,8 @@ int tlock_status(const struct tlock *t, struct tlock_status *status);
  * @t: the handle
  *
  * Each grant of a lock has a larger token than the one before, so that a
- * device or a log can recognize a late message of an earlier holder. Makes no
- * system call: it is what this handle's calls returned.
+ * device or a log can recognize a late message from an earlier holder. Makes no
+ * system call: the token comes from this handle's earlier calls.
  *
  * Return: the token, or 0: @t does not hold the lock
  */
@@ -319,9 +326,9 @@ uint64_t tlock_ticket(const struct tlock *t);
  *
  * If so, the instrument may be in the middle of a command.
  *
- * Return: what the last grant of @t said; false if there was none. A
- * tlock_reacquire() that let nobody in says false. A grant that tlock_cancel()
- * ended as its call returned counts: look at this after ECANCELED, too.
+ * Return: whether it is so for the last grant of @t; false if there was none,
+ * and after a tlock_reacquire() that let nobody in. A grant that tlock_cancel()
+ * ended as its call returned counts, too: check this after ECANCELED as well.
  */
 bool tlock_abandoned(const struct tlock *t);
 
@@ -330,8 +337,8 @@ bool tlock_abandoned(const struct tlock *t);
  * @t: the handle
  *
  * Return: the holder at the instant when the last call of @t that failed with
- * ETIMEDOUT did so; all 0 (token 0) if none has. It is the handle's, and changes
- * with the next such failure.
+ * ETIMEDOUT did so; all 0 (token 0) if no call has. The structure belongs to
+ * the handle, and changes with the next such failure.
  */
 const struct tlock_holder *tlock_blocker(const struct tlock *t);
 
@@ -353,8 +360,8 @@ int64_t tlock_time_left(const struct tlock *t);
  * too.
  *
  * Return: nanoseconds, rounded up, so that only 0 becomes TLOCK_TRY; 292 years
- * for anything longer, even infinity; TLOCK_FOREVER if @s is negative; TLOCK_TRY
- * if it is not a number
+ * for anything longer, even infinity; TLOCK_FOREVER if @s is negative;
+ * TLOCK_TRY if it is not a number
  */
 int64_t tlock_seconds(double s);
 
@@ -374,7 +381,7 @@ struct tlock_scope {
 	bool left;
 };
 
-/* Ends what there is of this process, and keeps errno */
+/* Ends this process's grant or request, if there is one, and keeps errno */
 static inline void tlock_scope_end(struct tlock *t)
 {
 	if ((tlock_token(t) || tlock_ticket(t)) && !tlock_inherited(t)) {
@@ -419,17 +426,19 @@ static inline void tlock_scope_leave(struct tlock_scope *scope)
  *	}
  *
  * The first block runs if tlock_acquire() succeeds, and the lock is released
- * however it is left: at its end, by return, goto, break or continue (which
- * both leave this block only, not a loop around it). That ends only what is
- * there: nothing after a tlock_release() or a tlock_reacquire() that failed,
- * but a request that was interrupted. In a forked child it ends nothing of its
- * parent's: see tlock_adopt(). The second block, which may be left out, runs if
- * tlock_acquire() fails, with its errno; after EINTR the request has been
- * withdrawn. Leaving the first keeps errno.
+ * however the block is left: at its end, or by return, goto, break or continue.
+ * The latter two leave only this block, not a loop around it. If the block has
+ * lost the lock by then, by a tlock_release() or a tlock_reacquire() that
+ * failed, leaving it releases nothing; but it withdraws a request that was
+ * interrupted. In a forked child it leaves the parent's grant and request
+ * alone: see tlock_adopt(). Leaving the block keeps errno.
  *
- * Like everything built upon the cleanup attribute, it is not left by exit() or
- * longjmp(), and by an exception in C++ only; there, std::unique_lock and
- * tlock.hpp are at home.
+ * The second block, which may be left out, runs if tlock_acquire() fails, with
+ * its errno; after EINTR the request has been withdrawn.
+ *
+ * As with everything built upon the cleanup attribute, exit() and longjmp() out
+ * of the block do not release the lock, and an exception does in C++ only. In
+ * C++, better use std::unique_lock with tlock.hpp.
  */
 #define tlock_scoped(t, job, timeout_ns)				\
 	for (struct tlock_scope TLOCK_SCOPE_NAME(__LINE__)		\
