@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The tlock command: what /proc says of a lock's holder. Is it able to go on;
- * and if it has ended, which processes still have its file?
+ * The tlock command: what /proc says about a lock's holder: whether its process
+ * can go on, and if it has ended, which processes still have its file.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -17,7 +17,7 @@
 /* The inode of the initial pid namespace, on every kernel */
 #define INITIAL_PID_NAMESPACE	0xeffffffcU
 
-/* More than that in a sentence are not read */
+/* How many processes a sentence names */
 #define MAX_NAMED	8
 
 static const char *const names[] = {
@@ -37,8 +37,9 @@ const char *state_name(enum holder_state state)
 }
 
 /*
- * What follows @begin on the line of a file that begins so, without the blanks
- * ahead of it. Return: to be freed; NULL if there is no such line
+ * Finds the line of a file that begins with @begin. Return: the rest of the
+ * line, without leading blanks, which the caller must free; NULL if there is no
+ * such line
  */
 static char *line_of(const char *begin, const char *path_format, ...)
 	__attribute__((__format__(__printf__, 2, 3)));
@@ -110,9 +111,9 @@ static enum holder_state state_of(pid_t pid)
 }
 
 /*
- * Has the process @pid the file of @device that holds it by @token? Asks fdinfo
- * first, for each file: a look at the file itself can hang if that is on a
- * network's filesystem.
+ * Whether the process @pid has the file of @device that holds the lock with
+ * @token. Asks fdinfo first, for each file, since stat() of a file on a network
+ * filesystem can hang.
  */
 static bool has_file(const char *pid, dev_t device, const char *token)
 {
@@ -143,7 +144,7 @@ static bool has_file(const char *pid, dev_t device, const char *token)
 	return has;
 }
 
-/* Finds out which processes have the file that holds, as far as we may see. */
+/* Finds the processes that have the holder's file, as far as we may see. */
 static void find_file(struct row *row, dev_t device)
 {
 	struct dirent **entries = NULL;
@@ -156,7 +157,7 @@ static void find_file(struct row *row, dev_t device)
 		const char *name = entries[i]->d_name;
 		pid_t pid = (pid_t)strtol(name, NULL, 10);
 
-		/* Not this one, which may have got it from a shell */
+		/* Skip this process, which may have the file from a shell */
 		if (pid > 0 && pid != getpid() &&
 		    has_file(name, device, token)) {
 			row->open_in = checked(reallocarray(row->open_in,
@@ -169,7 +170,7 @@ static void find_file(struct row *row, dev_t device)
 	free(entries);
 }
 
-/* Does every process have a number here? */
+/* Whether every process has a pid in our pid namespace */
 static bool sees_all(void)
 {
 	struct stat st;
@@ -194,7 +195,7 @@ void look_at_holder(struct row *row, struct tlock *t)
 		if (!fstat(tlock_fd(t), &st))
 			find_file(row, st.st_rdev);
 	}
-	/* What if it has ended meanwhile, and its number is another's? */
+	/* The holder may have ended in the meantime, and its pid been reused */
 	if (row->state != STATE_HELD && !tlock_status(t, &again) &&
 	    (again.holder.token != holder->token ||
 	     again.holder.pid != holder->pid)) {

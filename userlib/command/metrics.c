@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The tlock command: locks in the text format of OpenMetrics 1.0. The older one
- * of Prometheus takes UNIT and EOF for comments, and the counters, which it
- * expects to be declared with "_total", for untyped samples.
+ * The tlock command: locks in the text format of OpenMetrics 1.0. Readers of
+ * Prometheus's older format take UNIT and EOF for comments. They take the
+ * counters for untyped samples, as they expect the "_total" in the declaration.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -32,7 +32,7 @@ static const struct {
 	const char *name;
 	bool counter;
 	bool seconds;
-	bool job;	/* a label, beside the lock */
+	bool job;	/* has the label "job", beside "lock" */
 	const char *help;
 } families[NUM_VALUES] = {
 	[HELD] = { "tlock_held", false, false, true,
@@ -103,7 +103,7 @@ static void print_label(const char *text, FILE *out)
 	char *safe = escaped(text);
 	const char *c;
 
-	/* It has no newline, which would need a backslash, too */
+	/* A newline would need a backslash, too, but there is none */
 	for (c = safe; *c; c++) {
 		if (*c == '\\' || *c == '"')
 			putc('\\', out);
@@ -112,7 +112,7 @@ static void print_label(const char *text, FILE *out)
 	free(safe);
 }
 
-/* A lock that is named twice, by whatever path, is one all the same. */
+/* A lock that is named twice, even by different paths, is printed once. */
 static bool came_before(const struct row *rows, size_t i)
 {
 	size_t j;

@@ -3,9 +3,10 @@
  * tlock run: run a command while holding a lock, with the options and exit
  * codes of flock(1).
  *
- * The lock is released when the command has ended by itself. If it was killed, or
- * this process is, the instrument may be in the middle of something: then the
- * lock is left to the kernel, and the next holder learns that it was abandoned.
+ * The lock is released when the command has ended by itself. If the command or
+ * this process is killed, the instrument may be in the middle of something:
+ * then the lock is not released here. The kernel passes it on, and the next
+ * holder learns that it was abandoned.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -56,16 +57,16 @@ static const char usage[] =
 
 /**
  * struct run - the command line
- * @lock: as tlock_open() takes it
- * @path: of the lock once it is open, for messages
- * @path_buf: room for it
- * @job: what to hold it for
+ * @lock: the lock, as tlock_open() takes it
+ * @path: path of the lock once it is open, for messages
+ * @path_buf: room for @path
+ * @job: what to hold the lock for
  * @timeout_ns: how long to wait
- * @conflict: exit status if it could not be acquired
+ * @conflict: exit status if the lock could not be acquired
  * @close: whether to keep the lock's descriptor from the command
- * @no_fork: whether to become the command
+ * @no_fork: whether to execute the command without forking
  * @quiet: whether to say nothing if the lock could not be acquired
- * @verbose: whether to say how it goes
+ * @verbose: whether to report how long it took, and the command
  * @command: what to run
  * @shell: room for @command if it is the shell's
  */
@@ -123,8 +124,9 @@ static void run_string(struct run *run, char *string)
 }
 
 /*
- * Says that the command cannot be executed, for the reason in errno. If what is
- * in its place may be a lock, says where that belongs. Returns the exit status.
+ * Says that the command cannot be executed, for the reason in errno. If the
+ * word in its place may name a lock, says how to give the lock. Returns the
+ * exit status.
  */
 static int not_executed(const struct run *run)
 {
@@ -141,9 +143,9 @@ static int not_executed(const struct run *run)
 
 /*
  * In a script that used flock(1), the first word may still be its lock file,
- * and the command the second. Ends with a message if it can be seen that it is:
- * the words after it must not become the arguments of something else, and
- * nobody should wait for the lock to learn that.
+ * and the command the second. Exits with a message if this is recognizable: the
+ * words after it must not become the arguments of another command, and nobody
+ * should have to wait for the lock to learn of the mistake.
  */
 static void refuse_lock_file(const struct run *run)
 {
@@ -171,7 +173,7 @@ static void refuse_lock_file(const struct run *run)
 /* The words after the options: the command, in flock's order after the lock */
 static void parse_command(struct run *run, char **words, char *string)
 {
-	/* No command lies there */
+	/* No command has such a path */
 	if (!run->lock && *words && !strncmp(*words, "/dev/tlock", 10)) {
 		run->lock = *words++;
 		if (!string && *words && (!strcmp(*words, "-c") ||
@@ -294,7 +296,7 @@ static void parse(struct run *run, int argc, char **argv)
 			try_help("run");
 		}
 	}
-	/* As in flock, whatever their order */
+	/* As in flock, -n overrides -w in either order */
 	if (nonblock)
 		run->timeout_ns = TLOCK_TRY;
 	if (run->no_fork && run->close)
@@ -308,7 +310,7 @@ static void parse(struct run *run, int argc, char **argv)
 	tlock_make_job(run->job, job);
 }
 
-/* Who has the lock instead, for what, and how long */
+/* Says who holds the lock, for what, and for how long */
 static void tell_conflict(const struct tlock_holder *holder,
 			  const struct run *run)
 {
@@ -317,7 +319,7 @@ static void tell_conflict(const struct tlock_holder *holder,
 	char *comm = escaped(holder->comm);
 	char *job = escaped(holder->job);
 	char *user = user_name(holder->uid);
-	/* Somebody still has its descriptor, or it is another container's */
+	/* pid 0: it ended, but its file is open; or it is in a container */
 	char pid[40] = "ended or not visible from here";
 
 	if (holder->pid)
@@ -370,7 +372,7 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 	return true;
 }
 
-/* What the command may want to know about the grant */
+/* Describes the grant to the command */
 static void set_environment(const struct tlock *t)
 {
 	char token[24];
@@ -390,7 +392,7 @@ static int execute(const struct tlock *t, const struct run *run)
 	return not_executed(run);
 }
 
-/* Passes signals on to the command until it has ended. Returns how it did. */
+/* Passes signals on to the command until it ends. Returns its wait status. */
 static int wait_for(pid_t pid, const sigset_t *signals)
 {
 	siginfo_t info;
@@ -428,7 +430,7 @@ static int fork_and_wait(struct tlock *t, const struct run *run)
 	for (i = 0; i < sizeof(passed_on) / sizeof(*passed_on); i++)
 		sigaddset(&signals, passed_on[i]);
 	sigprocmask(SIG_BLOCK, &signals, &old);
-	/* Our parent may ignore it; then there would be no status */
+	/* If it is ignored, as a parent may have set it, there is no status */
 	signal(SIGCHLD, SIG_DFL);
 
 	pid = fork();
@@ -467,7 +469,7 @@ int run_main(int argc, char **argv)
 	if (!t)
 		return status;
 	run.path = tlock_path(run.lock, run.path_buf);
-	/* Others that look at the lock want to see the command */
+	/* So that others who look at the lock see the command's name */
 	clean(comm, sizeof(comm), basename(run.command[0]));
 	prctl(PR_SET_NAME, comm);
 	if (acquire(t, &run, &status)) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * tlock status and tlock list: which locks to show, how and how often. The two
- * are the same but for the columns that they show by themselves, and for what is
- * asked of a status only.
+ * differ only in their default columns, and in the operands and options that
+ * tlock status alone takes.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -21,7 +21,7 @@
 
 #define NS_PER_S	INT64_C(1000000000)
 
-/* How often --watch looks: a reader notices no delay, the host no load */
+/* How often --watch looks: people see no delay, and the load is negligible */
 #define WATCH_NS	200000000
 
 static const char usage_status[] =
@@ -60,7 +60,7 @@ static const char usage_end[] =
 
 static const char default_status[] =
 	"LOCK,STATE,JOB,PID,USER,COMMAND,HELD,SINCE,WAITERS";
-/* Instead of the sentence below a table */
+/* Added for JSON, which has no sentences below the table */
 static const char default_json[] = "OPEN-IN";
 static const char default_list[] = "LOCK,PATH,STATE,WAITERS";
 
@@ -88,13 +88,13 @@ static const struct option options_list[] = {
 	{ NULL, 0, NULL, 0 }
 };
 
-/* What was asked for */
+/* What the command line asks for */
 struct request {
 	struct view view;
 	char **locks;		/* none: all */
 	int64_t longer_ns;	/* only those held for longer; -1: all */
 	bool metrics;
-	bool redraw;		/* what is shown replaces what was */
+	bool redraw;		/* a new table replaces the one before */
 	unsigned int height;	/* of the terminal */
 };
 
@@ -171,8 +171,9 @@ static int64_t now_ns(clockid_t clock)
 }
 
 /*
- * What CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, which stays the same unless
- * the clock is set. The best of three tries, as any may be interrupted.
+ * How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, which does not change
+ * unless the clock is set. Takes the fastest of three tries, as any of them may
+ * be interrupted.
  */
 static int64_t wall_clock_ns(void)
 {
@@ -229,8 +230,8 @@ static void free_row(struct row *row)
 }
 
 /*
- * Looks at the locks that were asked for. Returns how many @rows there are, to
- * be freed.
+ * Looks at the locks that were asked for. Returns the number of @rows, which
+ * the caller must free.
  */
 static size_t look_at_all(const struct request *request, struct row **rows,
 			  int *status)
@@ -251,7 +252,7 @@ static size_t look_at_all(const struct request *request, struct row **rows,
 		else if (num > 0)
 			lock = i < (size_t)num ? entries[i]->d_name : NULL;
 		else
-			/* That fails and says why; or there is no sysfs */
+			/* Says why there are none, or works without sysfs */
 			lock = i ? NULL : "tlock";
 		if (!lock)
 			break;
@@ -272,7 +273,7 @@ static size_t look_at_all(const struct request *request, struct row **rows,
 	return found;
 }
 
-/* How many lines of the terminal a line of @text takes; where is the next? */
+/* How many lines the first line of @text takes on the terminal; finds @next. */
 static size_t height_of(const struct view *view, const char *text,
 			const char **next)
 {
@@ -294,7 +295,7 @@ static size_t height_of_all(const struct view *view, const char *text)
 	return height;
 }
 
-/* Prints what of the text fits into @room lines. Returns how many it took. */
+/* Prints the part of @text that fits into @room lines; returns its height. */
 static size_t print_top(const struct view *view, const char *text, size_t room)
 {
 	size_t height = height_of_all(view, text), used = 0, more = 0;
@@ -317,12 +318,12 @@ static size_t print_top(const struct view *view, const char *text, size_t room)
 	return used + 1;
 }
 
-/* On a terminal: replaces what is there, without scrolling any of it away. */
+/* Replaces the contents of the terminal, without scrolling the new ones. */
 static void draw(const struct request *request, const char *table,
 		 const char *notes)
 {
 	const struct view *view = &request->view;
-	/* Those after it are for Ctrl-C, and for the shell's prompt */
+	/* The last two lines are for ^C, and for the shell's prompt */
 	size_t room = request->height > 6 ? request->height - 2 : 4;
 	size_t below = height_of_all(view, notes);
 
@@ -331,7 +332,7 @@ static void draw(const struct request *request, const char *table,
 		print_top(view, table, room);
 		return;
 	}
-	/* What is wrong must not fall below the end of a long table */
+	/* A long table must not push the notes off the screen */
 	if (below > room / 2)
 		below = room / 2;
 	room -= print_top(view, table, room - below - 1) + 1;
@@ -378,8 +379,8 @@ static void print(const struct request *request, const struct row *rows,
 }
 
 /*
- * Prints what there is to see of the locks; unless it is what *@last says,
- * which is freed and replaced. Returns the exit status.
+ * Prints the locks, unless nothing has changed since *@last, which this frees
+ * and replaces. Returns the exit status.
  */
 static int show(const struct request *request, char **last)
 {
@@ -407,7 +408,7 @@ static int show(const struct request *request, char **last)
 	return status;
 }
 
-/* The terminal may get another size at any time. */
+/* Gets the size of the terminal, which may change at any time. */
 static void measure(struct request *request)
 {
 	struct winsize size = { 0 };
@@ -415,7 +416,7 @@ static void measure(struct request *request)
 	if (!isatty(STDOUT_FILENO))
 		return;
 	ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
-	/* Serial lines don't know */
+	/* Serial terminals don't know their size */
 	request->view.width = size.ws_col ? size.ws_col : 80;
 	request->height = size.ws_row ? size.ws_row : 24;
 }
@@ -437,7 +438,7 @@ static int watch(struct request *request)
 
 		measure(request);
 		status = show(request, &last);
-		/* To look through all of /proc may take long: nine times that */
+		/* Searching /proc may take long: do so a tenth of the time */
 		took = 9 * (now_ns(CLOCK_MONOTONIC) - began);
 		if (took < WATCH_NS)
 			took = WATCH_NS;
@@ -447,7 +448,7 @@ static int watch(struct request *request)
 			nanosleep(&pause, NULL);
 	} while (!status && !stopped);
 	free(last);
-	/* The terminal has shown ^C: the shell's prompt is not to follow that */
+	/* Keep the shell's prompt off the line where the terminal shows ^C */
 	if (stopped && request->view.width)
 		putchar('\n');
 	return status;

@@ -36,15 +36,15 @@ enum column {
 	NUM_COLS
 };
 
-/* How a holder is: whatever is not free is held */
+/* The state of a lock's holder: all but STATE_FREE mean that it is held */
 enum holder_state {
 	STATE_FREE,
 	STATE_HELD,
 	STATE_STOPPED,	/* by a signal */
 	STATE_TRACED,	/* stopped by a debugger */
 	STATE_FROZEN,	/* with its control group */
-	STATE_DUMPING,	/* writes a core dump, and its files close after that */
-	STATE_ENDED,	/* and another process has its file */
+	STATE_DUMPING,	/* writes a core dump; its files close after that */
+	STATE_ENDED,	/* but another process has its file */
 	STATE_UNSEEN,	/* ended, or in another pid namespace */
 };
 
@@ -65,7 +65,7 @@ struct row {
 	uint64_t held_ns;
 	time_t since;		/* when it was granted, on the wall clock */
 	enum holder_state state;
-	pid_t *open_in;		/* who has the holder's file: ENDED and UNSEEN */
+	pid_t *open_in;		/* has the holder's file; if ENDED or UNSEEN */
 	size_t num_open_in;
 };
 
@@ -77,18 +77,18 @@ struct row {
  */
 void look_at_holder(struct row *row, struct tlock *t);
 
-/* A short word, as in the column STATE */
+/* The word for the column STATE */
 const char *state_name(enum holder_state state);
 
-/* Prints a sentence on each holder that may need help. */
+/* Prints a sentence on each holder that may need attention. */
 void print_notes(const struct row *rows, size_t num, FILE *out);
 
 /* table.c */
 
-/* The column of that name, in any case. Return: NUM_COLS if there is none */
+/* Finds a column by its name, ignoring case; NUM_COLS if there is none. */
 enum column find_column(const char *name);
 
-/* The columns, for --help */
+/* Prints the list of columns, for --help. */
 void print_columns(void);
 
 /* Prints @rows as @view says. */
@@ -96,8 +96,8 @@ void print_rows(const struct view *view, const struct row *rows, size_t num,
 		FILE *out);
 
 /*
- * Prints what counts as a change of @rows. That they are held for longer does
- * so only if @clock.
+ * Prints a text that differs if @rows have changed. A longer time held counts
+ * as a change only if @clock is set.
  */
 void print_key(const struct view *view, const struct row *rows, size_t num,
 	       bool clock, FILE *out);
@@ -107,14 +107,14 @@ void print_key(const struct view *view, const struct row *rows, size_t num,
 /* Prints @rows in the text format of OpenMetrics, each lock once. */
 void print_metrics(const struct row *rows, size_t num, FILE *out);
 
-/* width.c: as libsmartcols prints text, with \xHH for what cannot be */
+/* width.c: text as libsmartcols prints it, with \xHH for unprintable bytes */
 
 /* How many columns of the terminal @text takes */
 size_t text_width(const char *text);
 
 /*
- * Shortens *@text, which was allocated, to @width columns, at least 3. It then
- * ends in an ellipsis.
+ * Shortens *@text, which was allocated, to @width columns, at least 3. A text
+ * that is cut ends in an ellipsis.
  */
 void cut_text(char **text, size_t width);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The tlock command: locks as a table, as JSON or raw; or one block for each,
- * where a table has no room.
+ * The tlock command: prints locks as a table, as JSON or raw, or as one block
+ * for each lock if a table has no room.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -14,10 +14,10 @@
 
 #include "status.h"
 
-/* To how many columns text may be cut to make room */
+/* The least width to which text is cut to make room */
 #define MIN_WIDTH	8
 
-/* What a column holds, which says how it is written */
+/* What a column contains, which determines how it is written */
 enum kind { TEXT, NUMBER, NUMBERS, TIME };
 
 static const struct {
@@ -115,7 +115,7 @@ static uint64_t number_of(const struct row *row, enum column col)
 	}
 }
 
-/* When @row was granted: as short as can be for people, ISO 8601 for programs */
+/* When @row was granted: as short as possible, or ISO 8601 for programs */
 static char *since_of(const struct view *view, const struct row *row)
 {
 	time_t now = time(NULL);
@@ -164,7 +164,7 @@ static char *text_of(const struct view *view, const struct row *row,
 	}
 }
 
-/* What there is nothing to say about: the holder of a free lock, say */
+/* Whether a cell has no value, such as the holder of a free lock */
 static bool is_unknown(const struct row *row, enum column col)
 {
 	const struct tlock_holder *holder = &row->status.holder;
@@ -185,7 +185,7 @@ static bool is_unknown(const struct row *row, enum column col)
 	}
 }
 
-/* A list of numbers with commas: an array where programs read it */
+/* A list of numbers separated by commas; an array in JSON */
 static char *numbers_of(const struct view *view, const struct row *row)
 {
 	char *text = NULL;
@@ -203,7 +203,7 @@ static char *numbers_of(const struct view *view, const struct row *row)
 	return text;
 }
 
-/* What stands in a cell, to be freed; NULL: nothing */
+/* The text of a cell, which the caller must free; NULL if it is empty */
 static char *cell_of(const struct view *view, const struct row *row,
 		     enum column col)
 {
@@ -217,7 +217,7 @@ static char *cell_of(const struct view *view, const struct row *row,
 		return numbers_of(view, row);
 	if (columns[col].kind == TEXT) {
 		text = checked(text_of(view, row, col));
-		/* The other formats have an escape of their own, the same */
+		/* In the other formats, libsmartcols escapes it the same way */
 		if (!view->json)
 			return text;
 		safe = escaped(text);
@@ -241,7 +241,7 @@ static char *cell_of(const struct view *view, const struct row *row,
 
 static void print_table(struct libscols_table *table, FILE *out)
 {
-	/* It fits, or nobody minds: libsmartcols must not fold any line */
+	/* libsmartcols must not fold any line, even if it does not fit */
 	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
 	scols_table_set_stream(table, out);
 	if (scols_print_table(table))
@@ -274,7 +274,7 @@ static struct libscols_table *new_table(const struct view *view)
 		char name[16];
 		char *dash;
 
-		/* Programs want names that need no quotes */
+		/* JSON readers want member names that need no quotes */
 		snprintf(name, sizeof(name), "%s", columns[col].name);
 		dash = strchr(name, '-');
 		if (view->json && dash)
@@ -318,8 +318,8 @@ static void print_blocks(const struct view *view, char **cells, size_t num,
 }
 
 /*
- * Cuts the cells that may be, the widest first, until the table fits. Returns
- * whether it does.
+ * Cuts the cells that may be cut, the widest first, until the table fits.
+ * Returns whether it fits.
  */
 static bool fit(const struct view *view, char **cells, size_t num)
 {
@@ -400,7 +400,7 @@ void print_key(const struct view *view, const struct row *rows, size_t num,
 			enum column col = view->shown[i];
 			char *cell;
 
-			/* These change with the holder, and the time */
+			/* The token changes with these, but not with time */
 			if (col == COL_SINCE || (col == COL_HELD && !clock))
 				col = COL_TOKEN;
 			cell = cell_of(view, &rows[r], col);

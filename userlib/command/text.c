@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The tlock command: text for people. Jobs and command names are made of
- * whatever bytes their owners liked.
+ * The tlock command: text for people. Jobs and command names may contain any
+ * bytes.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -17,9 +17,9 @@
 #define NOT_UTF8	UINT32_MAX
 
 /*
- * Takes the character that @text begins with to @code. Returns its length; or
- * 1, with NOT_UTF8, for a byte that begins none. By hand, so that it does not
- * depend on the locale.
+ * Decodes the first character of @text into @code. Returns its length; or 1,
+ * with NOT_UTF8, for a byte that does not begin a character. This does not
+ * depend on the locale, as the functions of the C library would.
  */
 static size_t next_character(const char *text, uint32_t *code)
 {

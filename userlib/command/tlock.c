@@ -93,7 +93,7 @@ int main(int argc, char **argv)
 	for (i = 0; i < sizeof(subcommands) / sizeof(*subcommands); i++) {
 		if (strcmp(name, subcommands[i].name))
 			continue;
-		/* getopt() begins its messages with it */
+		/* getopt() begins its messages with this */
 		argv[1] = program_invocation_short_name;
 		return subcommands[i].main(argc - 1, argv + 1);
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The tlock command: how wide text is on a terminal. libsmartcols shortens text
- * as well, but does not say so.
+ * The tlock command: the width of text on a terminal. libsmartcols can shorten
+ * text, too, but does not mark what it has cut.
  */
 #define _GNU_SOURCE
 #include <langinfo.h>
@@ -13,8 +13,8 @@
 #include "status.h"
 
 /*
- * The first thing of @text that is printed whole: a character, or a byte as
- * \xHH. Returns its length, and its columns in *@width.
+ * The first unit of @text that is printed as a whole: a character, or a byte as
+ * \xHH. Returns its length in bytes, and its columns in *@width.
  */
 static size_t next_unit(const char *text, size_t *width)
 {
