@@ -2,7 +2,7 @@
 """A timed, fair lock between processes, named after the job that holds it.
 
 TimeoutLock is the lock for an agent, with the names, arguments and results of
-the TimeoutLock of OCS; status() looks at a lock without taking part. Both need
+the TimeoutLock of OCS; status() looks at a lock without taking it. Both need
 the kernel module tlock. If they cannot open a lock's device, they raise an
 OSError that says why and what to do: FileNotFoundError if the module is not
 loaded, or the device is missing or leads to another lock; PermissionError if
@@ -11,7 +11,7 @@ permission is denied.
 from ._device import DEFAULT_PATH, Holder, Status, status
 from ._lock import Acquisition, TimeoutLock
 
-# The same as in the file VERSION, which a package built by pip cannot reach
+# Must match the file VERSION, which a package built by pip cannot reach
 __version__ = "0.1"
 
 __all__ = ["Acquisition", "DEFAULT_PATH", "Holder", "Status", "TimeoutLock", "status"]

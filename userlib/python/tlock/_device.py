@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The lock's device: linux/tlock.h in Python, and who may have it open."""
+"""The lock's device: linux/tlock.h in Python, and the open files of devices."""
 import ctypes
 import errno
 import functools
@@ -21,7 +21,7 @@ COMM_SIZE = 16
 NAME_SIZE = 128
 ABANDONED = 0x1
 
-# What a lock is named by: see device_path()
+# How a caller names a lock: see device_path()
 PathLike = Union[str, "os.PathLike[str]"]
 
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
@@ -56,8 +56,8 @@ class AcquireStruct(ctypes.Structure):
         ("reserved", ctypes.c_uint64 * 4),
         ("job", ctypes.c_char * JOB_SIZE),
         ("holder", HolderStruct),
-        # What ioctl() copies, for small buffers, it does not copy back from
-        # Python 3.14 on if the call fails: a blocker and a ticket would be lost
+        # From Python 3.14 on, ioctl() copies small buffers, and does not copy
+        # them back if the call fails: the blocker or ticket would be lost
         ("padding", ctypes.c_char * (1024 if sys.version_info >= (3, 14)
                                      else 0)),
     ]
@@ -86,7 +86,7 @@ class StatusStruct(ctypes.Structure):
 
 
 def _ioc(direction: int, number: int, size: int) -> int:
-    """A command number, as asm-generic/ioctl.h makes them"""
+    """A command number, computed as in asm-generic/ioctl.h"""
     return direction << 30 | size << 16 | 0xBC << 8 | number
 
 
@@ -99,8 +99,8 @@ STATUS = _ioc(2, 0x03, ctypes.sizeof(StatusStruct))
 class Holder(NamedTuple):
     """Who holds a lock, or held it when somebody gave up.
 
-    Text is fit to print: control characters of a command name are shown as
-    "?", bytes that are not UTF-8 as "\\xNN".
+    Text is printable: control characters of a command name are shown as "?",
+    bytes that are not UTF-8 as "\\xNN".
     """
 
     token: int
@@ -115,17 +115,17 @@ class Holder(NamedTuple):
     comm: str
     """its command name"""
     job: str
-    """what it said that it is doing; empty if it said nothing"""
+    """what it says it is doing; empty if it gave no job"""
 
 
 class Status(NamedTuple):
-    """A lock at one instant; the counters run from its creation."""
+    """A lock at one instant; the counters count from its creation."""
 
     holder: Optional[Holder]
     """None: the lock is free"""
     waiters: int
-    """contenders that wait for it; a stopped process or one in a signal
-    handler does not, until it goes on"""
+    """contenders that wait for it, without those that are stopped or in a
+    signal handler"""
     acquired: int
     """grants"""
     contended: int
@@ -133,23 +133,24 @@ class Status(NamedTuple):
     timed_out: int
     """acquires and reacquires that ran out of time"""
     interrupted: int
-    """acquires and reacquires that a signal, a stop or the like disturbed"""
+    """acquires and reacquires whose wait a signal, a stop or the like
+    interrupted"""
     abandoned: int
-    """holders that went without a release"""
+    """holders that ended without a release"""
     yielded: int
-    """reacquires that let somebody in"""
+    """reacquires that let a waiter in"""
     wait_ns_total: int
     """nanoseconds spent waiting"""
     wait_ns_max: int
     """the longest wait"""
     hold_ns_total: int
-    """nanoseconds the lock was held, by those who hold it no more"""
+    """nanoseconds the lock was held, over all grants that have ended"""
     hold_ns_max: int
-    """the longest of these"""
+    """the longest of these times"""
 
 
 def make_holder(raw: HolderStruct) -> Optional[Holder]:
-    """What the kernel has said of a holder; None: the lock is free."""
+    """The holder that the kernel returned; None: the lock is free."""
     if not raw.token:
         return None
     comm = raw.comm.decode("utf-8", "backslashreplace")
@@ -165,21 +166,22 @@ def describe(holder: Holder) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _make_job(job: str) -> bytes:
-    # A surrogate that stands alone, such as that of a byte, becomes "?"
+    # A lone surrogate, such as one that represents a byte, becomes "?"
     data = _CONTROL.sub("?", job).encode("utf-8", "replace")
     if len(data) < JOB_SIZE:
         return data
-    # Up to the end of a character, with room for the mark
+    # Cut at a character boundary, with room for the ellipsis
     data = data[:JOB_SIZE - 1 - len(_CUT_OFF)]
     return data.decode("utf-8", "ignore").encode() + _CUT_OFF
 
 
 def make_job(job: object) -> bytes:
-    """A job that the kernel takes, of anything: a label must stop nobody.
+    """Makes a job that the kernel accepts of any object.
 
-    None is an empty one, and what is no text is str(job). Control characters
-    and bytes that are not UTF-8 become "?". If more than 63 bytes remain, it
-    is cut at a character's boundary, and ends with an ellipsis.
+    A job is a label, and must not keep a program from taking the lock. None
+    becomes an empty job, and anything but text becomes str(job). Control
+    characters and bytes that are not UTF-8 become "?". A job of more than 63
+    bytes is cut at a character boundary, and ends with an ellipsis.
     """
     if job is None:
         return b""
@@ -196,8 +198,8 @@ def make_job(job: object) -> bytes:
 def device_path(lock: PathLike) -> str:
     """The path of a lock's device.
 
-    What has a "/" in it is a path. All else is the name of a lock, or of its
-    device: "tlock", "tlock-NAME" or just NAME.
+    A string with a "/" in it is a path. Any other is the name of a lock, or of
+    its device: "tlock", "tlock-NAME" or just NAME.
 
     Raises OSError, ENAMETOOLONG, if a name is too long for a lock, and
     ValueError if it is empty.
@@ -217,23 +219,24 @@ def device_path(lock: PathLike) -> str:
 
 
 def _open(path: str, flags: int) -> int:
-    """Opens a device; what turns out to be no lock is not disturbed."""
-    # To open a FIFO may block, and would let its other end go on
+    """Opens a device; does not disturb a file that is not a lock."""
+    # Opening a FIFO may block, and would let the process at its other end go on
     if not stat.S_ISCHR(os.stat(path).st_mode):
         raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY), path)
-    # A terminal can block here, and become ours
+    # Opening a terminal can block, and make it our controlling terminal
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 class Contender:
     """An open file of a lock's device, which can hold the lock once.
 
-    Whoever drops the last reference closes the file; if it holds the lock
-    then, the kernel passes it on as abandoned.
+    Dropping the last reference closes the file; if it still holds the lock, the
+    kernel passes the lock on as abandoned.
     """
 
-    # fd: negative once it is closed
-    # argument: for ACQUIRE and REACQUIRE, with this job in it
+    # fd: the descriptor; negative once it is closed
+    # argument: the argument of ACQUIRE and REACQUIRE, which contains the job
+    # job: the job in the argument
     __slots__ = "path", "fd", "argument", "job", "__weakref__"
 
     def __init__(self, path: str, flags: int) -> None:
@@ -265,10 +268,10 @@ class Contender:
             os.close(fd)
 
     def go_on(self, request: int) -> int:
-        """Goes on with an interrupted call; returns 0 or an errno.
+        """Resumes an interrupted call; returns 0 or an errno.
 
-        Python has run the signal's handler. The argument has the request's
-        ticket: the wait goes on in its place.
+        Python has run the signal handler by then. The argument contains the
+        request's ticket, so the wait goes on in its place.
         """
         number = errno.EINTR
         while number == errno.EINTR:
@@ -292,7 +295,7 @@ class Contender:
     def release(self) -> bool:
         """Releases the lock, or withdraws a request for it.
 
-        False: this neither holds it nor has a request (any more).
+        Returns False if this contender had neither the lock nor a request.
         """
         try:
             ioctl(self.fd, RELEASE)
@@ -305,25 +308,25 @@ class Contender:
 
 
 def status(path: PathLike = DEFAULT_PATH) -> Status:
-    """Looks at a lock, without disturbing those who use it.
+    """Looks at a lock, without disturbing its contenders.
 
-    path is a device's path or a lock's name. Permission to read is enough.
+    path is a device's path or a lock's name. Read permission is enough.
     """
     raw = Contender(device_path(path), os.O_RDONLY).look()
     return Status(make_holder(raw.holder),
                   *(getattr(raw, name) for name in Status._fields[1:]))
 
 
-# A forked child has all open files of its parent, and with them its place in
-# the queue and its lock, which would then outlive the parent. It closes them
-# at once. The guard keeps a fork from coming between an open and its entry
-# here.
+# A forked child inherits all open files of its parent, and with them the
+# parent's place in the queue and its lock, which would then outlive the parent.
+# So the child closes them at once. The guard prevents a fork between the open
+# of a file and its entry here.
 _open_contenders: "weakref.WeakSet[Contender]" = weakref.WeakSet()
 _fork_guard = threading.RLock()
 
 
 def open_contender(path: str) -> Contender:
-    """A new contender that no child of this process keeps."""
+    """Opens a new contender, which every forked child closes."""
     with _fork_guard:
         contender = Contender(path, os.O_RDWR)
         _open_contenders.add(contender)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Why a lock cannot be opened, and what to do about it.
 
-The same texts are in userlib/lib/explain.c, and userlib/tests/errors has an example
-of each. They describe this host at this moment: explain() is for a fresh error.
+The same texts are in userlib/lib/explain.c, and userlib/tests/errors has an
+example of each. They describe this host as it is now, so explain an error as
+soon as it occurs.
 """
 import errno
 import fcntl
@@ -21,19 +22,20 @@ _NAME_SIZE = 128
 
 
 def check_device(path: str, number: int, name: bytes) -> int:
-    """What is wrong with a device that was opened and asked for its status.
+    """Checks that a device is a lock, after its status was requested.
 
-    number: 0, or the errno with which it failed
-    name: of the lock that the device says it is
+    number: 0, or the errno with which the request failed
+    name: the name in the status
 
     Returns 0 or an errno.
     """
-    # Other drivers have all sorts of errors for commands they don't know. A
-    # lock has none: it is a sandbox that doesn't let the command through.
+    # Other drivers return all sorts of errors for commands they don't know. If
+    # this is a lock, the error comes from a sandbox that denies the command, or
+    # from a module of another version.
     if number:
         return number if _is_lock(path) else errno.ENOTTY
-    # A device file that was made for a lock that is gone, as there may be in a
-    # container, can lead to another one. A symbolic link is an alias.
+    # A stale device file of a deleted lock can lead to another lock; a
+    # container may have one. A symbolic link is an alias of any name.
     own = _own_name(path)
     if own and own != os.fsdecode(name) and not os.path.islink(path):
         return errno.ENXIO
@@ -41,14 +43,14 @@ def check_device(path: str, number: int, name: bytes) -> int:
 
 
 def explain(error: OSError, path: str, status: int) -> OSError:
-    """The error with the reason and the remedy for its text.
+    """Returns the error with a text that gives the reason and the remedy.
 
-    status: the ioctl that asks a lock for its status
+    status: number of the STATUS ioctl
     """
     number = error.errno or 0
     if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTTY):
         text = _missing(path, number)
-        # All of them are a FileNotFoundError
+        # Each of these becomes a FileNotFoundError
         if number != errno.ENOTTY:
             number = errno.ENOENT
     elif number == errno.ENOSYS or (number in (errno.EPERM, errno.EACCES) and
@@ -71,10 +73,10 @@ def explain(error: OSError, path: str, status: int) -> OSError:
 
 
 def _own_name(path: str) -> str:
-    """The name that a device there has to go by: that of its lock.
+    """The name that the lock behind a path in /dev must have.
 
-    Empty: it is a path at which somebody else put it, under a name of their
-    choice.
+    Empty for any other path: a device file that somebody made elsewhere may
+    have any name.
     """
     directory, name = os.path.split(path)
     if directory == "/dev" and (name == "tlock" or name.startswith("tlock-")):
@@ -83,12 +85,12 @@ def _own_name(path: str) -> str:
 
 
 def _number(info: os.stat_result) -> str:
-    """A device's number, as sysfs has it"""
+    """A device's number in the format of sysfs"""
     return "%d:%d" % (os.major(info.st_rdev), os.minor(info.st_rdev))
 
 
 def _is_lock(path: str) -> bool:
-    """Whether the device there is a lock; not if there is no sysfs"""
+    """Whether the device at path is a lock; False if there is no sysfs"""
     try:
         return "/tlock/" in os.readlink("/sys/dev/char/" +
                                         _number(os.stat(path)))
@@ -97,7 +99,7 @@ def _is_lock(path: str) -> bool:
 
 
 def _read_line(path: str) -> str:
-    """The first line of a file of the kernel's; empty if it cannot be read"""
+    """The first line of a file below /sys; empty if it cannot be read"""
     try:
         with open(path) as file:
             return file.readline().rstrip("\n")
@@ -106,18 +108,18 @@ def _read_line(path: str) -> str:
 
 
 def _module_loaded() -> bool:
-    # Its device files are removed before the rest of it. The first lock is
-    # there from loading to unloading.
+    # A module that is unloaded loses its device files first. The first lock
+    # exists as long as the module is loaded.
     return (_read_line("/sys/module/tlock/initstate") != "going" and
             os.path.exists(_CLASS + "/tlock"))
 
 
 def _module_installed(release: str) -> bool:
-    """Whether modprobe finds it, with this kernel's modules.dep or any ("*")"""
+    """Whether modprobe finds the module for this kernel release; "*": any"""
     for path in glob.glob("/lib/modules/%s/modules.dep" % release):
         try:
             with open(path, errors="replace") as file:
-                # "updates/dkms/tlock.ko.xz:", with what it depends on
+                # "updates/dkms/tlock.ko.xz:" and its dependencies
                 if any("/tlock.ko" in line for line in file):
                     return True
         except OSError:
@@ -126,7 +128,7 @@ def _module_installed(release: str) -> bool:
 
 
 def _signatures_enforced() -> bool:
-    """Whether a module without a signature that the kernel trusts is refused"""
+    """Whether the kernel refuses a module without a trusted signature"""
     lockdown = _read_line("/sys/kernel/security/lockdown")
     return (_read_line("/sys/module/module/parameters/sig_enforce") == "Y" or
             (lockdown != "" and "[none]" not in lockdown))
@@ -154,7 +156,7 @@ def _module() -> str:
 
 
 def _locks() -> str:
-    """Which locks there are instead"""
+    """A list of the locks that exist"""
     try:
         names = sorted(name for name in os.listdir(_CLASS)
                        if not name.startswith("."))
@@ -174,7 +176,7 @@ def _kind_of_file(mode: int) -> str:
 
 
 def _missing(path: str, number: int) -> str:
-    """Why the lock is not behind path"""
+    """Why path does not lead to the lock"""
     info: Optional[os.stat_result] = None
     try:
         info = os.stat(path)
@@ -215,7 +217,7 @@ def _missing(path: str, number: int) -> str:
 
 
 def _ioctl_denied(path: str, status: int) -> bool:
-    """Whether a sandbox lets us open the lock, and denies us its ioctls"""
+    """Whether a sandbox lets us open the lock, but denies its ioctls"""
     if not _is_lock(path):
         return False
     try:
@@ -223,7 +225,7 @@ def _ioctl_denied(path: str, status: int) -> bool:
     except OSError:
         return False
     try:
-        # The command says how large the structure is
+        # The command number contains the size of the structure
         fcntl.ioctl(fd, status, bytearray(status >> 16 & 0x3fff))
     except OSError:
         return True
@@ -257,7 +259,7 @@ def _permission(path: str) -> str:
 
 
 def _user_and_group(gid: int) -> str:
-    """How this host calls our user, who has yet to log in as a member"""
+    """How our user can become a member, with the names of this host"""
     try:
         user = pwd.getpwuid(os.geteuid())
         group = grp.getgrgid(gid).gr_name

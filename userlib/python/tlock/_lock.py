@@ -16,11 +16,11 @@ from . import _device
 from ._device import (ABANDONED, ACQUIRE, REACQUIRE, RELEASE, Contender,
                       Holder, PathLike, make_job)
 
-# What the kernel takes, about 292 years
+# The longest timeout of the kernel, about 292 years
 _MAX_NS = 2**63 - 1
-# Contenders that an object keeps open for the next ones
+# How many idle contenders an object keeps open for later acquisitions
 _KEPT = 4
-# A claim and a turn, before the first call
+# The claim and the turn of an acquisition before its first call
 _NOTHING: List[Contender] = []
 _NOBODY: List[None] = []
 
@@ -28,15 +28,15 @@ _NOBODY: List[None] = []
 _modules = sys.modules
 
 
-# A timeout, a job, and what the kernel takes for them
+# A timeout, a job, and the same two converted for the kernel
 _Arguments = Tuple[Optional[float], object, int, bytes]
 
 
 @lru_cache(maxsize=64)
 def _nanoseconds(timeout: float) -> int:
-    """A timeout for the kernel: -1 for ever, rounded up, at most _MAX_NS."""
+    """A timeout for the kernel: rounded up, at most _MAX_NS; -1: for ever."""
     try:
-        # Written so that NaN is caught too
+        # NaN is neither of these, and so raises ValueError
         if timeout >= 0:
             ns = ceil(timeout * 1e9)
             return ns if ns < _MAX_NS else _MAX_NS
@@ -55,9 +55,10 @@ def _nanoseconds(timeout: float) -> int:
 def _caller() -> object:
     """The asyncio task that runs in this thread; without one, the thread.
 
-    Of a task, this is the same object each time.
+    For one task, this returns the same object each time.
     """
-    # None while another thread imports asyncio. An agent need not.
+    # An agent need not import asyncio. The function is missing while another
+    # thread imports it.
     asyncio = _modules.get("asyncio")
     running = getattr(asyncio, "_get_running_loop", None)
     if asyncio is not None and running is not None and running() is not None:
@@ -68,40 +69,41 @@ def _caller() -> object:
 
 
 class Acquisition:
-    """One acquisition of a lock: what a with block of acquire_timeout() gets.
+    """One acquisition of a lock: the value of a block of acquire_timeout().
 
     It is true while it holds the lock, as far as its calls have returned. Its
-    methods concern this acquisition and no other, in whatever thread or task
-    they are called.
+    methods concern this acquisition and no other, no matter which thread or
+    task calls them.
     """
 
     __slots__ = ("token", "abandoned", "blocker", "_lock", "_job", "_claim",
                  "_turn", "_whose", "_outer", "_open", "_lost", "_named")
 
     token: int
-    """Number of its last grant, 0 before the first. Each grant of a lock has a
-    larger one, whoever gets it, so that a device or a log can tell a late
-    message of an earlier holder."""
+    """Number of its last grant, 0 before the first. Each grant of a lock, to
+    any contender, has a larger number, so that a device or a log can recognize
+    a late message from an earlier holder."""
 
     abandoned: bool
-    """Whether its last grant came from a holder that went without a release:
+    """Whether its last grant came from a holder that ended without a release:
     the instrument may be in the middle of a command. False after a
     release_and_acquire() that let nobody in."""
 
     blocker: Optional[Holder]
-    """Who held the lock when its last call gave up; None if that did not
+    """Who held the lock when its last call gave up; None if that call did not
     fail."""
 
     # _lock: its TimeoutLock
-    # _job: as the kernel has it
+    # _job: its job, converted for the kernel
     # _claim: its contender, if it has the lock or a call is about to take it.
-    #     Whoever pops it, and nobody else, ends the acquisition.
-    # _turn: empty while a call takes the lock; whoever pops it makes the call
+    #     Only the thread that pops the contender ends the acquisition.
+    # _turn: empty while a call takes the lock; the thread that pops it makes
+    #     that call
     # _whose: the caller that made it
-    # _outer: what that had before
-    # _open: it is that of a with block, which has not ended
-    # _lost: its release_and_acquire() has failed
-    # _named: TimeoutLock.job is to name the blocker
+    # _outer: the caller's acquisition before it
+    # _open: whether it belongs to a with block that has not ended
+    # _lost: whether its release_and_acquire() has failed
+    # _named: whether TimeoutLock.job returns the blocker's job
     _lock: "weakref.ref[TimeoutLock]"
     _job: bytes
     _claim: List[Contender]
@@ -128,7 +130,7 @@ class Acquisition:
     def release_and_acquire(self, timeout: Optional[float] = None) -> bool:
         """Lets the waiters in, and takes the lock again, for the same job.
 
-        As TimeoutLock.release_and_acquire().
+        Like TimeoutLock.release_and_acquire().
         """
         lock = self._lock()
         if lock is None:
@@ -160,7 +162,7 @@ class Acquisition:
         return self._job.decode("utf-8", "replace")
 
     def _is_over(self, lock: "weakref.ref[TimeoutLock]") -> bool:
-        """Whether nothing is to be remembered of it by the next one of lock."""
+        """Whether the next acquisition, of lock, may forget this one."""
         if self._lock() is None:
             return True
         if self._claim or self._open or self._lost:
@@ -174,8 +176,8 @@ _last: "ContextVar[Optional[Acquisition]]" = ContextVar("tlock", default=None)
 
 def _begin(lock: "weakref.ref[TimeoutLock]", job: bytes,
            outer: Optional[Acquisition]) -> Acquisition:
-    """A new acquisition, the caller's last one, who has its turn"""
-    # Not in an __init__(): this costs half
+    """Makes the caller's last acquisition; the caller has its turn."""
+    # An __init__() would cost twice as much
     self = Acquisition()
     self.token = 0
     self.abandoned = False
@@ -195,7 +197,7 @@ def _begin(lock: "weakref.ref[TimeoutLock]", job: bytes,
 
 def _prune(acquisition: Optional[Acquisition],
            lock: "weakref.ref[TimeoutLock]") -> Optional[Acquisition]:
-    """Forgets those that are over."""
+    """Forgets acquisitions that are over, and returns the last that is not."""
     while acquisition is not None and acquisition._is_over(lock):
         acquisition = acquisition._outer
     if acquisition is not None and acquisition._outer is not None:
@@ -208,7 +210,8 @@ class _Block:
 
     __slots__ = "lock", "job", "timeout_ns", "acquisition"
 
-    # Set by TimeoutLock.acquire_timeout(): an __init__() costs twice as much
+    # TimeoutLock.acquire_timeout() sets these: an __init__() costs twice as
+    # much
     lock: "TimeoutLock"
     job: bytes
     timeout_ns: int
@@ -220,7 +223,7 @@ class _Block:
         lock = self.lock
         last = _last.get()
         if last is not None:
-            # It is mostly over
+            # In most cases it is over
             if (last._claim or last._open or last._lost
                     or last._outer is not None or last.blocker is not None):
                 if self.timeout_ns < 0:
@@ -247,8 +250,8 @@ class _Block:
             self.acquisition = None
 
     def __del__(self) -> None:
-        # An exception of a signal's handler, such as KeyboardInterrupt, may have
-        # kept the other ones from their work, anywhere at all
+        # An exception from a signal handler, such as KeyboardInterrupt, may
+        # have ended __enter__() or __exit__() at any point
         if getattr(self, "acquisition", None) is not None:
             self.__exit__()
 
@@ -257,52 +260,53 @@ class TimeoutLock:
     """A lock that is shared by threads, processes, languages and containers.
 
     It has the names, arguments, defaults and results of the TimeoutLock of
-    OCS. All TimeoutLock objects with the same path, in whatever process, are
-    one and the same lock: an agent that uses several locks needs a path for
-    each. Those who wait get it in the order in which they came.
+    OCS. All TimeoutLock objects with the same path, in any process, are one and
+    the same lock: an agent that uses several locks needs a path for each.
+    Waiters get the lock in the order in which they came.
 
-    One object is for all threads and asyncio tasks of a process. Which
-    acquisition its methods mean:
+    One object is for all threads and asyncio tasks of a process. These rules
+    say which acquisition its methods mean:
 
     1. An acquisition belongs to the thread or asyncio task that made it. Code
        that runs in a copy of its context acts for it, as in
        asyncio.to_thread() or Twisted's inlineCallbacks; a new task does not.
     2. release() and release_and_acquire() mean the caller's own acquisition
-       that holds the lock; if none does, the one that it has lost in
-       release_and_acquire(), or of whose block it is in the middle.
-    3. A caller that has none means whichever acquisition of this object holds
-       the lock, as in OCS.
+       that holds the lock. If none does, they mean the one that lost the lock
+       in release_and_acquire(), or the one whose block the caller is in.
+    3. For a caller that has none, they mean whichever acquisition of this
+       object holds the lock, as in OCS.
     4. An acquire() in the caller's own block that has acquired the lock, and
        has lost or released it, acquires it for that block, whose end releases
        it. The end of a block releases nothing else.
-    5. The methods of an Acquisition, which a block gets, concern that one only,
-       wherever they are called.
+    5. The methods of an Acquisition, which is the value of a block, concern
+       only that one, wherever they are called.
 
     If the process dies or drops the object while it holds the lock, the
     kernel passes the lock on, and the next holder sees `abandoned`. A forked
-    child does not share what its parent holds; it may use the object to
-    compete with it. So does a process that gets a pickled object, and a copy.
+    child does not share its parent's acquisitions; it may use the object to
+    compete with the parent. The same holds for a process that unpickles an
+    object, and for a copy.
 
-    KeyboardInterrupt, or whatever else a signal handler raises, ends a wait;
-    that call then neither holds the lock nor waits for it. When the handler
-    returns, the wait goes on in its place and to the same deadline; and so it
-    does after a stop, a suspend or a debugger. Until then, the lock does not
-    wait for it: those behind may get it first.
+    KeyboardInterrupt, or any other exception from a signal handler, ends a
+    wait; that call then neither holds the lock nor waits for it. If the handler
+    returns, the wait goes on in its place and to the same deadline, as it does
+    after a stop, a suspend or a debugger. Until then, the lock does not wait
+    for this request: those behind it may get the lock first.
 
     default_timeout: for calls without a timeout, in seconds; see acquire()
     path: path of the lock's device, or a lock's name; None is the first lock,
         DEFAULT_PATH. Two objects without a path are the same lock, which may
-        not be what an agent with two instruments wants: there is a
+        not be what an agent with two instruments wants; so this causes a
         RuntimeWarning, once in a process.
 
-    Raises OSError if the lock's device cannot be opened, ValueError or TypeError
-    for a bad timeout.
+    Raises OSError if the lock's device cannot be opened, ValueError or
+    TypeError for a bad timeout.
     """
 
     path: str
     """Path of the lock's device"""
 
-    # What was granted last; it may be over
+    # The acquisition that was granted last; it may be over
     _granted: Optional[Acquisition] = None
 
     def __init__(self, default_timeout: Optional[float] = 0, *,
@@ -315,7 +319,7 @@ class TimeoutLock:
                                         else path)
         self._known: _Arguments = None, None, self._default_ns, b""
         self._me = weakref.ref(self)
-        # Those of "with lock:"
+        # The blocks of "with lock:"
         self._blocks: List[_Block] = []
         # Nothing guards this: each step is one atomic operation
         self._idle: List[Contender] = [_device.open_contender(self.path)]
@@ -333,21 +337,21 @@ class TimeoutLock:
     def acquire(self, timeout: Optional[float] = None,
                 job: object = None, *,
                 blocking: Optional[bool] = None) -> bool:
-        """Takes the lock, waiting for it if need be.
+        """Takes the lock, waiting for it if necessary.
 
         timeout: in seconds: 0 tries, more waits that long, -1 waits for ever,
-            None is the default_timeout. Beyond 292 years is 292 years.
-        job: what the lock is taken for, for others to see. Never an error: what
-            is no string is made one, control characters become "?", and what
-            has more than 63 bytes of UTF-8 is cut off, with a "\u2026". None is
-            an empty one.
+            None means the default_timeout. More than 292 years means 292 years.
+        job: what the lock is taken for, for others to see. Never an error: any
+            object is converted to a string, control characters become "?", and
+            a job of more than 63 bytes of UTF-8 is cut off, with a "\u2026".
+            None is an empty job.
         blocking: as for a threading.Lock, instead of a timeout: False tries,
-            True waits for ever. A timeout that is True or False is one, too.
+            True waits for ever. A timeout that is True or False means the same.
 
-        Returns True: the lock is held; `abandoned` and `token` tell more. Or
-        False: somebody else has it, see `job` and `blocker`.
+        Returns True if the lock is held; `abandoned` and `token` describe the
+        grant. Returns False if somebody else has it; see `job` and `blocker`.
 
-        Raises ValueError or TypeError for another timeout; and RuntimeError if
+        Raises ValueError or TypeError for a bad timeout, and RuntimeError if
         this thread or task holds the lock itself and would wait for ever.
         """
         if blocking is not None:
@@ -362,7 +366,7 @@ class TimeoutLock:
         ns = known[2]
         last = _last.get()
         if last is not None:
-            # It is mostly over
+            # In most cases it is over
             if (last._claim or last._open or last._lost
                     or last._outer is not None or last.blocker is not None):
                 if ns < 0:
@@ -379,9 +383,9 @@ class TimeoutLock:
     def release(self) -> None:
         """Gives the lock to the longest waiter.
 
-        Raises RuntimeError if the acquisition that this means does not hold it,
-        see above; also if the caller has lost it in release_and_acquire(): then
-        the holder is somebody else, and keeps it.
+        Raises RuntimeError if the acquisition that this means (see the class)
+        does not hold it. This includes a caller that has lost the lock in
+        release_and_acquire(): then another contender has it, and keeps it.
         """
         acquisition = _last.get()
         if (acquisition is None or acquisition._lock is not self._me
@@ -389,34 +393,34 @@ class TimeoutLock:
             acquisition = self._find()
         if acquisition is None or not self._end(acquisition):
             if acquisition is not None and not acquisition._open:
-                # Of this it has been told
+                # This exception reports the loss
                 acquisition._lost = False
             raise RuntimeError("release of a lock that is not held")
 
     def release_and_acquire(self, timeout: Optional[float] = None) -> bool:
         """Lets the waiters in, and takes the lock again, for the same job.
 
-        In one step: this comes after all who wait now, and before all who
-        come later. If nobody waits, it costs next to nothing: call it as often
-        as you like, such as once per sample.
+        In one step: the caller gets the lock after all who wait now, and before
+        all who come later. If nobody waits, this costs almost nothing: call it
+        as often as you like, such as once per sample.
 
         timeout: as for acquire()
 
-        Returns True: the lock is held. Or False: it is not, see `job` and
-        `blocker`; the caller may call this again then, which waits for the lock
-        once more, and takes it from nobody. An exception from a signal's handler
-        leaves the lock held or not, depending on when it came; a with block
-        takes care of both.
+        Returns True if the lock is held. Returns False if it is not, see `job`
+        and `blocker`; the caller may then call this again, which waits for the
+        lock once more, and takes it from nobody. An exception from a signal
+        handler leaves the lock held or not, depending on when it came; a with
+        block takes care of both.
 
-        Raises RuntimeError if the acquisition that this means, see above, did
-        not hold the lock, or another thread released it at the same moment, and
-        ValueError or TypeError for a bad timeout; neither changes anything.
-        During a wait, it does not hold the lock: release() in another thread
-        raises RuntimeError.
+        Raises RuntimeError if the acquisition that this means (see the class)
+        did not hold the lock, or another thread released it at the same moment.
+        Raises ValueError or TypeError for a bad timeout. Neither changes
+        anything. The acquisition does not hold the lock during a wait:
+        release() in another thread raises RuntimeError.
         """
         ns = self._default_ns if timeout is None else _nanoseconds(timeout)
         acquisition = _last.get()
-        # Of this lock, only one can hold it
+        # Only one acquisition of a lock can hold it
         if (acquisition is None or acquisition._lock is not self._me
                 or not acquisition._claim or not acquisition._turn):
             acquisition = self._find()
@@ -430,9 +434,9 @@ class TimeoutLock:
 
         timeout, job: as for acquire()
 
-        The block gets an Acquisition, which is true if the lock was acquired.
-        Leaving the block releases the lock if that still holds it, and nothing
-        else.
+        The value of the block is an Acquisition, which is true if the lock was
+        acquired. Leaving the block releases the lock if that acquisition still
+        holds it, and nothing else.
         """
         known = self._known
         if timeout is not known[0] or job is not known[1]:
@@ -472,17 +476,17 @@ class TimeoutLock:
         self.release()
 
     def locked(self) -> bool:
-        """Whether anybody holds the lock, in whichever process."""
+        """Whether anybody holds the lock, in any process."""
         return self.holder is not None
 
     @property
     def job(self) -> Optional[str]:
-        """The current holder's job, whichever process it is in; None: free.
+        """The current holder's job, in any process; None: the lock is free.
 
         But for a thread or task whose call has just failed, it is the job that
-        made it fail, even if the lock has changed hands since: in a with block
-        to the block's end, elsewhere for one look. In both cases only until its
-        next call.
+        made the call fail, even if the lock has changed hands since. In a with
+        block this lasts to the block's end, elsewhere for one look, but never
+        longer than to the next call.
         """
         acquisition = next(self._own(), None)
         if (acquisition is not None and acquisition._named
@@ -494,7 +498,7 @@ class TimeoutLock:
 
     @property
     def abandoned(self) -> bool:
-        """Whether this object last acquired the lock from a holder that went
+        """Whether this object last acquired the lock from a holder that ended
         without a release: the instrument may be in the middle of a command. A
         release_and_acquire() that let nobody in makes it False."""
         return self._granted is not None and self._granted.abandoned
@@ -503,21 +507,21 @@ class TimeoutLock:
     def token(self) -> int:
         """Number of the last grant to this object, 0 before the first.
 
-        Each grant of a lock has a larger one, whoever gets it, so that a device
-        or a log can tell a late message of an earlier holder.
+        Each grant of a lock, to any contender, has a larger number, so that a
+        device or a log can recognize a late message from an earlier holder.
         """
         return 0 if self._granted is None else self._granted.token
 
     @property
     def holder(self) -> Optional[Holder]:
-        """The current holder, whichever process it is in; None: free."""
+        """The current holder, in any process; None: the lock is free."""
         return _device.status(self.path).holder
 
     @property
     def blocker(self) -> Optional[Holder]:
-        """Who made the caller's last acquire or release_and_acquire fail.
-
-        As it was when the call gave up; None if that call did not fail.
+        """The holder that made the caller's last acquire() or
+        release_and_acquire() fail, as it was when the call gave up; None if
+        that call did not fail.
         """
         acquisition = next(self._own(), None)
         return None if acquisition is None else acquisition.blocker
@@ -532,36 +536,36 @@ class TimeoutLock:
         return "<tlock.TimeoutLock %s: %s>" % (self.path, state)
 
     def __reduce__(self) -> Tuple[object, ...]:
-        # A copy, or what another process unpickles, is the same lock
+        # A copy, or an object that another process unpickles, is the same lock
         return _make, (type(self), self._default_timeout, self.path)
 
     def _timeout(self, timeout: Optional[float]) -> int:
         return self._default_ns if timeout is None else _nanoseconds(timeout)
 
     def _convert(self, timeout: Optional[float], job: object) -> _Arguments:
-        """Arguments, and what the kernel takes for them"""
+        """The arguments, and the same two converted for the kernel"""
         known = timeout, job, self._timeout(timeout), make_job(job)
-        # Most agents have the same ones each time. Those that can change are
-        # not known.
+        # Most agents pass the same arguments each time. Mutable objects are not
+        # remembered.
         if type(job) is str and type(timeout) in (int, float, type(None)):
             self._known = known
         return known
 
     def _own(self) -> Iterator[Acquisition]:
-        """The caller's own acquisitions that are remembered, the last first"""
+        """The caller's own acquisitions that it remembers, the last first"""
         caller = _caller()
         acquisition = _last.get()
         while acquisition is not None:
             if acquisition._lock is self._me and (
                     acquisition._whose is caller
                     # Outside of tasks, such as in asyncio.to_thread(), a copy
-                    # of a context acts for what it was copied from
+                    # of a context acts for the original's caller
                     or isinstance(caller, int)):
                 yield acquisition
             acquisition = acquisition._outer
 
     def _check_own(self) -> None:
-        """RuntimeError if the caller would wait for itself for ever."""
+        """Raises RuntimeError if the caller would wait for itself for ever."""
         for acquisition in self._own():
             if acquisition and acquisition._whose == _caller() and all(
                     contender.fd >= 0 for contender in acquisition._claim):
@@ -570,9 +574,9 @@ class TimeoutLock:
                     "wait for ever" % acquisition._say_job())
 
     def _own_block(self) -> Optional[Acquisition]:
-        """That of the caller's own block that an acquire() belongs to.
+        """The acquisition of the caller's own block that an acquire() is for.
 
-        The caller has its turn then.
+        Its turn is taken for the caller.
         """
         for acquisition in self._own():
             if (acquisition._open and acquisition.token
@@ -581,12 +585,12 @@ class TimeoutLock:
                     acquisition._turn.pop()
                     return acquisition
                 except IndexError:
-                    # It is in a call, which a signal's handler has interrupted
+                    # It is in a call that a signal handler has interrupted
                     pass
         return None
 
     def _find(self) -> Optional[Acquisition]:
-        """Which acquisition release() and release_and_acquire() mean"""
+        """The acquisition that release() and release_and_acquire() mean"""
         found = None
         for acquisition in self._own():
             acquisition._named = False
@@ -601,7 +605,7 @@ class TimeoutLock:
         return found
 
     def _again(self, acquisition: Acquisition, ns: int) -> bool:
-        """Its release_and_acquire()"""
+        """The release_and_acquire() of an acquisition"""
         try:
             contender: Optional[Contender] = acquisition._claim[0]
         except IndexError:
@@ -619,7 +623,7 @@ class TimeoutLock:
               contender: Optional[Contender] = None) -> bool:
         """Takes the lock for an acquisition whose turn the caller has.
 
-        contender: that which has it now
+        contender: the one that holds the lock now, for a reacquire
         """
         request = ACQUIRE if contender is None else REACQUIRE
         claim = acquisition._claim
@@ -659,7 +663,8 @@ class TimeoutLock:
                 acquisition._lost |= request == REACQUIRE
                 raise
 
-            # Whoever ended it in the meantime leaves the contender to be closed
+            # A thread that ended it in the meantime has left the contender,
+            # which closes when this drops it
             ended = not claim
             claim.clear()
             if number == ETIMEDOUT and not ended:
@@ -678,15 +683,16 @@ class TimeoutLock:
     def _end(self, acquisition: Acquisition, anyway: bool = False) -> bool:
         """Releases the lock, and returns whether the acquisition held it.
 
-        anyway: even if it is in release_and_acquire(), and waits
+        anyway: also end an acquisition that waits in release_and_acquire()
         """
         claim = acquisition._claim
         if not claim:
             return False
-        # In a call that takes the lock it may have it already, or still
+        # During a call that takes the lock, it may hold the lock already, or
+        # still
         if not acquisition._turn and not anyway and not any(
-                # What the kernel wrote last: an exception of a signal's handler
-                # may have come before the acquisition knew it
+                # The token that the kernel wrote last: an exception from a
+                # signal handler may have come before the acquisition stored it
                 contender.look().holder.token == contender.argument.token
                 for contender in claim):
             return False
@@ -696,13 +702,13 @@ class TimeoutLock:
             claim.pop()
             ioctl(contender.fd, RELEASE)
         except (IndexError, PermissionError, ValueError):
-            # Somebody else ended it, or a forked child has closed it
+            # Another thread ended it, or this forked child has closed it
             return False
         except BaseException:
             if contender is not None:
                 contender.release()
             raise
-        # A call that takes the lock may still use it: then, it is closed
+        # A contender that a call may still use is closed rather than kept
         if acquisition._turn:
             idle = self._idle
             if len(idle) < _KEPT:
@@ -712,7 +718,7 @@ class TimeoutLock:
 
 def _make(cls: Type[TimeoutLock], default_timeout: float,
           path: str) -> TimeoutLock:
-    """What a pickled TimeoutLock becomes"""
+    """Makes a TimeoutLock of a pickled one"""
     lock = cls.__new__(cls)
     TimeoutLock.__init__(lock, default_timeout, path=path)
     return lock
@@ -733,7 +739,7 @@ def _warn_of_two(stacklevel: int) -> None:
 
 def _after_fork_in_child() -> None:
     for lock in _locks:
-        # They are closed
+        # They are closed by now
         lock._idle.clear()
         lock._without_path = False
 
