@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the parts of the tlock command share */
+/* Declarations that the parts of the tlock command share */
 #ifndef TLOCK_COMMAND_H
 #define TLOCK_COMMAND_H
 

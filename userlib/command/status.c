@@ -88,7 +88,7 @@ static const struct option options_list[] = {
 	{ NULL, 0, NULL, 0 }
 };
 
-/* What the command line asks for */
+/* The request of the command line */
 struct request {
 	struct view view;
 	char **locks;		/* none: all */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the parts of tlock status and tlock list share */
+/* Declarations that the parts of tlock status and tlock list share */
 #ifndef TLOCK_STATUS_H
 #define TLOCK_STATUS_H
 
@@ -58,7 +58,7 @@ struct view {
 	enum column shown[2 * NUM_COLS];
 };
 
-/* What there is to show of one lock */
+/* The state of one lock, to be shown as a row */
 struct row {
 	char *path;
 	struct tlock_status status;

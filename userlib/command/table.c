@@ -17,7 +17,7 @@
 /* The least width to which text is cut to make room */
 #define MIN_WIDTH	8
 
-/* What a column contains, which determines how it is written */
+/* The kind of a column's values, which determines how they are written */
 enum kind { TEXT, NUMBER, NUMBERS, TIME };
 
 static const struct {

@@ -375,7 +375,7 @@ int64_t tlock_milliseconds(int64_t ms);
 
 #ifdef __GNUC__
 
-/* What tlock_scoped() is made of; not for direct use */
+/* The parts of tlock_scoped(); not for direct use */
 struct tlock_scope {
 	struct tlock *lock;	/* NULL: not acquired */
 	bool left;
