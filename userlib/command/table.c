@@ -48,7 +48,7 @@ static const struct {
 	[COL_INTERRUPTED] = { "INTERRUPTED", NUMBER, false,
 			      "those whose wait was interrupted" },
 	[COL_ABANDONED] = { "ABANDONED", NUMBER, false,
-			    "holders that went without a release" },
+			    "holders that ended without a release" },
 	[COL_YIELDED] = { "YIELDED", NUMBER, false,
 			  "reacquires that let a waiter in" },
 	[COL_WAIT_TOTAL] = { "WAIT-TOTAL", TIME, false, "time spent waiting" },
