@@ -5,7 +5,8 @@
  * A request that must wait is kept in a tree ordered by ticket, and a thread
  * sleeps for it. Code that ends a grant, for whatever reason, also decides the
  * leftmost request: still under the spinlock, it takes the request off the tree
- * and grants it the lock. The hand-over is direct: a newcomer never finds the
+ * and grants it the lock. Then it drops the spinlock and wakes the thread, with
+ * preemption off in between. The hand-over is direct: a newcomer never finds the
  * lock free while somebody waits, and the woken thread has nothing left to
  * compete for.
  *
