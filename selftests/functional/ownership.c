@@ -89,6 +89,19 @@ TEST_F(tlock, g7_two_threads_on_one_file)
 	close(fd);
 }
 
+/* The process that took the lock is the one that is shown, for each in turn. */
+TEST_F(tlock, g5_one_process_after_the_other_on_one_file)
+{
+	for (int i = 0; i < 20; i++) {
+		struct agent *a = agent_sharing(self->fd);
+
+		agent_take(a, "turn");
+		EXPECT_EQ(a->pid, look(self->fd).holder.pid);
+		EXPECT_EQ(0, agent_release(a));
+		agent_kill(a);
+	}
+}
+
 /* Threads that compete open the device once each. */
 TEST_F(tlock, g7_two_files_of_one_process)
 {
