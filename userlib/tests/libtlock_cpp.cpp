@@ -735,7 +735,7 @@ static void two_contenders_of_a_thread()
 		CHECK_FAILS(resource_deadlock_would_occur, std::lock(a, b));
 		CHECK(is_free(a) && !a.token() && !b.token());
 		CHECK_FAILS(resource_deadlock_would_occur,
-			    std::scoped_lock(a, b));
+			    std::scoped_lock both(a, b));
 		CHECK(is_free(a) && !a.token() && !b.token());
 		CHECK_FAILS(resource_deadlock_would_occur,
 			    std::lock(b, other, a));
