@@ -51,6 +51,13 @@ void tlock_contenders_destroy(void)
 	kmem_cache_destroy(tlock_contenders);
 }
 
+static struct tlock_device *tlock_device_of(const struct file *file)
+{
+	const struct tlock_contender *c = file->private_data;
+
+	return container_of(c->lock, struct tlock_device, lock);
+}
+
 static int tlock_open(struct inode *inode, struct file *file)
 {
 	struct tlock_device *tdev =
@@ -60,6 +67,12 @@ static int tlock_open(struct inode *inode, struct file *file)
 	c = kmem_cache_alloc(tlock_contenders, GFP_KERNEL);
 	if (!c)
 		return -ENOMEM;
+	/* The lock may have been deleted since the device was looked up */
+	if (file->f_mode & FMODE_WRITE ? !tlock_device_get(tdev) :
+					 tlock_device_deleted(tdev)) {
+		kmem_cache_free(tlock_contenders, c);
+		return -ENXIO;
+	}
 	tlock_contender_init(c, &tdev->lock);
 	file->private_data = c;
 	return nonseekable_open(inode, file);
@@ -71,8 +84,16 @@ static int tlock_close(struct inode *inode, struct file *file)
 	struct tlock_contender *c = file->private_data;
 
 	tlock_contender_exit(c);
+	if (file->f_mode & FMODE_WRITE)
+		tlock_device_put(tlock_device_of(file));
 	kmem_cache_free(tlock_contenders, c);
 	return 0;
+}
+
+/* The error of a call that needs a file open for writing, on another one */
+static int tlock_not_writable(struct file *file)
+{
+	return tlock_device_deleted(tlock_device_of(file)) ? -ENODEV : -EBADF;
 }
 
 /* A job with control characters could forge lines in a log. */
@@ -214,7 +235,7 @@ static int tlock_ioctl_take(struct file *file,
 	int err;
 
 	if (!(file->f_mode & FMODE_WRITE))
-		return -EBADF;
+		return tlock_not_writable(file);
 	err = tlock_read_arg(&arg, uarg);
 	if (err)
 		return err;
@@ -280,14 +301,15 @@ no:
 	return false;
 }
 
-static int tlock_ioctl_status(struct tlock_contender *c,
+static int tlock_ioctl_status(struct file *file,
 			      struct tlock_status __user *ustatus)
 {
-	struct tlock_device *tdev =
-		container_of(c->lock, struct tlock_device, lock);
+	struct tlock_device *tdev = tlock_device_of(file);
 	struct tlock_status status;
 
-	tlock_get_status(c->lock, &status);
+	if (tlock_device_deleted(tdev))
+		return -ENODEV;
+	tlock_get_status(&tdev->lock, &status);
 	tlock_to_callers_clock(&status.holder);
 	strscpy(status.name, dev_name(&tdev->dev), sizeof(status.name));
 	return copy_to_user(ustatus, &status, sizeof(status)) ? -EFAULT : 0;
@@ -308,7 +330,7 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 			return 0;
 		return tlock_ioctl_take(file, uarg, true);
 	case TLOCK_IOC_STATUS:
-		return tlock_ioctl_status(c, uarg);
+		return tlock_ioctl_status(file, uarg);
 	default:
 		return -ENOTTY;
 	}
@@ -337,7 +359,7 @@ static int tlock_flock(struct file *file, int cmd, struct file_lock *request)
 	}
 	/* After EBADF, flock(1) reopens the file for writing */
 	if (!(file->f_mode & FMODE_WRITE))
-		return -EBADF;
+		return tlock_not_writable(file);
 	err = tlock_acquire(c, &arg);
 	switch (err) {
 	case -EDEADLK:

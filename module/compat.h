@@ -19,6 +19,13 @@
 #define TLOCK_DEVNODE_CONST const
 #endif
 
+/* The functions of struct class_attribute take const arguments */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+#define TLOCK_CLASS_CONST
+#else
+#define TLOCK_CLASS_CONST const
+#endif
+
 /* The type of lock that flock(2) asks for: F_RDLCK, F_WRLCK or F_UNLCK */
 static inline int tlock_flock_type(const struct file_lock *request)
 {

@@ -1,18 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The lock's device, from the loading of the module to its unloading.
+ * The set of locks: creating and deleting them, when the module is loaded and
+ * later.
  */
 #include <linux/cdev.h>
 #include <linux/completion.h>
+#include <linux/ctype.h>
 #include <linux/device.h>
 #include <linux/fs.h>
+#include <linux/idr.h>
+#include <linux/kdev_t.h>
+#include <linux/minmax.h>
 #include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/mutex.h>
 #include <linux/refcount.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/timekeeping.h>
 
 #include "compat.h"
 #include "device.h"
+
+/*
+ * Enough for any host. Opening a device file for the first time takes a search
+ * among all locks: see kobj_lookup().
+ */
+#define TLOCK_LOCKS_MAX	4096
+
+/* All of one major number, so that it takes long to use a number again */
+#define TLOCK_MINORS	(MINORMASK + 1)
 
 /* Everyone may read the status; the host decides who may acquire the lock. */
 static char *tlock_devnode(TLOCK_DEVNODE_CONST struct device *dev,
@@ -49,50 +66,275 @@ static void tlock_device_release(struct device *dev)
 	tlock_count_released();
 }
 
-static struct tlock_device *tlock_device_create(dev_t devt, const char *name)
+/* Guards the set of locks below; held while a lock is created or deleted */
+static DEFINE_MUTEX(tlock_mutex);
+/* The locks, by minor number */
+static DEFINE_IDR(tlock_devices);
+static unsigned int tlock_count;
+/* The newest token of all locks that were deleted */
+static u64 tlock_deleted_token;
+static dev_t tlock_devt;
+
+static struct tlock_device *tlock_device_find(const char *name)
 {
 	struct tlock_device *tdev;
-	int err;
+	int minor;
 
+	lockdep_assert_held(&tlock_mutex);
+	idr_for_each_entry(&tlock_devices, tdev, minor)
+		if (!strcmp(dev_name(&tdev->dev), name))
+			return tdev;
+	return NULL;
+}
+
+static int tlock_device_create(const char *name)
+{
+	struct tlock_device *tdev;
+	int err, minor;
+
+	lockdep_assert_held(&tlock_mutex);
+	if (tlock_device_find(name))
+		return -EEXIST;
+	if (tlock_count == TLOCK_LOCKS_MAX)
+		return -ENOSPC;
 	tdev = kzalloc(sizeof(*tdev), GFP_KERNEL);
 	if (!tdev)
-		return ERR_PTR(-ENOMEM);
-	/* From the clock, so that tokens still grow after a reload or reboot */
-	tlock_init(&tdev->lock, ktime_to_us(ktime_get_real()));
+		return -ENOMEM;
+	/*
+	 * From the clock, so that tokens still grow after a reload or reboot;
+	 * and above those of an earlier lock of this name, whatever the clock
+	 * says.
+	 */
+	tlock_init(&tdev->lock, max_t(u64, ktime_to_us(ktime_get_real()),
+				      tlock_deleted_token));
 	cdev_init(&tdev->cdev, &tlock_fops);
 	tdev->cdev.owner = THIS_MODULE;
 	refcount_inc(&tlock_unreleased);
 	device_initialize(&tdev->dev);
 	tdev->dev.class = &tlock_class;
-	tdev->dev.devt = devt;
 	tdev->dev.release = tlock_device_release;
 	/* Not hardware: no power/ directory among the attributes */
 	device_set_pm_not_required(&tdev->dev);
 
+	/*
+	 * Cyclic, because a device file can outlive its lock, for example in a
+	 * container: it must not soon lead to another lock.
+	 */
+	minor = idr_alloc_cyclic(&tlock_devices, tdev, 0, TLOCK_MINORS,
+				 GFP_KERNEL);
+	if (minor < 0) {
+		err = minor;
+		goto put;
+	}
+	tdev->dev.devt = tlock_devt + minor;
 	err = dev_set_name(&tdev->dev, "%s", name);
 	if (!err)
 		err = cdev_device_add(&tdev->cdev, &tdev->dev);
-	if (err) {
-		put_device(&tdev->dev);
-		return ERR_PTR(err);
-	}
-	return tdev;
+	if (err)
+		goto remove;
+	tlock_count++;
+	return 0;
+
+remove:
+	idr_remove(&tlock_devices, minor);
+put:
+	put_device(&tdev->dev);
+	return err;
 }
 
-static void tlock_device_destroy(struct tlock_device *tdev)
+static void tlock_device_remove(struct tlock_device *tdev)
 {
 	cdev_device_del(&tdev->cdev, &tdev->dev);
+	idr_remove(&tlock_devices, MINOR(tdev->dev.devt));
+	tlock_count--;
 	put_device(&tdev->dev);
 }
 
-static void tlock_devices_wait(void)
+/*
+ * Makes the name of a device from that of its lock, the @len characters at
+ * @lock: those that udev keeps in the name of a device file. Returns -EINVAL if
+ * they are no name.
+ */
+static int tlock_device_name(char name[TLOCK_NAME_SIZE], const char *lock,
+			     size_t len)
 {
+	static const char prefix[] = "tlock-";
+	const size_t prefix_len = sizeof(prefix) - 1;
+	char *own = name + prefix_len;
+
+	if (len >= TLOCK_NAME_SIZE - prefix_len)
+		return -EINVAL;
+	memcpy(name, prefix, prefix_len);
+	memcpy(own, lock, len);
+	own[len] = '\0';
+	/* User space takes "tlock" and "tlock-NAME" for names of devices */
+	if (strspn(own, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			"0123456789#+-.:=@_") != len ||
+	    !isalnum(*own) || !strcmp(own, "tlock") ||
+	    !strncmp(own, prefix, prefix_len))
+		return -EINVAL;
+	return 0;
+}
+
+static int tlock_create(const char *lock, size_t len)
+{
+	char name[TLOCK_NAME_SIZE];
+	int err;
+
+	err = tlock_device_name(name, lock, len);
+	if (err)
+		return err;
+	mutex_lock(&tlock_mutex);
+	err = tlock_device_create(name);
+	mutex_unlock(&tlock_mutex);
+	return err;
+}
+
+static int tlock_delete(const char *lock, size_t len)
+{
+	char name[TLOCK_NAME_SIZE];
+	struct tlock_device *tdev;
+	int err;
+
+	err = tlock_device_name(name, lock, len);
+	if (err)
+		return err;
+	mutex_lock(&tlock_mutex);
+	tdev = tlock_device_find(name);
+	if (!tdev) {
+		err = -ENOENT;
+	} else if (!tlock_device_kill(tdev)) {
+		err = -EBUSY;
+	} else {
+		tlock_deleted_token = max(tlock_deleted_token,
+					  tlock_newest_token(&tdev->lock));
+		tlock_device_remove(tdev);
+	}
+	mutex_unlock(&tlock_mutex);
+	return err;
+}
+
+/* The length of a name that was written with or without a newline */
+static size_t tlock_written(const char *buf, size_t count)
+{
+	return count && buf[count - 1] == '\n' ? count - 1 : count;
+}
+
+static ssize_t new_lock_store(TLOCK_CLASS_CONST struct class *class,
+			      TLOCK_CLASS_CONST struct class_attribute *attr,
+			      const char *buf, size_t count)
+{
+	int err = tlock_create(buf, tlock_written(buf, count));
+
+	return err ? err : count;
+}
+static CLASS_ATTR_WO(new_lock);
+
+static ssize_t delete_lock_store(TLOCK_CLASS_CONST struct class *class,
+				 TLOCK_CLASS_CONST struct class_attribute *attr,
+				 const char *buf, size_t count)
+{
+	int err = tlock_delete(buf, tlock_written(buf, count));
+
+	return err ? err : count;
+}
+static CLASS_ATTR_WO(delete_lock);
+
+/* The names of the locks to create at load, separated by commas, or NULL */
+static char *tlock_names;
+
+/*
+ * A string parameter of the usual kind is limited to 1,024 bytes, and the last
+ * one wins; this one collects the names from all files in modprobe.d.
+ */
+static int tlock_names_set(const char *value, const struct kernel_param *kp)
+{
+	char *names;
+
+	if (!*value)
+		return 0;
+	names = kasprintf(GFP_KERNEL, "%s%s%s", tlock_names ? tlock_names : "",
+			  tlock_names ? "," : "", value);
+	if (!names)
+		return -ENOMEM;
+	kfree(tlock_names);
+	tlock_names = names;
+	return 0;
+}
+
+/* Also called if loading fails before the module's init function */
+static void tlock_names_free(void *arg)
+{
+	kfree(tlock_names);
+	tlock_names = NULL;
+}
+
+static const struct kernel_param_ops tlock_names_ops = {
+	.set = tlock_names_set,
+	.free = tlock_names_free,
+};
+module_param_cb(names, &tlock_names_ops, NULL, 0);
+MODULE_PARM_DESC(names, "Locks to create besides the first: NAME,...");
+
+static int __init tlock_create_names(void)
+{
+	const char *name = tlock_names;
+
+	while (name) {
+		int len = strcspn(name, ",");
+		int err = tlock_create(name, len);
+
+		/* Naming a lock twice does no harm */
+		if (err && err != -EEXIST) {
+			pr_err("tlock: cannot create '%.*s': %s (%d)\n", len,
+			       name, err == -EINVAL ?
+			       "names have 1 to 121 of A-Z a-z 0-9 # + - . : = @ _, first a letter or digit, and don't begin with tlock-" :
+			       err == -ENOSPC ? "too many locks" : "failed",
+			       err);
+			return err;
+		}
+		name = name[len] ? name + len + 1 : NULL;
+	}
+	return 0;
+}
+
+/* Deletes all locks, and waits until nothing of them is left. */
+static void tlock_devices_destroy(void)
+{
+	struct tlock_device *tdev;
+	int minor;
+
+	/* These wait for writers, who could still create a lock */
+	class_remove_file(&tlock_class, &class_attr_new_lock);
+	class_remove_file(&tlock_class, &class_attr_delete_lock);
+	mutex_lock(&tlock_mutex);
+	idr_for_each_entry(&tlock_devices, tdev, minor)
+		tlock_device_remove(tdev);
+	mutex_unlock(&tlock_mutex);
+	idr_destroy(&tlock_devices);
 	tlock_count_released();
 	wait_for_completion(&tlock_all_released);
 }
 
-static dev_t tlock_devt;
-static struct tlock_device *tlock_first;
+static int __init tlock_devices_create(void)
+{
+	int err;
+
+	/* First of all: the first lock's uevent may cause others to be created */
+	err = class_create_file(&tlock_class, &class_attr_new_lock);
+	if (!err)
+		err = class_create_file(&tlock_class, &class_attr_delete_lock);
+	if (!err) {
+		mutex_lock(&tlock_mutex);
+		err = tlock_device_create("tlock");
+		mutex_unlock(&tlock_mutex);
+	}
+	if (!err)
+		err = tlock_create_names();
+	if (err)
+		tlock_devices_destroy();
+	return err;
+}
 
 static int __init tlock_module_init(void)
 {
@@ -104,19 +346,16 @@ static int __init tlock_module_init(void)
 	err = class_register(&tlock_class);
 	if (err)
 		goto destroy_contenders;
-	err = alloc_chrdev_region(&tlock_devt, 0, 1, "tlock");
+	err = alloc_chrdev_region(&tlock_devt, 0, TLOCK_MINORS, "tlock");
 	if (err)
 		goto unregister_class;
-	tlock_first = tlock_device_create(tlock_devt, "tlock");
-	if (IS_ERR(tlock_first)) {
-		err = PTR_ERR(tlock_first);
+	err = tlock_devices_create();
+	if (err)
 		goto unregister_region;
-	}
 	return 0;
 
 unregister_region:
-	tlock_devices_wait();
-	unregister_chrdev_region(tlock_devt, 1);
+	unregister_chrdev_region(tlock_devt, TLOCK_MINORS);
 unregister_class:
 	class_unregister(&tlock_class);
 destroy_contenders:
@@ -126,9 +365,8 @@ destroy_contenders:
 
 static void __exit tlock_module_exit(void)
 {
-	tlock_device_destroy(tlock_first);
-	tlock_devices_wait();
-	unregister_chrdev_region(tlock_devt, 1);
+	tlock_devices_destroy();
+	unregister_chrdev_region(tlock_devt, TLOCK_MINORS);
 	class_unregister(&tlock_class);
 	tlock_contenders_destroy();
 }

@@ -2,8 +2,10 @@
 #ifndef TLOCK_DEVICE_H
 #define TLOCK_DEVICE_H
 
+#include <linux/atomic.h>
 #include <linux/cdev.h>
 #include <linux/device.h>
+#include <linux/limits.h>
 
 #include "lock.h"
 
@@ -13,13 +15,40 @@
  * @cdev: the character device. It has a reference to @dev, and each open file
  *	has one to it. Because it is embedded, open() needs no mutex and no
  *	search.
+ * @writers: number of files that are open for writing; negative once the lock
+ *	is deleted
  * @lock: the lock
+ *
+ * A deleted lock exists until the last file that is open for reading is closed.
  */
 struct tlock_device {
 	struct device dev;
 	struct cdev cdev;
+	atomic_t writers;
 	struct tlock lock;
 };
+
+static inline bool tlock_device_deleted(const struct tlock_device *tdev)
+{
+	return atomic_read(&tdev->writers) < 0;
+}
+
+/* Counts a file that is open for writing. Returns false if it comes too late. */
+static inline bool tlock_device_get(struct tlock_device *tdev)
+{
+	return atomic_inc_unless_negative(&tdev->writers);
+}
+
+static inline void tlock_device_put(struct tlock_device *tdev)
+{
+	atomic_dec(&tdev->writers);
+}
+
+/* Makes a lock deleted, unless a file is open for writing. */
+static inline bool tlock_device_kill(struct tlock_device *tdev)
+{
+	return atomic_cmpxchg(&tdev->writers, 0, INT_MIN) == 0;
+}
 
 /*
  * Length of the control character at the start of @text, or 0 if there is none.

@@ -692,6 +692,22 @@ void tlock_init(struct tlock *lock, u64 token)
 }
 
 /**
+ * tlock_newest_token - tell the token of the newest grant
+ * @lock: the lock
+ *
+ * Return: that token, or the one given to tlock_init() if there was no grant.
+ */
+u64 tlock_newest_token(struct tlock *lock)
+{
+	u64 token;
+
+	raw_spin_lock_irq(&lock->spinlock);
+	token = lock->token;
+	raw_spin_unlock_irq(&lock->spinlock);
+	return token;
+}
+
+/**
  * tlock_contender_init - initialize an idle contender
  * @c: memory, which need not be zeroed
  * @lock: the lock that it competes for

@@ -125,6 +125,7 @@ enum tlock_state {
 };
 
 void tlock_init(struct tlock *lock, u64 token);
+u64 tlock_newest_token(struct tlock *lock);
 void tlock_get_status(struct tlock *lock, struct tlock_status *status);
 
 void tlock_contender_init(struct tlock_contender *c, struct tlock *lock);
