@@ -30,8 +30,19 @@ for line in sys.stdin:
 """
 
 
-def environment():
-    return dict(os.environ, PYTHONPATH=PYTHON_DIR, PYTHONDONTWRITEBYTECODE="1")
+def environment(**more):
+    return dict(os.environ, PYTHONPATH=PYTHON_DIR, PYTHONDONTWRITEBYTECODE="1",
+                **more)
+
+
+def table(name):
+    """Yields the lines of a table that the tests of libtlock read, too, each as
+    a list of its columns."""
+    path = os.path.join(os.path.dirname(PYTHON_DIR), "tests", name)
+    with open(path, "rb") as file:
+        for line in file.read().splitlines():
+            if line and not line.startswith(b"#"):
+                yield line.split(b"\t")
 
 
 def states(pid="self"):
@@ -45,6 +56,11 @@ def states(pid="self"):
         except FileNotFoundError:
             continue    # closed by now, like the directory
     return found
+
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
 
 
 class Agent:
@@ -126,6 +142,12 @@ class TestCase(unittest.TestCase):
                         "a free lock")
         self.addCleanup(self.wait_for, lambda: set(states()) <= {"idle"},
                         "end of all requests")
+
+    def new_lock(self, *names):
+        """Makes locks, which are deleted at the end of the test."""
+        for name in names:
+            write("/sys/class/tlock/new_lock", name)
+            self.addCleanup(write, "/sys/class/tlock/delete_lock", name)
 
     def agent(self):
         agent = Agent.spare.pop() if Agent.spare else Agent()

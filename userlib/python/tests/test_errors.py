@@ -14,7 +14,6 @@ import unittest
 import ktap  # first: finds this tree's package
 import tlock
 from tlock import TimeoutLock
-from tlock._device import device_path
 from helper import Call, TestCase
 
 
@@ -220,33 +219,6 @@ class Errors(TestCase):
             self.assert_explains(FileNotFoundError, "not loaded")
         finally:
             subprocess.check_call(["/sbin/insmod", os.environ["TLOCK_KO"]])
-
-
-class Names(unittest.TestCase):
-    """By the same table as libtlock's tlock_path()"""
-
-    def test_table(self):
-        count = 0
-        with open(os.path.join(os.path.dirname(TABLE), "names"),
-                  encoding="utf-8") as file:
-            for line in file.read().splitlines():
-                if not line or line.startswith("#"):
-                    continue
-                lock, path = line.split("\t")
-                count += 1
-                with self.subTest(lock):
-                    if path != "ENAMETOOLONG":
-                        self.assertEqual(device_path(lock), path)
-                        continue
-                    with self.assertRaises(OSError) as caught:
-                        TimeoutLock(path=lock)
-                    self.assertEqual(caught.exception.errno,
-                                     errno.ENAMETOOLONG)
-        self.assertGreater(count, 15)
-
-    def test_empty(self):
-        with self.assertRaises(ValueError):
-            TimeoutLock(path="")
 
 
 if __name__ == "__main__":

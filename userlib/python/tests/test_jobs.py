@@ -7,8 +7,7 @@ import unittest
 
 import ktap  # first: finds this tree's package
 from tlock._device import make_job
-
-TABLE = os.path.join(os.path.dirname(ktap.PYTHON_DIR), "tests", "jobs")
+from helper import table
 
 
 def unescape(text):
@@ -18,17 +17,14 @@ def unescape(text):
 class Jobs(unittest.TestCase):
     def test_table(self):
         count = 0
-        with open(TABLE, "rb") as file:
-            for line in file.read().splitlines():
-                if not line or line.startswith(b"#"):
-                    continue
-                text, job = map(unescape, line.split(b"\t"))
-                count += 1
-                with self.subTest(text):
-                    self.assertEqual(make_job(text), job)
-                    # As in arguments and file names
-                    self.assertEqual(make_job(os.fsdecode(text)), job)
-                    self.assertEqual(make_job(job), job)
+        for columns in table("jobs"):
+            text, job = map(unescape, columns)
+            count += 1
+            with self.subTest(text):
+                self.assertEqual(make_job(text), job)
+                # As in arguments and file names
+                self.assertEqual(make_job(os.fsdecode(text)), job)
+                self.assertEqual(make_job(job), job)
         self.assertGreater(count, 20)
 
     def test_what_c_has_not(self):

@@ -10,10 +10,11 @@ import sys
 import threading
 import weakref
 from fcntl import ioctl
-from typing import NamedTuple, Optional, Union
+from typing import List, NamedTuple, Optional, Union
 
 from ._explain import check_device, explain
 
+# The first lock, which always exists
 DEFAULT_PATH = "/dev/tlock"
 
 JOB_SIZE = 64
@@ -218,6 +219,22 @@ def device_path(lock: PathLike) -> str:
     return path
 
 
+def default_paths() -> List[str]:
+    """The paths of the locks for TimeoutLock() without a path, in their order.
+
+    TLOCK in the environment lists them, separated by commas. If it is not set,
+    or empty, this is the first lock alone. Other than a program in C, a program
+    in Python sees TLOCK even if it runs with more rights than its caller.
+
+    Raises OSError and ValueError as device_path() does.
+    """
+    value = os.environ.get("TLOCK") or DEFAULT_PATH
+    names = value.split(",")
+    if "" in names:
+        raise ValueError("a lock's name is empty in TLOCK=%s" % value)
+    return [device_path(name) for name in names]
+
+
 def _open(path: str, flags: int) -> int:
     """Opens a device; does not disturb a file that is not a lock."""
     # Opening a FIFO may block, and would let the process at its other end go on
@@ -310,7 +327,8 @@ class Contender:
 def status(path: PathLike = DEFAULT_PATH) -> Status:
     """Looks at a lock, without disturbing its contenders.
 
-    path is a device's path or a lock's name. Read permission is enough.
+    path is a device's path or a lock's name, by default the first lock, whatever
+    TLOCK in the environment says. Read permission is enough.
     """
     raw = Contender(device_path(path), os.O_RDONLY).look()
     return Status(make_holder(raw.holder),
@@ -330,6 +348,35 @@ def open_contender(path: str) -> Contender:
     with _fork_guard:
         contender = Contender(path, os.O_RDWR)
         _open_contenders.add(contender)
+    return contender
+
+
+# How many default locks this process and those it was forked from have opened
+_num_defaults = 0
+
+
+def open_default() -> Contender:
+    """Opens a new contender of the next default lock; see default_paths().
+
+    If there is only one, it is the next one each time. A call that fails leaves
+    the next one to the next call.
+
+    Raises ValueError if each has been opened already.
+    """
+    global _num_defaults
+    with _fork_guard:
+        paths = default_paths()
+        if len(paths) == 1:
+            path = paths[0]
+        elif _num_defaults < len(paths):
+            path = paths[_num_defaults]
+        else:
+            raise ValueError(
+                "TLOCK=%s names %d locks, but this program makes one more "
+                "TimeoutLock() without a path" % (os.environ["TLOCK"],
+                                                  len(paths)))
+        contender = open_contender(path)
+        _num_defaults += 1
     return contender
 
 

@@ -261,7 +261,8 @@ class TimeoutLock:
 
     It has the names, arguments, defaults and results of the TimeoutLock of
     OCS. All TimeoutLock objects with the same path, in any process, are one and
-    the same lock: an agent that uses several locks needs a path for each.
+    the same lock: an agent that uses several locks needs a path for each, or a
+    list of them in the environment.
     Waiters get the lock in the order in which they came.
 
     One object is for all threads and asyncio tasks of a process. These rules
@@ -294,13 +295,19 @@ class TimeoutLock:
     for this request: those behind it may get the lock first.
 
     default_timeout: for calls without a timeout, in seconds; see acquire()
-    path: path of the lock's device, or a lock's name; None is the first lock,
-        DEFAULT_PATH. Two objects without a path are the same lock, which may
-        not be what an agent with two instruments wants; so this causes a
-        RuntimeWarning, once in a process.
+    path: path of the lock's device, or a lock's name. None is the default lock:
+        the one that TLOCK in the environment names, in the same way, or else
+        the first, DEFAULT_PATH. If TLOCK lists several, as in TLOCK=psu,stage,
+        the first object without a path is the first of them, the second object
+        the second, and so on: a forked child goes on where its parent was, and
+        a constructor that fails does not count. Otherwise, objects without a
+        path are the same lock, which may not be what an agent with two
+        instruments wants; so the second one causes a RuntimeWarning, once in a
+        process.
 
-    Raises OSError if the lock's device cannot be opened, ValueError or
-    TypeError for a bad timeout.
+    Raises OSError if the lock's device cannot be opened, TypeError or
+    ValueError for a bad timeout, ValueError for an empty name, or for more
+    objects without a path than TLOCK lists.
     """
 
     path: str
@@ -315,17 +322,20 @@ class TimeoutLock:
             default_timeout = 0
         self._default_ns = _nanoseconds(default_timeout)
         self._default_timeout = default_timeout
-        self.path = _device.device_path(_device.DEFAULT_PATH if path is None
-                                        else path)
+        if path is None:
+            contender = _device.open_default()
+        else:
+            contender = _device.open_contender(_device.device_path(path))
+        self.path = contender.path
         self._known: _Arguments = None, None, self._default_ns, b""
         self._me = weakref.ref(self)
         # The blocks of "with lock:"
         self._blocks: List[_Block] = []
         # Nothing guards this: each step is one atomic operation
-        self._idle: List[Contender] = [_device.open_contender(self.path)]
+        self._idle: List[Contender] = [contender]
         self._without_path = path is None
         if path is None:
-            _warn_of_two(3)
+            _warn_of_two(self.path, 3)
         _locks.add(self)
 
     def __del__(self) -> None:
@@ -728,13 +738,16 @@ _locks: "weakref.WeakSet[TimeoutLock]" = weakref.WeakSet()
 _warned = False
 
 
-def _warn_of_two(stacklevel: int) -> None:
+def _warn_of_two(path: str, stacklevel: int) -> None:
     global _warned
-    if not _warned and any(lock._without_path for lock in _locks):
+    if not _warned and any(lock._without_path and lock.path == path
+                           for lock in _locks):
         _warned = True
         warnings.warn("this is the same lock as the other TimeoutLock() of this "
                       "process: choose one with path=, as in "
-                      "TimeoutLock(path=\"tlock\")", RuntimeWarning, stacklevel)
+                      "TimeoutLock(path=\"tlock\"), or name one for each in the "
+                      "environment, as in TLOCK=psu,stage", RuntimeWarning,
+                      stacklevel)
 
 
 def _after_fork_in_child() -> None:
