@@ -263,13 +263,13 @@ class Contender:
         self.job = b""
         try:
             self.fd = _open(path, flags)
-            raw = StatusStruct()
             number = 0
+            name = b""
             try:
-                ioctl(self.fd, STATUS, raw)
+                name = self.look().name
             except OSError as error:
                 number = error.errno or 0
-            number = check_device(path, number, raw.name)
+            number = check_device(path, number, name)
             if number:
                 raise self.error(number)
             os.set_blocking(self.fd, True)
