@@ -10,6 +10,9 @@ terminals at once: the second waits for the first.
 An agent that used the TimeoutLock of OCS changes its import line:
 
     from tlock import TimeoutLock
+
+or runs unchanged, by "python3 -m tlock.ocs AGENT.py". In both cases, TLOCK=NAME
+in the environment chooses the lock, here too.
 """
 import sys
 import time

@@ -2,11 +2,13 @@
 """A timed, fair lock between processes, named after the job that holds it.
 
 TimeoutLock is the lock for an agent, with the names, arguments and results of
-the TimeoutLock of OCS; status() looks at a lock without taking it. Both need
-the kernel module tlock. If they cannot open a lock's device, they raise an
-OSError that says why and what to do: FileNotFoundError if the module is not
-loaded, or the device is missing or leads to another lock; PermissionError if
-permission is denied.
+the TimeoutLock of OCS; "python3 -m tlock.ocs" runs an agent of OCS with it,
+unchanged. status() looks at a lock without taking it.
+
+All need the kernel module tlock. If the class or the function cannot open a
+lock's device, it raises an OSError that says why and what to do:
+FileNotFoundError if the module is not loaded, or the device is missing or leads
+to another lock; PermissionError if permission is denied.
 """
 from ._device import DEFAULT_PATH, Holder, Status, status
 from ._lock import Acquisition, TimeoutLock
