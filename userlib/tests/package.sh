@@ -56,7 +56,7 @@ installs() {
 		"$root"/usr/share/man/man3/{libtlock,tlock_open}.3 \
 		"$root"/usr/bin/tlock "$root"/usr/share/man/man{1/tlock.1,4/tlock.4} \
 		"$root/usr/share/bash-completion/completions/tlock" \
-		"$root"/usr/lib/python3/dist-packages/tlock/{__init__.py,py.typed}; do
+		"$root"/usr/lib/python3/dist-packages/tlock/{__init__.py,ocs.py,py.typed}; do
 		[[ -e $file ]] || { echo "$file: missing"; return 1; }
 	done
 }
