@@ -243,16 +243,49 @@ static CLASS_ATTR_WO(delete_lock);
 /* The names of the locks to create at load, separated by commas, or NULL */
 static char *tlock_names;
 
+/* Calls @fn for each of the names in a list, until it returns an error. */
+static int tlock_for_each_name(const char *names,
+			       int (*fn)(const char *lock, size_t len))
+{
+	size_t len;
+	int err;
+
+	for (;; names += len + 1) {
+		len = strcspn(names, ",");
+		err = fn(names, len);
+		if (err || !names[len])
+			return err;
+	}
+}
+
+static int tlock_check_name(const char *lock, size_t len)
+{
+	char name[TLOCK_NAME_SIZE];
+	int err = tlock_device_name(name, lock, len);
+
+	if (err)
+		pr_err("tlock: '%.*s' cannot be a lock's name: use 1 to 121 of A-Z a-z 0-9 # + - . : = @ _, first a letter or digit, and not tlock or tlock-...\n",
+		       (int)len, lock);
+	return err;
+}
+
 /*
  * A string parameter of the usual kind is limited to 1,024 bytes, and the last
  * one wins; this one collects the names from all files in modprobe.d.
+ *
+ * Checks the names while nothing can be opened yet. If loading failed later, it
+ * would have to wait until everybody has closed the locks that exist by then.
  */
 static int tlock_names_set(const char *value, const struct kernel_param *kp)
 {
 	char *names;
+	int err;
 
 	if (!*value)
 		return 0;
+	err = tlock_for_each_name(value, tlock_check_name);
+	if (err)
+		return err;
 	names = kasprintf(GFP_KERNEL, "%s%s%s", tlock_names ? tlock_names : "",
 			  tlock_names ? "," : "", value);
 	if (!names)
@@ -276,26 +309,17 @@ static const struct kernel_param_ops tlock_names_ops = {
 module_param_cb(names, &tlock_names_ops, NULL, 0);
 MODULE_PARM_DESC(names, "Locks to create besides the first: NAME,...");
 
-static int __init tlock_create_names(void)
+static int __init tlock_create_named(const char *lock, size_t len)
 {
-	const char *name = tlock_names;
+	int err = tlock_create(lock, len);
 
-	while (name) {
-		int len = strcspn(name, ",");
-		int err = tlock_create(name, len);
-
-		/* Naming a lock twice does no harm */
-		if (err && err != -EEXIST) {
-			pr_err("tlock: cannot create '%.*s': %s (%d)\n", len,
-			       name, err == -EINVAL ?
-			       "names have 1 to 121 of A-Z a-z 0-9 # + - . : = @ _, first a letter or digit, and don't begin with tlock-" :
-			       err == -ENOSPC ? "too many locks" : "failed",
-			       err);
-			return err;
-		}
-		name = name[len] ? name + len + 1 : NULL;
-	}
-	return 0;
+	/* Naming a lock twice does no harm */
+	if (err == -EEXIST)
+		return 0;
+	if (err)
+		pr_err("tlock: cannot create '%.*s': %s\n", (int)len, lock,
+		       err == -ENOSPC ? "too many locks" : "out of memory");
+	return err;
 }
 
 /* Deletes all locks, and waits until nothing of them is left. */
@@ -329,8 +353,8 @@ static int __init tlock_devices_create(void)
 		err = tlock_device_create("tlock");
 		mutex_unlock(&tlock_mutex);
 	}
-	if (!err)
-		err = tlock_create_names();
+	if (!err && tlock_names)
+		err = tlock_for_each_name(tlock_names, tlock_create_named);
 	if (err)
 		tlock_devices_destroy();
 	return err;
