@@ -293,6 +293,72 @@ TEST_F(faults, sysfs)
 	EXPECT_EQ(0, release(self->fd));
 }
 
+/* A write to one of the files of the class, which is open */
+static int write_name(int fd, const char *name)
+{
+	return pwrite(fd, name, strlen(name), 0) < 0 ? -errno : 0;
+}
+
+static bool lock_exists(const char *name)
+{
+	return exists(lock_path(name)) || exists(lock_sysfs(name, ""));
+}
+
+/* A lock can be made, or nothing is left of the attempt. */
+TEST_F_TIMEOUT(faults, create_lock, 300)
+{
+	int file = open(NEW_LOCK, O_WRONLY | O_CLOEXEC), fd, ret;
+
+	ASSERT_LE(0, file);
+	for (EACH_FAULT) {
+		ret = WITH_FAULT(write_name(file, "victim"));
+		if (ret) {
+			ASSERT_TRUE(self->fired && clean(ret)) {
+				TH_LOG("fault %u: %s", nth, strerror(-ret));
+			}
+			ASSERT_FALSE(lock_exists("victim"));
+			ASSERT_EQ(1, locks_count());
+			/* It can be made all the same */
+			ASSERT_EQ(0, write_name(file, "victim"));
+		}
+		ASSERT_EQ(2, locks_count());
+		fd = contender_of("victim");
+		take(fd, "holder");
+		ASSERT_STREQ("holder", read_text(lock_sysfs("victim", "job")));
+		EXPECT_EQ(0, release(fd));
+		close(fd);
+		ASSERT_EQ(0, lock_delete("victim"));
+	}
+	close(file);
+	/* Some of the module's own, and many of Linux for a device */
+	EXPECT_LE(20, self->failures);
+	TH_LOG("%d failures", self->failures);
+}
+
+/* A lock is deleted entirely or not at all. */
+TEST_F_TIMEOUT(faults, delete_lock, 120)
+{
+	int file = open(DELETE_LOCK, O_WRONLY | O_CLOEXEC), fd, ret;
+
+	ASSERT_LE(0, file);
+	for (EACH_FAULT) {
+		ASSERT_EQ(0, lock_create("victim"));
+		ret = WITH_FAULT(write_name(file, "victim"));
+		if (ret) {
+			ASSERT_TRUE(self->fired && clean(ret));
+			fd = contender_of("victim");
+			take(fd, "holder");
+			EXPECT_EQ(0, release(fd));
+			close(fd);
+			ASSERT_EQ(0, write_name(file, "victim"));
+		}
+		ASSERT_FALSE(lock_exists("victim"));
+		ASSERT_EQ(1, locks_count());
+	}
+	close(file);
+	EXPECT_LE(1, self->failures);
+}
+
 /* Loading and unloading. The module is loaded at the start and at the end. */
 FIXTURE(loading)
 {
@@ -323,21 +389,23 @@ static int open_copy(void)
 	return copy;
 }
 
+/* Loads it with two named locks: with more than one, and with a list */
 static int load(int ko)
 {
-	return syscall(SYS_finit_module, ko, "", 0) ? -errno : 0;
+	return syscall(SYS_finit_module, ko, "names=a,b", 0) ? -errno : 0;
 }
 
 /* Counts the traces of a loaded module */
 static int traces(void)
 {
-	return exists(DEVICE) + exists("/sys/class/tlock") +
+	return exists(DEVICE) + exists(lock_path("a")) +
+	       exists(lock_path("b")) + exists("/sys/class/tlock") +
 	       exists("/sys/devices/virtual/tlock") +
 	       exists("/sys/module/tlock") + module_registered() +
 	       has_slab_cache();
 }
 
-#define ALL_TRACES	6
+#define ALL_TRACES	8
 
 FIXTURE_SETUP(loading)
 {
@@ -346,16 +414,17 @@ FIXTURE_SETUP(loading)
 		TH_LOG("TLOCK_KO is not set: where is tlock.ko?");
 	}
 	self->ko = open_copy();
+	ASSERT_EQ(0, module_unload());
+	ASSERT_EQ(0, load(self->ko));
 	ASSERT_EQ(ALL_TRACES, traces());
 }
 
 FIXTURE_TEARDOWN(loading)
 {
-	int ret = load(self->ko);
-
-	/* Leave it loaded for the tests after this one */
-	EXPECT_TRUE(ret == 0 || ret == -EEXIST);
-	EXPECT_EQ(ALL_TRACES, traces());
+	/* Leave it loaded, without named locks, for the tests after this one */
+	module_unload();
+	EXPECT_EQ(0, module_load());
+	EXPECT_EQ(1, locks_count());
 	EXPECT_LEFT_FREE();
 }
 
@@ -368,6 +437,7 @@ FIXTURE_TEARDOWN(loading)
 	EXPECT_STREQ("holder", sysfs_text("job"));			\
 	EXPECT_EQ(0, release(__fd));					\
 	close(__fd);							\
+	EXPECT_EQ(3, locks_count());					\
 } while (0)
 
 TEST_F_TIMEOUT(loading, load, 900)
@@ -392,6 +462,7 @@ TEST_F_TIMEOUT(loading, load, 900)
 	 * varies by one from load to load, as vmalloc keeps some memory ready.
 	 * So a run may leave out a few of the module's.
 	 */
+	TH_LOG("%d failures", self->failures);
 	EXPECT_LE(40, self->failures);
 }
 

@@ -76,23 +76,6 @@ TEST_F(tlock, g2_fifo_when_some_give_up)
 	}
 }
 
-/* How often a thread gave up the CPU to sleep */
-static unsigned long sleeps(pid_t tid)
-{
-	char path[64], line[128];
-	unsigned long switches = 0;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)tid);
-	file = fopen(path, "r");
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "voluntary_ctxt_switches: %lu", &switches) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return switches;
-}
-
 TEST_F(tlock, g2_exactly_one_waiter_wakes)
 {
 	struct call *calls[10];

@@ -250,4 +250,222 @@ TEST_F_TIMEOUT(module, unload_meets_open, 60)
 	EXPECT_EQ(0, result(c));
 }
 
+/* Locks that are created with the module */
+static bool opens(const char *name)
+{
+	int fd = lock_open(name, O_RDWR);
+
+	if (fd < 0)
+		return false;
+	take(fd, "holder");
+	release(fd);
+	close(fd);
+	return true;
+}
+
+TEST_F_TIMEOUT(module, creates_the_named_locks, 60)
+{
+	/* Names can be repeated, and so can the parameter; none is fine, too */
+	static const struct {
+		const char *parameters;
+		int locks;
+		const char *some[3];
+	} loads[] = {
+		{ "names=", 1, {} },
+		{ "names=psu", 2, { "psu" } },
+		{ "names=psu,lakeshore,4.2K", 4, { "psu", "lakeshore", "4.2K" } },
+		{ "names=psu,lakeshore,psu", 3, { "psu", "lakeshore" } },
+		{ "names=psu names= names=pump,psu", 3, { "psu", "pump" } },
+		{ "names=a=b", 2, { "a=b" } },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(loads); i++) {
+		ASSERT_EQ(0, module_unload());
+		ASSERT_EQ(0, module_load_with(loads[i].parameters));
+		EXPECT_EQ(loads[i].locks, locks_count()) {
+			TH_LOG("%s", loads[i].parameters);
+		}
+		for (size_t n = 0; n < 3 && loads[i].some[n]; n++)
+			EXPECT_TRUE(opens(loads[i].some[n]));
+	}
+	/* They are like all others */
+	EXPECT_EQ(-EEXIST, lock_create("a=b"));
+	EXPECT_EQ(0, lock_delete("a=b"));
+	EXPECT_EQ(0, lock_create("a=b"));
+	ASSERT_EQ(0, module_unload());
+	ASSERT_EQ(0, module_load());
+	EXPECT_EQ(1, locks_count());
+}
+
+/* A parameter that names this many locks, other than the first one */
+static const char *names_parameter(int locks)
+{
+	static char parameters[128 * 1024];
+	size_t len = 0;
+
+	for (int i = 0; i < locks; i++)
+		len += snprintf(parameters + len, sizeof(parameters) - len,
+				"%sinstrument-%d", i ? "," : "names=", i);
+	return parameters;
+}
+
+/* The usual string parameters of modules are limited to 1,024 bytes. */
+TEST_F_TIMEOUT(module, creates_as_many_locks_as_there_can_be, 300)
+{
+	ASSERT_EQ(0, module_unload());
+	ASSERT_EQ(0, module_load_with(names_parameter(4095)));
+	EXPECT_EQ(4096, locks_count());
+	EXPECT_TRUE(opens("instrument-0"));
+	EXPECT_TRUE(opens("instrument-4094"));
+	EXPECT_EQ(-ENOSPC, lock_create("psu"));
+	ASSERT_EQ(0, module_unload());
+	EXPECT_FALSE(exists("/sys/class/tlock"));
+
+	EXPECT_EQ(-ENOSPC, module_load_with(names_parameter(4096)));
+	EXPECT_FALSE(exists(DEVICE));
+	EXPECT_FALSE(exists(lock_path("instrument-0")));
+	EXPECT_FALSE(exists("/sys/class/tlock"));
+	EXPECT_FALSE(exists("/sys/module/tlock"));
+	EXPECT_FALSE(module_registered());
+	EXPECT_FALSE(has_slab_cache());
+}
+
+/* Opens a lock if it can, and keeps it open until it has to stop. */
+static int open_any(int none, struct tlock_acquire *arg)
+{
+	int fd = -1;
+
+	while (fd < 0 && !atomic_load(&stop)) {
+		fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			fd = lock_open("psu", O_RDONLY);
+	}
+	while (!atomic_load(&stop))
+		usleep(1000);
+	return fd < 0 ? 0 : -EEXIST;
+}
+
+/*
+ * With a bad name, the module is not loaded. Nothing is there even for a
+ * moment: if a lock were opened then, the load would wait for its last close.
+ */
+TEST_F_TIMEOUT(module, load_with_a_bad_name, 60)
+{
+	static const char *const parameters[] = {
+		"names", "names=,", "names=psu,", "names=,psu", "names=psu,,a",
+		"names=tlock", "names=psu,tlock-x", "names=-psu,psu",
+		"names=psu names=a/b", "names=psu,x!", "names=\"psu, pump\"",
+		"names=psu,\xc3\xa9",
+	};
+	char longest[7 + 123] = "names=";
+	struct call *opener;
+
+	ASSERT_EQ(0, module_unload());
+	opener = call(-1, open_any, 0, "");
+	for (size_t i = 0; i < ARRAY_SIZE(parameters); i++) {
+		EXPECT_EQ(-EINVAL, module_load_with(parameters[i])) {
+			TH_LOG("%s", parameters[i]);
+		}
+		EXPECT_FALSE(exists(DEVICE));
+		EXPECT_FALSE(exists("/sys/class/tlock"));
+		EXPECT_FALSE(exists("/sys/module/tlock"));
+		EXPECT_FALSE(module_registered());
+		EXPECT_FALSE(has_slab_cache());
+	}
+	memset(longest + 6, 'x', 122);
+	EXPECT_EQ(-EINVAL, module_load_with(longest));
+	atomic_store(&stop, 1);
+	EXPECT_EQ(0, result(opener));
+
+	longest[6 + 121] = 0;
+	ASSERT_EQ(0, module_load_with(longest));
+	EXPECT_TRUE(opens(longest + 6));
+	ASSERT_EQ(0, module_unload());
+}
+
+/* Files that outlive a deleted lock keep the module, like any other file. */
+TEST_F(module, is_not_unloaded_while_a_deleted_lock_is_open)
+{
+	int fd;
+
+	ASSERT_EQ(0, lock_create("psu"));
+	fd = lock_open("psu", O_RDONLY);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, lock_delete("psu"));
+	EXPECT_EQ(-EWOULDBLOCK, module_unload());
+	close(fd);
+	ASSERT_EQ(0, module_unload());
+}
+
+/* Creates and deletes locks, and looks at them, while the module comes and goes */
+static atomic_int changes;
+
+static int change_locks(int none, struct tlock_acquire *arg)
+{
+	static atomic_int threads;
+	char name[16];
+	int ret;
+
+	/* Two threads for each name */
+	snprintf(name, sizeof(name), "psu%d",
+		 atomic_fetch_add(&threads, 1) / 2);
+	while (!atomic_load(&stop)) {
+		ret = lock_create(name);
+		if (ret && ret != -EEXIST && ret != -ENOENT && ret != -ENODEV)
+			return ret;
+		if (!ret)
+			atomic_fetch_add(&changes, 1);
+		ret = lock_delete(name);
+		if (ret && ret != -ENOENT && ret != -ENODEV)
+			return ret;
+	}
+	return 0;
+}
+
+static int read_waiters(int none, struct tlock_acquire *arg)
+{
+	char text[80];
+	int fd;
+
+	while (!atomic_load(&stop)) {
+		fd = open(lock_sysfs("psu0", "waiters"), O_RDONLY | O_CLOEXEC);
+		if (fd < 0 && errno != ENOENT && errno != ENODEV)
+			return -errno;
+		if (fd >= 0 && read(fd, text, sizeof(text)) < 0 &&
+		    errno != ENODEV)
+			return -errno;
+		if (fd >= 0)
+			close(fd);
+	}
+	return 0;
+}
+
+TEST_F_TIMEOUT(module, unload_meets_changes, 90)
+{
+	struct call *calls[5];
+	__s64 begun = now();
+	int before;
+
+	for (int i = 0; i < 4; i++)
+		calls[i] = call(-1, change_locks, 0, "");
+	calls[4] = call(-1, read_waiters, 0, "");
+	for (int i = 0; !often_enough(i, 10, begun); i++) {
+		before = atomic_load(&changes);
+		ASSERT_TRUE(await_value(&changes, before + 1));
+		/* Nobody has a lock open: the module is not in use */
+		ASSERT_EQ(0, module_unload());
+		EXPECT_FALSE(exists("/sys/class/tlock"));
+		EXPECT_FALSE(exists(lock_path("psu0")));
+		EXPECT_FALSE(exists(lock_path("psu1")));
+		EXPECT_FALSE(module_registered());
+		/* The threads may create one of these first */
+		ASSERT_EQ(0, module_load_with("names=psu0,pump,psu1"));
+		EXPECT_TRUE(exists(lock_path("pump")));
+	}
+	atomic_store(&stop, 1);
+	for (int i = 0; i < 5; i++)
+		EXPECT_EQ(0, result(calls[i]));
+	ASSERT_EQ(0, module_unload());
+}
+
 TEST_HARNESS_MAIN

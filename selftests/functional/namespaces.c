@@ -111,6 +111,33 @@ static struct agent *agent_in_user_namespace(void)
 	return agent_do(a, become, &root) ? NULL : a;
 }
 
+/* In an agent: creates one lock, and deletes another */
+static int change_locks(int fd, struct tlock_acquire *arg)
+{
+	arg->timeout_ns = lock_create("forged");
+	return lock_delete("psu");
+}
+
+/*
+ * Root of a user namespace sees the host's locks, but may not change which there
+ * are.
+ */
+TEST_F(tlock, locks_are_the_hosts)
+{
+	struct tlock_acquire arg = ask(0, "");
+	struct agent *inside;
+
+	NEED_NAMESPACE("user");
+	inside = agent_in_user_namespace();
+	ASSERT_NE(NULL, inside);
+	ASSERT_EQ(0, lock_create("psu"));
+	EXPECT_EQ(0, agent_number(inside, lock_sysfs("psu", "waiters")));
+	EXPECT_EQ(-EACCES, agent_do(inside, change_locks, &arg));
+	EXPECT_EQ(-EACCES, arg.timeout_ns);
+	EXPECT_FALSE(exists(lock_path("forged")));
+	EXPECT_EQ(0, lock_delete("psu"));
+}
+
 TEST_F(tlock, g5_uid_of_a_holder_in_a_namespace)
 {
 	struct agent *inside;

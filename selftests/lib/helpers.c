@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -229,6 +230,22 @@ bool await_asleep(pid_t tid)
 		pause_briefly();
 	}
 	return true;
+}
+
+unsigned long sleeps(pid_t tid)
+{
+	char path[64], line[128];
+	unsigned long switches = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)tid);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "voluntary_ctxt_switches: %lu", &switches) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return switches;
 }
 
 const char *state_of(int fd, __u64 *number)
@@ -485,15 +502,20 @@ const char *const sysfs_files[SYSFS_FILES] = {
 	SYSFS "/stats/hold_ns_total", SYSFS "/stats/hold_ns_max",
 };
 
-int module_load(void)
+int module_load_with(const char *parameters)
 {
 	int fd = open(getenv("TLOCK_KO"), O_RDONLY | O_CLOEXEC), ret;
 
 	if (fd < 0)
 		return -errno;
-	ret = syscall(SYS_finit_module, fd, "", 0) ? -errno : 0;
+	ret = syscall(SYS_finit_module, fd, parameters, 0) ? -errno : 0;
 	close(fd);
 	return ret;
+}
+
+int module_load(void)
+{
+	return module_load_with("");
 }
 
 int module_unload(void)
@@ -536,16 +558,102 @@ bool has_slab_cache(void)
 	return found;
 }
 
-int write_text(const char *path, const char *text)
+int write_bytes(const char *path, const void *bytes, size_t len)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC), ret = 0;
 
 	if (fd < 0)
 		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
+	if (write(fd, bytes, len) < 0)
 		ret = -errno;
 	close(fd);
 	return ret;
+}
+
+int write_text(const char *path, const char *text)
+{
+	return write_bytes(path, text, strlen(text));
+}
+
+int lock_create(const char *name)
+{
+	return write_text(NEW_LOCK, name);
+}
+
+int lock_delete(const char *name)
+{
+	return write_text(DELETE_LOCK, name);
+}
+
+static __attribute__((format(printf, 1, 2)))
+const char *format_path(const char *format, ...)
+{
+	static _Thread_local char paths[4][256];
+	static _Thread_local unsigned int next;
+	char *path = paths[next++ % 4];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(path, sizeof(paths[0]), format, args);
+	va_end(args);
+	return path;
+}
+
+const char *lock_path(const char *name)
+{
+	return format_path(DEVICE "-%s", name);
+}
+
+const char *lock_sysfs(const char *name, const char *file)
+{
+	return format_path(SYSFS "-%s/%s", name, file);
+}
+
+int lock_open(const char *name, int flags)
+{
+	int fd = open(lock_path(name), flags | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int contender_of(const char *name)
+{
+	int fd = lock_open(name, O_RDWR);
+
+	if (fd < 0)
+		die("cannot open %s", lock_path(name));
+	return fd;
+}
+
+/* Counts the locks and, if asked, deletes those with names */
+static int each_lock(bool delete)
+{
+	DIR *dir = opendir(CLASS);
+	struct dirent *entry;
+	int count = 0;
+
+	if (!dir)
+		die("cannot open " CLASS);
+	while ((entry = readdir(dir))) {
+		/* The others are attributes of the class */
+		if (entry->d_type != DT_LNK)
+			continue;
+		count++;
+		if (delete && !strncmp(entry->d_name, "tlock-", 6))
+			lock_delete(entry->d_name + 6);
+	}
+	closedir(dir);
+	return count;
+}
+
+int locks_count(void)
+{
+	return each_lock(false);
+}
+
+void locks_delete(void)
+{
+	each_lock(true);
 }
 
 /* Where the hierarchy is mounted; NULL if it is not known yet */

@@ -131,6 +131,9 @@ extern atomic_int linger;
 void handle_usr1(int flags);
 void handle_usr1_with(int flags, void (*fn)(void));
 
+/* How often a thread of this process gave up the CPU to sleep */
+unsigned long sleeps(pid_t tid);
+
 void run_on(pid_t tid, int cpu);
 /*
  * Keeps the thread of a sleeping call from running after its wake-up: a thread
@@ -159,8 +162,31 @@ __u64 read_number(const char *path);
 extern const char *const sysfs_files[SYSFS_FILES];
 
 bool exists(const char *path);
-/* Returns 0 or the negative errno */
+/* Return 0 or the negative errno; both make a single write(2) */
 int write_text(const char *path, const char *text);
+int write_bytes(const char *path, const void *bytes, size_t len);
+
+/*
+ * Locks by name, as users write it: NAME is /dev/tlock-NAME. lock_create(),
+ * lock_delete() and lock_open() return the negative errno if they fail.
+ */
+#define CLASS		"/sys/class/tlock"
+#define NEW_LOCK	CLASS "/new_lock"
+#define DELETE_LOCK	CLASS "/delete_lock"
+int lock_create(const char *name);
+int lock_delete(const char *name);
+int lock_open(const char *name, int flags);
+/* Opens a contender for one, or dies */
+int contender_of(const char *name);
+/*
+ * Paths of its device and of a file in its sysfs directory; valid until the
+ * thread has asked for four more
+ */
+const char *lock_path(const char *name);
+const char *lock_sysfs(const char *name, const char *file);
+/* How many locks there are, with the first one; and delete all others */
+int locks_count(void);
+void locks_delete(void);
 
 /*
  * Creates a cgroup (version 2), and mounts the hierarchy if it is not mounted.
@@ -178,11 +204,12 @@ bool await_cgroup(const char *name, const char *event);
 void cgroup_remove(const char *name);
 
 /*
- * Load $TLOCK_KO; unload it; return whether a driver of that name is
- * registered. Like rmmod, module_unload() fails if the module is in use: it
- * does not wait for the last user.
+ * Load $TLOCK_KO, with these parameters; unload it; return whether a driver of
+ * that name is registered. Like rmmod, module_unload() fails if the module is in
+ * use: it does not wait for the last user.
  */
 int module_load(void);
+int module_load_with(const char *parameters);
 int module_unload(void);
 bool module_registered(void);
 /*
