@@ -15,6 +15,10 @@
  *
  * Contenders get the lock in the order of their tickets. A release hands it
  * over to the longest waiter; it is never free in between.
+ *
+ * A lock cannot be deleted while a file is open for writing. A file that is
+ * open for reading outlives it: every call that looks at the lock or asks for
+ * it then fails with ENODEV, also if a lock of that name is created again.
  */
 #ifndef _UAPI_LINUX_TLOCK_H
 #define _UAPI_LINUX_TLOCK_H
@@ -73,7 +77,8 @@ struct tlock_holder {
  * @token: out, on success: token of this grant. Each grant of a lock has a
  *	larger one than the grant before it, so that a device or a log can
  *	recognize a late message from an earlier holder. Tokens keep growing
- *	when the module is loaded again, provided that the clock does.
+ *	when the lock is deleted and created again; and when the module is
+ *	loaded again, provided that the clock does.
  * @ticket: in: 0 makes a request. Any other number resumes the request with
  *	that ticket, in its place and with its deadline; @timeout_ns, @job and
  *	@lease_ns are then ignored. Out: the ticket of the request if the call
@@ -148,8 +153,8 @@ struct tlock_status {
 
 /*
  * Any other command fails with ENOTTY, and an argument that cannot be read or
- * written with EFAULT. If several errors apply, EBADF comes first, then EFAULT,
- * EINVAL, and ECANCELED for a ticket.
+ * written with EFAULT. If several errors apply, EBADF or ENODEV comes first,
+ * then EFAULT, EINVAL, and ECANCELED for a ticket.
  */
 #define TLOCK_IOC_MAGIC	0xBC
 
@@ -158,12 +163,13 @@ struct tlock_status {
  *
  * Errors, after which the caller does not hold the lock by this call:
  *
- * EBADF: the file is not open for writing. EINVAL: @flags, @lease_ns, @reserved
- * or @job is invalid. EDEADLK: this file already holds the lock, and keeps it.
- * EBUSY: another thread waits on this file. ETIMEDOUT: the deadline has passed;
- * @holder says who has the lock. ECANCELED: this file has no request with this
- * @ticket, or TLOCK_IOC_RELEASE withdrew the request or ended its grant before
- * this call could return.
+ * EBADF: the file is not open for writing; ENODEV instead if the lock was
+ * deleted. EINVAL: @flags, @lease_ns, @reserved or @job is invalid. EDEADLK:
+ * this file already holds the lock, and keeps it. EBUSY: another thread waits
+ * on this file. ETIMEDOUT: the deadline has passed; @holder says who has the
+ * lock. ECANCELED: this file has no request with this @ticket, or
+ * TLOCK_IOC_RELEASE withdrew the request or ended its grant before this call
+ * could return.
  *
  * EINTR: a signal handler without SA_RESTART ran. The request is away; @ticket
  * is its ticket. A call with that ticket resumes it in its place; a call with
@@ -195,7 +201,8 @@ struct tlock_status {
  * waits, the call returns at once and the caller keeps the lock and its token.
  *
  * EPERM: this file does not hold the lock. EBUSY: another thread waits on this
- * file. EBADF and EINVAL as for TLOCK_IOC_ACQUIRE; a holder keeps the lock.
+ * file. EBADF, ENODEV and EINVAL as for TLOCK_IOC_ACQUIRE; a holder keeps the
+ * lock.
  *
  * ETIMEDOUT, EINTR and ECANCELED as for TLOCK_IOC_ACQUIRE: the caller does not
  * hold the lock. After EINTR either call resumes the request with its ticket;
@@ -209,7 +216,11 @@ struct tlock_status {
  */
 #define TLOCK_IOC_REACQUIRE	_IOWR(TLOCK_IOC_MAGIC, 0x02, struct tlock_acquire)
 
-/** TLOCK_IOC_STATUS - describe the lock; needs no write permission */
+/**
+ * TLOCK_IOC_STATUS - describe the lock; needs no write permission
+ *
+ * ENODEV: the lock was deleted.
+ */
 #define TLOCK_IOC_STATUS	_IOR(TLOCK_IOC_MAGIC, 0x03, struct tlock_status)
 
 #endif /* _UAPI_LINUX_TLOCK_H */
