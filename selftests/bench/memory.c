@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * How much more kernel memory an open contender takes than any open file, and
- * a waiter than any sleeping thread. Compares the sum of all slab caches with
- * many of the one and with as many of the other.
+ * a waiter than any sleeping thread; and how much a lock takes. Compares the sum
+ * of all slab caches with many of the one and with as many of the other, or with
+ * none.
  */
 #include <err.h>
 #include <fcntl.h>
@@ -16,7 +17,7 @@
 
 #include "locks.h"
 
-enum { FILES = 10000, WAITERS = 1000, STACK = 32768 };
+enum { FILES = 10000, WAITERS = 1000, LOCKS = 1000, STACK = 32768 };
 
 static double slab_bytes(void)
 {
@@ -32,6 +33,44 @@ static double slab_bytes(void)
 			sum += objects * size;
 	fclose(file);
 	return sum;
+}
+
+/* Memory that is not in slab caches: it is counted for all of Linux */
+static double percpu_bytes(void)
+{
+	FILE *file = fopen("/proc/meminfo", "r");
+	double kib = 0;
+	char line[128];
+
+	if (!file)
+		err(1, "/proc/meminfo");
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "Percpu: %lf", &kib) == 1)
+			break;
+	fclose(file);
+	return kib * 1024;
+}
+
+/*
+ * The locks stay: freed memory could still be counted. Nobody has looked at
+ * their directories yet; Linux would then keep some more, as long as there is
+ * memory to spare.
+ */
+static double create_many(double *percpu)
+{
+	int file = check(open("/sys/class/tlock/new_lock", O_WRONLY),
+			 "new_lock");
+	double before = slab_bytes();
+	char name[16];
+
+	*percpu = percpu_bytes();
+	for (int i = 0; i < LOCKS; i++) {
+		int len = snprintf(name, sizeof(name), "bench-%d", i);
+
+		check(pwrite(file, name, len, 0), name);
+	}
+	*percpu = (percpu_bytes() - *percpu) / LOCKS;
+	return (slab_bytes() - before) / LOCKS;
 }
 
 /* The files stay open: freed memory could still be counted, or be reused */
@@ -86,7 +125,7 @@ int main(void)
 {
 	struct rlimit files = { 4 * FILES, 4 * FILES };
 	struct contender holder;
-	double null_bytes, event_bytes;
+	double null_bytes, event_bytes, percpu;
 
 	check(setrlimit(RLIMIT_NOFILE, &files), "RLIMIT_NOFILE");
 	/* The file table grows here, not while memory is measured */
@@ -103,5 +142,7 @@ int main(void)
 	wait_many(wait_for_event);
 	event_bytes = wait_many(wait_for_event);
 	figure(wait_many(wait_for_lock) - event_bytes, "memory/waiter-bytes");
+	figure(create_many(&percpu), "memory/lock-bytes");
+	figure(percpu, "memory/lock-percpu-bytes");
 	_exit(0);
 }
