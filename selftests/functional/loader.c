@@ -275,7 +275,7 @@ TEST_F_TIMEOUT(module, creates_the_named_locks, 60)
 		{ "names=psu", 2, { "psu" } },
 		{ "names=psu,lakeshore,4.2K", 4, { "psu", "lakeshore", "4.2K" } },
 		{ "names=psu,lakeshore,psu", 3, { "psu", "lakeshore" } },
-		{ "names=psu names= names=pump,psu", 3, { "psu", "pump" } },
+		{ "names=a,b names= names=c,a", 4, { "a", "b", "c" } },
 		{ "names=a=b", 2, { "a=b" } },
 	};
 
