@@ -330,9 +330,8 @@ TEST_F_TIMEOUT(faults, create_lock, 300)
 		ASSERT_EQ(0, lock_delete("victim"));
 	}
 	close(file);
-	/* Some of the module's own, and many of Linux for a device */
+	/* About 54 with Linux 6.1, most of them its own for a device */
 	EXPECT_LE(20, self->failures);
-	TH_LOG("%d failures", self->failures);
 }
 
 /* A lock is deleted entirely or not at all. */
@@ -458,12 +457,11 @@ TEST_F_TIMEOUT(loading, load, 900)
 		}
 	}
 	/*
-	 * 82 with Linux 6.1. The number of allocations before the module's own
-	 * varies by one from load to load, as vmalloc keeps some memory ready.
-	 * So a run may leave out a few of the module's.
+	 * About 220 with Linux 6.1. The number of allocations before the
+	 * module's own varies by one from load to load, as vmalloc keeps some
+	 * memory ready. So a run may leave out a few of the module's.
 	 */
-	TH_LOG("%d failures", self->failures);
-	EXPECT_LE(40, self->failures);
+	EXPECT_LE(100, self->failures);
 }
 
 TEST_F_TIMEOUT(loading, unload, 300)
