@@ -355,7 +355,7 @@ static void accepts_grant_withdrawn(void)
  * Later 1 closes its file while it holds the lock, which is no abandonment.
  */
 static struct flocked {
-	struct record *takes, *again, *told, *last;
+	struct record *takes, *again, *next, *last;
 } flocked;
 
 static void tell_flocked(void)
@@ -367,9 +367,9 @@ static void tell_flocked(void)
 	flocked.again = take_it(FLOCK, 1, 235, 240, -1, -1, 12);
 	add(UNLOCK, 1, 250, 260, 0);
 	add(UNLOCK, 1, 261, 262, 0);
-	flocked.told = take_it(ACQUIRE, 2, 270, 280, 0, 0, 13);
-	flocked.told->result = TLOCK_ABANDONED;
-	sees(add(STATUS, 3, 281, 282, 0), 13, 275, flocked.told);
+	flocked.next = take_it(ACQUIRE, 2, 270, 280, 0, 0, 13);
+	flocked.next->result = TLOCK_ABANDONED;
+	sees(add(STATUS, 3, 281, 282, 0), 13, 275, flocked.next);
 	h->record[7].count[ACQUIRED] = GRANTS_BY(13);
 	h->record[7].count[ABANDONED] = 1;
 	add(RELEASE, 2, 290, 300, 0);
@@ -554,7 +554,7 @@ static void yields_to_who_came_later(void)
 	add(RELEASE, 1, 910, 920, 0);
 }
 
-static void told_of_the_wrong_one(void)
+static void sees_the_wrong_one(void)
 {
 	struct record *r;
 
@@ -662,19 +662,19 @@ static void timed_out_for_nobody(void)
 	all.timed_out->holder.token = 0;
 }
 
-static void abandoned_untold(void)
+static void abandoned_unreported(void)
 {
 	tell_all();
 	all.yields->result = 0;
 }
 
-static void abandoned_told_for_nothing(void)
+static void reported_for_nothing(void)
 {
 	tell_all();
 	all.forever->result = TLOCK_ABANDONED;
 }
 
-static void abandoned_told_twice(void)
+static void reported_twice(void)
 {
 	tell_all();
 	all.goes_on->result = TLOCK_ABANDONED;
@@ -966,19 +966,19 @@ static void granted_after_its_release(void)
 	canceled.release->ret = 0;
 }
 
-static void abandoned_untold_by_canceled(void)
+static void unreported_by_canceled(void)
 {
 	accepts_grant_withdrawn();
 	canceled.last->result = 0;
 }
 
-static void abandoned_untold_after_flock(void)
+static void unreported_after_flock(void)
 {
 	tell_flocked();
-	flocked.told->result = 0;
+	flocked.next->result = 0;
 }
 
-static void closing_after_flock_is_told(void)
+static void closing_after_flock_is_reported(void)
 {
 	tell_flocked();
 	flocked.last->result = TLOCK_ABANDONED;
@@ -994,8 +994,8 @@ static void flock_grants_again(void)
 {
 	tell_flocked();
 	flocked.again->token = 13;
-	flocked.told->token = 14;
-	sees(&h->record[7], 14, 275, flocked.told);
+	flocked.next->token = 14;
+	sees(&h->record[7], 14, 275, flocked.next);
 	h->record[7].count[ACQUIRED] = GRANTS_BY(14);
 	h->record[9].token = 15;
 	flocked.last->token = 16;
@@ -1054,7 +1054,7 @@ static const struct test {
 	TEST(yields_to_nobody, YIELD),
 	TEST(yields_to_itself, YIELD),
 	TEST(yields_to_who_came_later, YIELD),
-	TEST(told_of_the_wrong_one, YIELD),
+	TEST(sees_the_wrong_one, YIELD),
 	TEST(early, EARLY),
 	TEST(late, LATE),
 	TEST(too_little_left, LEFT),
@@ -1069,9 +1069,9 @@ static const struct test {
 	TEST(seen_with_another_uid, HOLDER),
 	TEST(status_of_an_older_one, HOLDER),
 	TEST(timed_out_for_nobody, HOLDER),
-	TEST(abandoned_untold, TOLD_ABANDONED),
-	TEST(abandoned_told_for_nothing, TOLD_ABANDONED),
-	TEST(abandoned_told_twice, TOLD_ABANDONED),
+	TEST(abandoned_unreported, REPORTED),
+	TEST(reported_for_nothing, REPORTED),
+	TEST(reported_twice, REPORTED),
 	TEST(edeadlk_of_nothing, ERRNO),
 	TEST(no_edeadlk, ERRNO),
 	TEST(eperm_of_the_holder, ERRNO),
@@ -1111,9 +1111,9 @@ static const struct test {
 	TEST(canceled_alone, ERRNO),
 	TEST(eperm_of_a_waiter, CANCELED),
 	TEST(granted_after_its_release, CANCELED),
-	TEST(abandoned_untold_by_canceled, TOLD_ABANDONED),
-	TEST(abandoned_untold_after_flock, TOLD_ABANDONED),
-	TEST(closing_after_flock_is_told, TOLD_ABANDONED),
+	TEST(unreported_by_canceled, REPORTED),
+	TEST(unreported_after_flock, REPORTED),
+	TEST(closing_after_flock_is_reported, REPORTED),
 	TEST(closing_after_flock_is_counted, COUNTERS),
 	TEST(flock_grants_again, ERRNO),
 	TEST(unlock_of_nothing_fails, ERRNO),

@@ -118,7 +118,7 @@ bool judge_call(struct court *c, __u32 i)
 			return reject(c, TOKENS, "call %u: token %llu", i,
 				      r->token);
 		if (r->result & ~TLOCK_ABANDONED)
-			return reject(c, TOLD_ABANDONED, "call %u: result %#x",
+			return reject(c, REPORTED, "call %u: result %#x",
 				      i, r->result);
 		break;
 	case -ETIMEDOUT:

@@ -378,7 +378,7 @@ static bool judge_errno(struct court *c, struct file *f, __u32 i,
 			const __u32 *waits, __u32 n)
 {
 	struct record *r = &c->record[i];
-	bool there = false, other = false, untold = false;
+	bool there = false, other = false, canceled = false;
 
 	for (__u32 j = 0; j < n; j++) {
 		struct wait *w = &c->wait[waits[j]];
@@ -389,7 +389,7 @@ static bool judge_errno(struct court *c, struct file *f, __u32 i,
 			continue;
 		other = true;
 		if (s->ret == -ECANCELED)
-			untold = true;
+			canceled = true;
 		if (w->sure && w->begin_hi < r->begin && w->end_lo > r->end)
 			there = true;
 	}
@@ -403,7 +403,7 @@ static bool judge_errno(struct court *c, struct file *f, __u32 i,
 	}
 	switch (r->ret) {
 	case -EDEADLK:
-		if (!untold && !may_hold(c, f, r->begin, r->end))
+		if (!canceled && !may_hold(c, f, r->begin, r->end))
 			return reject(c, ERRNO,
 				"call %u: EDEADLK, does not hold", i);
 		return true;

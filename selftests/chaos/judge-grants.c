@@ -51,7 +51,7 @@ bool study_grants(struct court *c)
 		     r->left_ns == r->timeout_ns)) {
 			c->repeat[c->op[i]] = true;
 			if (r->result)
-				return reject(c, TOLD_ABANDONED,
+				return reject(c, REPORTED,
 					"call %u goes on holding, result %#x",
 					c->op[i], r->result);
 			continue;
@@ -468,7 +468,7 @@ bool judge_sights(struct court *c)
  */
 bool judge_abandoned(struct court *c)
 {
-	bool must = false, may = false, told;
+	bool must = false, may = false, reported;
 
 	for (__u64 i = 1; i <= c->grants; i++) {
 		struct hold *hold = &c->hold[i];
@@ -477,12 +477,13 @@ bool judge_abandoned(struct court *c)
 		if (hold->granter != NOBODY)
 			r = &c->record[hold->granter];
 		if (r && r->kind != FLOCK) {
-			told = r->result & TLOCK_ABANDONED;
-			if (told ? !may : must)
-				return reject(c, TOLD_ABANDONED,
+			reported = r->result & TLOCK_ABANDONED;
+			if (reported ? !may : must)
+				return reject(c, REPORTED,
 					"call %u, token %llu: reported abandoned %d, but %s",
-					hold->granter, token_of(c, hold), told,
-					told ? "nobody abandoned it" :
+					hold->granter, token_of(c, hold),
+					reported, reported ?
+					"nobody abandoned it" :
 					"it was abandoned");
 			must = may = false;
 		} else if (hold->killed) {

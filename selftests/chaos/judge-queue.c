@@ -354,7 +354,7 @@ bool judge_queue(struct court *c)
 		     r->holder.token <= token_of(c, hold) :
 		     r->holder.token != token_of(c, hold) + 1))
 			return reject(c, YIELD,
-				"call %u, which had token %llu, was told of token %llu",
+				"call %u, which had token %llu, learned of token %llu",
 				i, token_of(c, hold), r->holder.token);
 	}
 	return true;

@@ -85,10 +85,10 @@ static struct shared {
 
 	/* What calls returned, to compare with the lock's counters */
 	__u64 first_token;
-	atomic_uchar told_token[MAX_GRANTS];
+	atomic_uchar returned_token[MAX_GRANTS];
 	atomic_int begun, ended;	/* acquires and reacquires */
 	atomic_int grants;		/* tokens that were returned */
-	atomic_int untold;		/* calls that may have been grants */
+	atomic_int unknown;		/* calls that may have been grants */
 	atomic_int faults, canceled;	/* likewise */
 	atomic_int timed_out, interrupted, abandoned;
 	atomic_int acquires_timed_out, yields, reacquires;
@@ -389,9 +389,9 @@ static void note_grant(const struct tlock_acquire *arg, bool again)
 	if (arg->token < shared->first_token) {
 		broken("token %llu is old", arg->token);
 	} else if (index >= MAX_GRANTS) {
-		atomic_fetch_add(&shared->untold, 1);
+		atomic_fetch_add(&shared->unknown, 1);
 	} else {
-		before = atomic_fetch_or(&shared->told_token[index], how);
+		before = atomic_fetch_or(&shared->returned_token[index], how);
 		/* Another thread may have reacquired it before we got here */
 		if (before & 1 && !again)
 			broken("token %llu was returned twice", arg->token);
@@ -459,7 +459,7 @@ static void note_take(const struct take *t, const struct tlock_acquire *arg,
 	switch (ret) {
 	case 0:
 		if (t->at == RACING)
-			atomic_fetch_add(&shared->untold, 1);
+			atomic_fetch_add(&shared->unknown, 1);
 		else
 			note_grant(arg, t->again);
 		break;
@@ -681,7 +681,7 @@ static int do_flock(const struct op *op, __u32 *allowed)
 		else if (me->held == YES)
 			*allowed = can(0);
 		if (!ret)
-			atomic_fetch_add(&shared->untold, 1);
+			atomic_fetch_add(&shared->unknown, 1);
 		if (ret == -EAGAIN) {
 			atomic_fetch_add(&shared->timed_out, 1);
 			atomic_fetch_add(&shared->acquires_timed_out, 1);
@@ -1505,7 +1505,7 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 	struct tlock_status st = look(eye);
 	/* Calls whose results are not known */
 	int lost = shared->begun - shared->ended;
-	int maybe = lost + shared->faults + shared->canceled + shared->untold;
+	int maybe = lost + shared->faults + shared->canceled + shared->unknown;
 	const int many = 1 << 30;
 	int fd = contender();
 
@@ -1535,7 +1535,7 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 		/* Each abandonment is reported once */
 		shared->abandoned += arg.result & TLOCK_ABANDONED;
 		GREW(abandoned, shared->abandoned,
-		     shared->abandoned + lost + shared->untold);
+		     shared->abandoned + lost + shared->unknown);
 	}
 	if (release(fd))
 		broken("a release fails");

@@ -238,10 +238,10 @@ inline does_not_hold()
 
 inline tlock_take_result()
 {
-	told = pending_result;
+	reported = pending_result;
 	pending_result = false;
 	/* An abandonment is reported once */
-	assert(told == owed);
+	assert(reported == owed);
 	owed = false
 }
 
@@ -276,7 +276,7 @@ proctype thread(byte me)
 {
 	byte c = me % CONTENDERS;
 	byte wake = NONE;
-	bool told;
+	bool reported;
 	mtype goes_on = RETURN;
 
 idle:
@@ -506,7 +506,7 @@ decided:
 	atomic {
 		if
 		:: stands[me] ->
-			told = false;
+			reported = false;
 			holds();
 			goto copy_out
 		:: else
@@ -523,7 +523,7 @@ lost:					/* ECANCELED */
 copy_out:
 	if
 	:: atomic {
-		told = false;
+		reported = false;
 		stands[me] = false;
 		goes_on = RETURN;
 		calls[c]--;
@@ -532,10 +532,10 @@ copy_out:
 	:: atomic {			/* tlock_undo() */
 		tlock_lock();
 		if
-		:: told ->
+		:: reported ->
 			pending_result = true;
 			owed = true;
-			told = false
+			reported = false
 		:: else
 		fi;
 		if
