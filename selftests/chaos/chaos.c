@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Chaos with a judge: dozens of processes and threads use the lock at random,
- * and are killed at random instants. All that they do is recorded and judged:
- * see judge.c.
+ * Chaos with a judge: dozens of processes and threads use several locks at
+ * random, and are killed at random instants. Some hold two locks at once. One
+ * process creates and deletes locks meanwhile. All that they do is recorded and
+ * judged: see judge-names.c and judge.c.
  *
  * usage: chaos [SECONDS [SEED]]
  *
@@ -15,9 +16,9 @@
  * With the same seed, each thread makes the same decisions as long as it gets
  * the same answers. The order in which threads run is not repeated.
  *
- * Nothing else may use the lock meanwhile: it would not be recorded. If a
- * history is rejected and TLOCK_CHAOS_LOG names a file, the history is written
- * there.
+ * Nothing else may use the locks meanwhile: it would not be recorded. If a
+ * history is rejected and TLOCK_CHAOS_LOG names a file, the history of that lock
+ * is written there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,7 +32,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -49,6 +52,16 @@
 /* Threads of a process */
 #define THREADS		3
 
+/* The locks: the first ones are permanent */
+static const char *const names[] = {
+	"tlock", "tlock-chaos-1", "tlock-chaos-2",
+	"tlock-chaos-3", "tlock-chaos-4",
+};
+
+#define NAMES		ARRAY_SIZE(names)
+#define PERMANENT	3
+#define TEMPORARY	(NAMES - PERMANENT)
+
 static struct history *history;
 
 /* Also in memory that all processes share */
@@ -56,6 +69,8 @@ static struct shared {
 	atomic_int stop;
 	/* The longest idle time between two calls in this epoch */
 	__s64 idle;
+	/* How often a thread held two locks at once */
+	atomic_ulong held_both;
 } *shared;
 
 /* This thread */
@@ -118,7 +133,23 @@ static __u32 new_process(__u32 threads, __u32 *first_actor)
 
 /*** Records ***/
 
-static struct record *begin(enum kind kind, __u32 file)
+/*
+ * A file: its descriptor in this process, its number in the history, its lock,
+ * and the request that this thread has left there, as far as it knows
+ */
+struct file {
+	int fd;
+	__u32 number;
+	__u32 minor;
+	__u64 ticket;		/* 0: none */
+	__s64 left_ns;
+	bool flock_away;	/* it is flock()'s, which has no ticket */
+};
+
+/* Of calls that are not on a file */
+static const struct file no_file = { .fd = -1, .minor = NOBODY };
+
+static struct record *begin(enum kind kind, const struct file *f)
 {
 	__u32 i = atomic_fetch_add(&history->records, 1);
 	struct record *r;
@@ -130,7 +161,8 @@ static struct record *begin(enum kind kind, __u32 file)
 		die("too many records");
 	r = &history->record[i];
 	r->kind = kind;
-	r->file = file;
+	r->file = f->number;
+	r->minor = f->minor;
 	r->actor = me - history->actor;
 	for (int s = 0; s < SIGNALS; s++)
 		r->before[s] = atomic_load(&me->signals[s]);
@@ -193,46 +225,77 @@ static struct sight sight_of(const struct tlock_holder *h)
 
 /*** Calls ***/
 
-/*
- * A file: its descriptor in this process, its number in the history, and the
- * request that this thread has left there, as far as it knows
- */
-struct file {
-	int fd;
-	__u32 number;
-	__u64 ticket;		/* 0: none */
-	__s64 left_ns;
-	bool flock_away;	/* it is flock()'s, which has no ticket */
+struct thread {
+	pthread_t thread;
+	atomic_int tid;
+	/* The file to look at: its number and its descriptor, or 0 */
+	atomic_ullong file;
+	_Atomic __u32 minor;
+	struct actor *actor;
+	void *(*fn)(void *data);
 };
 
-static struct file do_open(int flags)
+/* This thread, if others look at its files */
+static _Thread_local struct thread *seen;
+
+static void show(const struct file *f)
+{
+	atomic_store(&seen->minor, f->minor);
+	atomic_store(&seen->file, (__u64)f->number << 32 | f->fd);
+}
+
+static char *path_of(char *path, __u8 name)
+{
+	sprintf(path, "/dev/%s", names[name]);
+	return path;
+}
+
+/* Opens a lock; a temporary one may not be there, and then fd is -1 */
+static struct file do_open(int flags, __u8 name)
 {
 	struct file f = {
 		.number = atomic_fetch_add(&history->files, 1),
+		.minor = NOBODY,
 	};
-	struct record *r = begin(OPEN, f.number);
+	struct record *r = begin(OPEN, &f);
+	char path[40];
+	struct stat st;
+	__s64 at;
 
-	f.fd = open(DEVICE, flags | O_CLOEXEC);
-	if (f.fd < 0)
-		die("cannot open %s", DEVICE);
-	end(r, now());
+	r->name = name;
+	r->reader = flags == O_RDONLY;
+	f.fd = open(path_of(path, name), flags | O_CLOEXEC);
+	at = now();
+	if (f.fd < 0) {
+		r->ret = -errno;
+		if (name < PERMANENT)
+			die("cannot open %s", path);
+	} else {
+		if (fstat(f.fd, &st))
+			die("no status of %s", path);
+		r->minor = f.minor = minor(st.st_rdev);
+	}
+	end(r, at);
 	return f;
 }
 
 static void do_close(struct file *f)
 {
-	struct record *r = begin(CLOSE, f->number);
+	struct record *r;
 
+	if (seen)
+		atomic_store(&seen->file, 0);
+	r = begin(CLOSE, f);
 	r->ret = close(f->fd);
 	end(r, now());
-	*f = (struct file){ .fd = -1 };
+	*f = no_file;
 }
 
 /* Acquires or reacquires, with the ticket of an earlier request or 0 */
 static int do_ask(struct file *f, enum kind kind, __u64 ticket, __s64 timeout,
 		  bool keep)
 {
-	struct record *r = begin(kind, f->number);
+	struct record *r = begin(kind, f);
 	struct tlock_acquire arg = ask(timeout, "");
 	__s64 at;
 
@@ -272,7 +335,7 @@ static int do_take(struct file *f, enum kind kind, __s64 timeout, bool keep)
 
 static int do_release(struct file *f)
 {
-	struct record *r = begin(RELEASE, f->number);
+	struct record *r = begin(RELEASE, f);
 	__s64 at;
 
 	r->ret = release(f->fd);
@@ -286,14 +349,15 @@ static int do_release(struct file *f)
 /* Only for a file that no other thread uses: the token seen is then its own */
 static int do_flock(struct file *f, bool wait)
 {
-	struct record *r = begin(FLOCK, f->number);
+	struct record *r = begin(FLOCK, f);
+	struct tlock_status st;
 	__s64 at;
 
 	r->timeout_ns = r->left_ns = wait ? FOREVER : 0;
 	r->ret = flock(f->fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB) ? -errno : 0;
 	at = now();
-	if (!r->ret)
-		r->token = look(f->fd).holder.token;
+	if (!r->ret && !status(f->fd, &st))
+		r->token = st.holder.token;
 	end(r, at);
 	f->flock_away = r->ret == -EINTR;
 	f->ticket = 0;
@@ -302,7 +366,7 @@ static int do_flock(struct file *f, bool wait)
 
 static void do_unlock(struct file *f)
 {
-	struct record *r = begin(UNLOCK, f->number);
+	struct record *r = begin(UNLOCK, f);
 	__s64 at;
 
 	r->ret = flock(f->fd, LOCK_UN) ? -errno : 0;
@@ -320,14 +384,19 @@ static __u64 number_after(const char *text, const char *before)
 	return found ? strtoull(found + strlen(before), NULL, 10) : 0;
 }
 
-static void do_look(int fd)
+static void do_look(struct thread *t)
 {
-	struct record *r = begin(LOOK, 0);
+	__u64 file = atomic_load(&t->file);
+	__u32 minor = atomic_load(&t->minor);
+	struct record *r;
 	char path[40], text[400];
 	ssize_t len = -1;
 	int info;
 
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	if (!file)
+		return;
+	r = begin(LOOK, &no_file);
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", (int)file);
 	info = open(path, O_RDONLY | O_CLOEXEC);
 	/* The file may be closed by now */
 	if (info >= 0) {
@@ -335,9 +404,13 @@ static void do_look(int fd)
 		close(info);
 	}
 	text[len < 0 ? 0 : len] = 0;
-	r->token = number_after(text, "\ntlock-token:\t");
-	r->ticket = number_after(text,
-			"\ntlock-state:\twaiting\ntlock-ticket:\t");
+	/* If it was closed, the descriptor may have been another lock's */
+	if (atomic_load(&t->file) == file) {
+		r->minor = minor;
+		r->token = number_after(text, "\ntlock-token:\t");
+		r->ticket = number_after(text,
+				"\ntlock-state:\twaiting\ntlock-ticket:\t");
+	}
 	end(r, now());
 }
 
@@ -351,18 +424,21 @@ static void counts_of(__u64 *count, const struct tlock_status *st)
 	count[YIELDED] = st->yielded;
 }
 
-static void do_status(struct file *f)
+static struct record *do_status(struct file *f)
 {
-	struct record *r = begin(STATUS, f->number);
+	struct record *r = begin(STATUS, f);
 	struct tlock_status st;
 	__s64 at;
 
 	r->ret = status(f->fd, &st);
 	at = now();
-	r->holder = sight_of(&st.holder);
-	r->waiters = st.waiters;
-	counts_of(r->count, &st);
+	if (!r->ret) {
+		r->holder = sight_of(&st.holder);
+		r->waiters = st.waiters;
+		counts_of(r->count, &st);
+	}
 	end(r, at);
+	return r;
 }
 
 /*** Threads ***/
@@ -487,25 +563,22 @@ static bool act(struct file *f, bool held, enum use use)
 	return do_release(f) != 0;
 }
 
-struct thread {
-	pthread_t thread;
-	atomic_int tid, fd;
-	struct actor *actor;
-	void *(*fn)(void *data);
-};
+/* A permanent lock, most often the first */
+static __u8 some_name(void)
+{
+	return rnd(2) ? 0 : rnd(PERMANENT);
+}
 
 /* A thread that has its own file */
 static void *lone(void *data)
 {
-	struct thread *t = data;
-	struct file f = { .fd = -1 };
+	struct file f = no_file;
 	bool held = false;
 
-	new_actor(t->actor - history->actor);
 	while (!atomic_load(&shared->stop)) {
 		if (f.fd < 0) {
-			f = do_open(O_RDWR);
-			atomic_store(&t->fd, f.fd);
+			f = do_open(O_RDWR, some_name());
+			show(&f);
 			held = false;
 		}
 		held = act(&f, held, ALONE);
@@ -519,17 +592,85 @@ static void *lone(void *data)
 	return NULL;
 }
 
+/* Uses a temporary lock for a moment, if it is there */
+static void *visitor(void *data)
+{
+	struct file f;
+	bool held;
+
+	while (!atomic_load(&shared->stop)) {
+		f = do_open(O_RDWR, PERMANENT + rnd(TEMPORARY));
+		held = false;
+		if (f.fd >= 0)
+			show(&f);
+		for (int i = rnd(6); f.fd >= 0 && i; i--)
+			held = act(&f, held, ALONE);
+		if (f.fd >= 0)
+			do_close(&f);
+		nap(rnd(6 * MSEC));
+	}
+	return NULL;
+}
+
+/* Acquires a lock, or goes on with it; returns whether it holds */
+static bool hold(struct file *f, __u8 name, __s64 timeout)
+{
+	if (f->fd < 0) {
+		*f = do_open(O_RDWR, name);
+		show(f);
+	}
+	return f->ticket ? go_on(f, ALONE) :
+			   !do_take(f, ACQUIRE, timeout, false);
+}
+
+/*
+ * Holds two locks at once, always acquired in the same order, so that everybody
+ * gets both in the end
+ */
+static void *both(void *data)
+{
+	__u8 name = rnd(PERMANENT - 1);
+	__u8 second = name + 1 + rnd(PERMANENT - 1 - name);
+	struct file a = no_file, b = no_file;
+	__s64 timeout;
+
+	while (!atomic_load(&shared->stop)) {
+		if (hold(&a, name, some_timeout(ALONE)) && a.fd >= 0) {
+			/* Mostly short, so that it does not slow everybody */
+			timeout = rnd(6) ? rnd(MSEC) : FOREVER;
+			if (hold(&b, second, timeout) && b.fd >= 0) {
+				atomic_fetch_add(&shared->held_both, 1);
+				idle(30 * USEC);
+				if (rnd(10))
+					do_release(&b);
+				else
+					do_close(&b);
+			}
+			/* Not while it holds the second one */
+			if (rnd(2) ||
+			    !do_take(&a, REACQUIRE, some_timeout(ALONE), rnd(2)))
+				do_release(&a);
+		}
+		idle(shared->idle);
+		if (a.fd >= 0 && !rnd(30))
+			do_close(&a);
+	}
+	if (b.fd >= 0)
+		do_close(&b);
+	if (a.fd >= 0)
+		do_close(&a);
+	return NULL;
+}
+
 /* The file of threads that share one */
 static struct file common;
 
 static void *sharer(void *data)
 {
-	struct thread *t = data;
 	struct file f = common;
 	bool held = false;
 
-	new_actor(t->actor - history->actor);
-	atomic_store(&t->fd, f.fd);
+	show(&f);
 	while (!atomic_load(&shared->stop)) {
 		held = act(&f, held, SHARED);
 		/* It would only spin while it is refused at once */
@@ -547,7 +688,8 @@ static void *thread_main(void *data)
 {
 	struct thread *t = data;
 
-	me = t->actor;
+	new_actor(t->actor - history->actor);
+	seen = t;
 	atomic_store(&t->tid, syscall(SYS_gettid));
 	t->fn(t);
 	atomic_fetch_sub(&running, 1);
@@ -566,7 +708,6 @@ static void run_threads(__u32 first_actor, void *(*fn)(void *data))
 	for (int i = 0; i < THREADS; i++) {
 		threads[i].actor = &history->actor[first_actor + i];
 		threads[i].fn = fn;
-		atomic_store(&threads[i].fd, -1);
 		errno = pthread_create(&threads[i].thread, NULL, thread_main,
 				       &threads[i]);
 		if (errno)
@@ -574,15 +715,13 @@ static void run_threads(__u32 first_actor, void *(*fn)(void *data))
 	}
 	while (atomic_load(&running)) {
 		struct thread *t = &threads[rnd(THREADS)];
-		int tid = atomic_load(&t->tid), fd;
+		int tid = atomic_load(&t->tid);
 
 		nap(rnd(30 * MSEC) + MSEC);
 		if (tid && !atomic_load(&shared->stop))
 			syscall(SYS_tgkill, getpid(), tid,
 				rnd(3) ? SIGUSR1 : SIGUSR2);
-		fd = atomic_load(&t->fd);
-		if (fd >= 0)
-			do_look(fd);
+		do_look(t);
 	}
 }
 
@@ -609,39 +748,53 @@ static void run_lone(__u32 actor)
 	run_threads(actor, lone);
 }
 
+static void run_visitors(__u32 actor)
+{
+	run_threads(actor, visitor);
+}
+
+static void run_both(__u32 actor)
+{
+	run_threads(actor, both);
+}
+
 static void run_sharers(__u32 actor)
 {
 	/* As the first thread, which does not exist yet */
 	new_actor(actor);
-	common = do_open(O_RDWR);
+	common = do_open(O_RDWR, some_name());
 	run_threads(actor, sharer);
 	/* Closed by exit, also if one of them still holds the lock */
 }
 
 static void run_watcher(__u32 actor)
 {
-	struct file f;
+	struct file f = no_file;
 
 	new_actor(actor);
-	f = do_open(O_RDONLY);
 	while (!atomic_load(&shared->stop)) {
-		do_status(&f);
+		if (f.fd < 0)
+			f = do_open(O_RDONLY, rnd(NAMES));
+		/* A file that is open for reading outlives its lock */
+		if (f.fd >= 0 && (do_status(&f)->ret || !rnd(20)))
+			do_close(&f);
 		nap(rnd(10 * MSEC));
 	}
-	do_close(&f);
+	if (f.fd >= 0)
+		do_close(&f);
 }
 
 /* In a user namespace: opens the device as root, asks as another user */
 static void run_stranger(__u32 actor)
 {
-	struct file f = { .fd = -1 };
+	struct file f = no_file;
 	bool held = false;
 
 	new_actor(actor);
 	while (!atomic_load(&shared->stop)) {
 		if (f.fd < 0) {
 			syscall(SYS_setresuid, -1, 0, -1);
-			f = do_open(O_RDWR);
+			f = do_open(O_RDWR, some_name());
 			held = false;
 			if (syscall(SYS_setresuid, -1, 1, -1))
 				die("cannot become another user");
@@ -662,10 +815,10 @@ static bool act_in_family(struct file *f, bool held)
 	return held;
 }
 
-/* Sends a file and its number in a message */
+/* Sends a file in a message, and what the history calls it */
 static void do_send(int sock, struct file *f, __u32 peer)
 {
-	struct iovec iov = { &f->number, sizeof(f->number) };
+	struct iovec iov = { f, sizeof(*f) };
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct msghdr msg = {
 		.msg_iov = &iov,
@@ -680,7 +833,7 @@ static void do_send(int sock, struct file *f, __u32 peer)
 	cmsg->cmsg_type = SCM_RIGHTS;
 	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(cmsg), &f->fd, sizeof(int));
-	r = begin(SEND, f->number);
+	r = begin(SEND, f);
 	r->peer = peer;
 	r->ret = sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
 	end(r, now());
@@ -688,8 +841,8 @@ static void do_send(int sock, struct file *f, __u32 peer)
 
 static struct file do_receive(int sock)
 {
-	struct file f = { .fd = -1 };
-	struct iovec iov = { &f.number, sizeof(f.number) };
+	struct file f = no_file, sent;
+	struct iovec iov = { &sent, sizeof(sent) };
 	char control[CMSG_SPACE(sizeof(int))];
 	struct msghdr msg = {
 		.msg_iov = &iov,
@@ -697,7 +850,7 @@ static struct file do_receive(int sock)
 		.msg_control = control,
 		.msg_controllen = sizeof(control),
 	};
-	struct record *r = begin(RECEIVE, 0);
+	struct record *r = begin(RECEIVE, &no_file);
 	struct cmsghdr *cmsg;
 
 	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) > 0) {
@@ -705,7 +858,8 @@ static struct file do_receive(int sock)
 		if (!cmsg)
 			die("a message without a file");
 		memcpy(&f.fd, CMSG_DATA(cmsg), sizeof(int));
-		r->file = f.number;
+		r->file = f.number = sent.number;
+		r->minor = f.minor = sent.minor;
 	}
 	end(r, now());
 	return f;
@@ -761,14 +915,14 @@ static void run_family(__u32 actor)
 	new_actor(actor);
 	while (!atomic_load(&shared->stop) &&
 	       history->processes < MAX_PROCESSES - 100) {
-		f = do_open(O_RDWR);
+		f = do_open(O_RDWR, some_name());
 		held = rnd(2) && !do_take(&f, ACQUIRE, some_timeout(FAMILY),
 					  false);
 		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
 			       socks))
 			die("no sockets");
 		child = new_process(1, &child_actor);
-		r = begin(FORK, f.number);
+		r = begin(FORK, &f);
 		r->peer = child;
 		pid = fork();
 		if (!pid) {
@@ -788,7 +942,7 @@ static void run_family(__u32 actor)
 			f.fd = -1;
 		}
 
-		sent = do_open(O_RDWR);
+		sent = do_open(O_RDWR, some_name());
 		if (rnd(2))
 			do_take(&sent, ACQUIRE, rnd(3 * MSEC), false);
 		do_send(socks[0], &sent, child);
@@ -806,6 +960,114 @@ static void run_family(__u32 actor)
 	}
 }
 
+/*** Creating and deleting locks ***/
+
+/* Writes the name of a lock; returns 0 or the negative errno */
+static int write_name(const char *attribute, __u8 name)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/sys/class/tlock/%s", attribute);
+	return write_text(path, names[name] + strlen("tlock-"));
+}
+
+static __u32 minor_of(__u8 name)
+{
+	char path[40];
+	struct stat st;
+
+	if (stat(path_of(path, name), &st))
+		die("no status of %s", path);
+	return minor(st.st_rdev);
+}
+
+/* The minor numbers of the temporary locks that are there, or NOBODY */
+static __u32 kept[NAMES];
+
+static bool do_create(__u8 name)
+{
+	struct record *r = begin(CREATE, &no_file);
+	__s64 at;
+
+	r->name = name;
+	r->ret = write_name("new_lock", name);
+	at = now();
+	if (!r->ret) {
+		kept[name] = r->minor = minor_of(name);
+		history->lock[history->locks++] = (struct lock){
+			.minor = r->minor,
+			.temporary = true,
+		};
+	}
+	end(r, at);
+	return !r->ret;
+}
+
+static void do_delete(__u8 name)
+{
+	struct record *r = begin(DELETE, &no_file);
+	__s64 at;
+
+	r->name = name;
+	r->minor = kept[name];
+	r->ret = write_name("delete_lock", name);
+	at = now();
+	if (!r->ret)
+		kept[name] = NOBODY;
+	end(r, at);
+}
+
+/*
+ * Uses a new lock until it has seen how many grants there were by then, which
+ * shows where the lock's tokens begin. It can't be deleted meanwhile.
+ */
+static void use_new(__u8 name)
+{
+	struct file f = do_open(O_RDWR, name);
+	bool held = false;
+
+	if (f.fd < 0)
+		die("cannot open %s", names[name]);
+	do {
+		held = held || !do_take(&f, ACQUIRE, 0, false);
+	} while (!do_status(&f)->holder.token);
+	if (rnd(2))
+		do_delete(name);
+	if (held && rnd(2))
+		do_release(&f);
+	do_close(&f);
+}
+
+/*
+ * Creates and deletes the temporary locks. There is one such process, and it is
+ * neither killed nor stopped: so it knows which locks there are.
+ */
+static void run_keeper(__u32 actor)
+{
+	bool stop = false;
+
+	new_actor(actor);
+	memset(kept, 0xff, sizeof(kept));
+	for (__u32 left = 0; left || !stop;) {
+		__u8 name = PERMANENT + rnd(TEMPORARY);
+		bool there = kept[name] != NOBODY;
+
+		/* Some of these calls must fail */
+		if (!stop && rnd(10) < (there ? 1 : 9) &&
+		    history->locks < MAX_LOCKS) {
+			if (do_create(name))
+				use_new(name);
+		} else {
+			do_delete(name);
+		}
+		nap(rnd(4 * MSEC));
+		stop = atomic_load(&shared->stop);
+		left = 0;
+		for (__u8 i = PERMANENT; i < NAMES; i++)
+			left += kept[i] != NOBODY;
+	}
+}
+
 /*** The main process ***/
 
 /* The kinds of processes; each may run several times */
@@ -819,14 +1081,15 @@ static const struct trade {
 	{ run_family, 0, 1 },
 	{ run_lone, CLONE_NEWPID, THREADS },
 	{ run_stranger, CLONE_NEWUSER, 1 },
-	{ run_lone, 0, THREADS },
+	{ run_both, 0, THREADS },
 	{ run_watcher, 0, 1 },
 	{ run_family, 0, 1 },
 	{ run_stranger, CLONE_NEWUSER | CLONE_NEWPID, 1 },
 	{ run_watcher, CLONE_NEWPID, 1 },
-	{ run_lone, 0, THREADS },
+	{ run_visitors, 0, THREADS },
 	{ run_sharers, 0, THREADS },
-};
+	{ run_visitors, 0, THREADS },
+}, keeper = { run_keeper, 0, 1 };
 
 #define TRADES		ARRAY_SIZE(trades)
 #define STRANGERS	20000
@@ -834,7 +1097,10 @@ static const struct trade {
 static struct worker {
 	pid_t pid;
 	__u32 process;
-} workers[2 * TRADES];
+} workers[2 * TRADES + 1];
+
+/* The last one is the keeper */
+#define KEEPER		(&workers[2 * TRADES])
 
 static void write_map(pid_t pid, const char *name, const char *text)
 {
@@ -943,7 +1209,7 @@ static void stop_briefly(struct worker *w)
 }
 
 /* From the ioctl; a counter that sysfs disagrees with is -1, and rejected */
-static struct counters counters_now(int fd)
+static struct counters counters_now(int fd, __u8 name)
 {
 	struct counters c;
 	struct tlock_status st = look(fd);
@@ -955,8 +1221,8 @@ static struct counters counters_now(int fd)
 	c.hold_ns_total = st.hold_ns_total;
 	c.hold_ns_max = st.hold_ns_max;
 	for (int i = 0; i < COUNTS; i++) {
-		snprintf(path, sizeof(path), SYSFS "/stats/%s",
-			 count_names[i]);
+		snprintf(path, sizeof(path), "/sys/class/tlock/%s/stats/%s",
+			 names[name], count_names[i]);
 		if (read_number(path) != c.count[i])
 			c.count[i] = -1;
 	}
@@ -969,14 +1235,19 @@ static void take_turn(struct file *f)
 		do_release(f);
 }
 
-/* The lock numbers its grants without gaps */
-static __u64 newest_token;
+/* A lock numbers its grants without gaps */
+static __u64 newest_token[PERMANENT];
 
 /* Events that must happen, or the test is worth nothing */
-enum move { WENT_ON, WAS_CANCELED, FLOCKED, STOPPED, SEEN_WAITING, MOVES };
+enum move {
+	WENT_ON, WAS_CANCELED, FLOCKED, STOPPED, SEEN_WAITING, HELD_BOTH,
+	CREATED, DELETED, WAS_BUSY, MISSED, GONE, MOVES
+};
 
 static const char *const move_names[MOVES] = {
 	"went on", "canceled", "flocked", "stopped", "seen to wait",
+	"held two locks", "created", "deleted", "too busy to delete",
+	"missing", "gone",
 };
 
 static unsigned long moves[MOVES];
@@ -990,9 +1261,16 @@ static void count_moves(const struct record *r)
 	moves[FLOCKED] += r->kind == FLOCK && !r->ret;
 	moves[STOPPED] += takes && !r->ret && r->stops_after != r->stops_before;
 	moves[SEEN_WAITING] += r->kind == LOOK && r->ticket;
+	moves[CREATED] += r->kind == CREATE && !r->ret;
+	moves[DELETED] += r->kind == DELETE && !r->ret;
+	moves[WAS_BUSY] += r->kind == DELETE && r->ret == -EBUSY;
+	moves[MISSED] += r->kind == OPEN && r->ret;
+	moves[GONE] += r->kind == STATUS && r->ret == -ENODEV;
 }
 
-static unsigned long totals[COUNTS], total_records, total_kills, total_lost;
+/* Of the first lock, and of the other permanent ones */
+static unsigned long totals[2][COUNTS];
+static unsigned long total_records, total_kills, total_lost;
 static unsigned long total_processes;
 
 static void run_epoch(void)
@@ -1001,12 +1279,16 @@ static void run_epoch(void)
 	unsigned int workers_now, kills = 0;
 	__u32 records, actor;
 	char name[TLOCK_COMM_SIZE];
-	struct file f;
+	struct file f[PERMANENT];
 	__s64 until, since;
-	int fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
+	int fd[PERMANENT];
+	char path[40];
 
-	if (fd < 0)
-		die("cannot open %s", DEVICE);
+	for (__u8 i = 0; i < PERMANENT; i++) {
+		fd[i] = open(path_of(path, i), O_RDONLY | O_CLOEXEC);
+		if (fd[i] < 0)
+			die("cannot open %s", path);
+	}
 	/* Makes it all 0 again */
 	if (madvise(history, size, MADV_REMOVE))
 		die("cannot empty the history");
@@ -1025,12 +1307,19 @@ static void run_epoch(void)
 	workers_now = TRADES + rnd(TRADES + 1);
 
 	history->begin = now();
-	history->before = counters_now(fd);
-	history->first = newest_token;
-	/* Now the lock is free, and no abandonment is left to report */
-	f = do_open(O_RDWR);
-	take_turn(&f);
+	history->locks = PERMANENT;
+	for (__u8 i = 0; i < PERMANENT; i++) {
+		history->lock[i].minor = minor_of(i);
+		history->lock[i].before = counters_now(fd[i], i);
+		history->lock[i].first = newest_token[i];
+	}
+	/* Now the locks are free, and no abandonment is left to report */
+	for (__u8 i = 0; i < PERMANENT; i++) {
+		f[i] = do_open(O_RDWR, i);
+		take_turn(&f[i]);
+	}
 
+	start(KEEPER, &keeper);
 	for (__u32 i = 0; i < workers_now; i++)
 		start(&workers[i], &trades[i % TRADES]);
 	until = now() + EPOCH;
@@ -1062,7 +1351,7 @@ static void run_epoch(void)
 		}
 		if (now() - since > STILL) {
 			history->stuck = true;
-			for (__u32 i = 0; i < workers_now; i++)
+			for (__u32 i = 0; i < ARRAY_SIZE(workers); i++)
 				if (workers[i].pid)
 					slay(&workers[i]);
 		}
@@ -1073,19 +1362,24 @@ static void run_epoch(void)
 	memset(workers, 0, sizeof(workers));
 
 	/* Reports the last abandonment, if there was one */
-	take_turn(&f);
-	do_close(&f);
-	if (look(fd).holder.token || look(fd).waiters)
-		history->stuck = true;
-	history->after = counters_now(fd);
-	history->end = now();
-	newest_token += history->after.count[ACQUIRED] -
-			history->before.count[ACQUIRED];
-	close(fd);
+	for (__u8 i = 0; i < PERMANENT; i++) {
+		struct lock *lock = &history->lock[i];
 
-	for (int i = 0; i < COUNTS; i++)
-		totals[i] += history->after.count[i] -
-			     history->before.count[i];
+		take_turn(&f[i]);
+		do_close(&f[i]);
+		if (look(fd[i]).holder.token || look(fd[i]).waiters)
+			history->stuck = true;
+		lock->after = counters_now(fd[i], i);
+		newest_token[i] += lock->after.count[ACQUIRED] -
+				   lock->before.count[ACQUIRED];
+		close(fd[i]);
+		for (int k = 0; k < COUNTS; k++)
+			totals[i > 0][k] += lock->after.count[k] -
+					    lock->before.count[k];
+	}
+	history->end = now();
+	moves[HELD_BOTH] += atomic_exchange(&shared->held_both, 0);
+
 	total_records += history->records;
 	total_processes += history->processes;
 	total_kills += kills;
@@ -1097,23 +1391,25 @@ static void run_epoch(void)
 	}
 }
 
-/* Writes the rejected history, a line for each call */
-static void print_history(void)
+/* Writes the rejected history of a lock, a line for each call */
+static void print_history(__u32 lock)
 {
+	struct history *h = history_of(history, lock);
 	const char *path = getenv("TLOCK_CHAOS_LOG");
 	static const char *const kinds[] = {
 		"open", "close", "fork", "send", "receive", "acquire",
 		"reacquire", "flock", "release", "unlock", "status", "look",
+		"create", "delete",
 	};
 	FILE *log = path ? fopen(path, "w") : NULL;
 
 	if (!log)
 		return;
-	for (__u32 i = 0; i < history->records; i++) {
-		struct record *r = &history->record[i];
+	for (__u32 i = 0; i < h->records; i++) {
+		struct record *r = &h->record[i];
 
 		fprintf(log, "%u p%u a%u f%u %s%s %lld..%lld ret %d timeout %lld left %lld ticket %llu left %llu token %llu result %u; signals %u %u, stops %u to %u; saw %llu since %lld job %u; %u wait\n",
-			i, history->actor[r->actor].process, r->actor, r->file,
+			i, h->actor[r->actor].process, r->actor, r->file,
 			kinds[r->kind], r->keeps_job ? " (keeps)" : "",
 			(__s64)r->begin, (__s64)r->end, r->ret, r->timeout_ns,
 			r->left_ns, r->ticket, r->left_ticket, r->token,
@@ -1123,6 +1419,7 @@ static void print_history(void)
 			(__s64)r->holder.since_ns, r->holder.job, r->waiters);
 	}
 	fclose(log);
+	free(h);
 }
 
 static void *share(size_t size)
@@ -1139,6 +1436,7 @@ static bool test_history(__s64 duration)
 {
 	__s64 until = now() + duration, judged = 0, at;
 	struct verdict v;
+	char path[40];
 	int fd;
 
 	history = share(sizeof(*history) +
@@ -1146,34 +1444,46 @@ static bool test_history(__s64 duration)
 	shared = share(sizeof(*shared));
 	/* Orphans of killed processes become our children */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	/* This call reports an abandonment from before the test */
-	fd = contender();
-	newest_token = take(fd, "chaos");
-	release(fd);
-	close(fd);
+	for (__u8 i = 0; i < PERMANENT; i++) {
+		if (i && write_name("new_lock", i))
+			die("cannot create %s", names[i]);
+		fd = open(path_of(path, i), O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			die("cannot open %s", path);
+		/* This call reports an abandonment from before the test */
+		newest_token[i] = take(fd, "chaos");
+		release(fd);
+		close(fd);
+	}
 
 	do {
 		epoch++;
 		run_epoch();
 		at = now();
-		v = judge(history);
+		v = judge_locks(history);
 		judged += now() - at;
 		if (v.rule) {
-			printf("# epoch %u broke the rule \"%s\": %s\n", epoch,
-			       rule_names[v.rule], v.why);
-			print_history();
+			printf("# epoch %u, lock %u broke the rule \"%s\": %s\n",
+			       epoch, v.lock, rule_names[v.rule], v.why);
+			print_history(v.lock);
 			break;
 		}
 	} while (now() < until);
+	for (__u8 i = 1; i < PERMANENT; i++)
+		if (write_name("delete_lock", i))
+			die("cannot delete %s", names[i]);
 	printf("# seed %lu: %u epochs, %lu calls (%lu without an end), %lu processes, %lu kills, judged in %lld ms\n",
 	       seed, epoch, total_records, total_lost, total_processes,
 	       total_kills, judged / MSEC);
+	for (int k = 0; k < 2; k++) {
+		printf("#%s", k ? " other locks:" : "");
+		for (int i = 0; i < COUNTS; i++)
+			printf(" %s %lu", count_names[i], totals[k][i]);
+		printf("\n");
+	}
 	printf("#");
-	for (int i = 0; i < COUNTS; i++)
-		printf(" %s %lu", count_names[i], totals[i]);
-	printf("\n#");
 	for (int i = 0; i < MOVES; i++)
-		printf(" %s %lu", move_names[i], moves[i]);
+		printf("%s %s %lu", i ? "," : "", move_names[i], moves[i]);
 	printf("\n");
 	return !v.rule;
 }
@@ -1184,7 +1494,7 @@ static bool test_fight(void)
 	bool all = total_lost && total_kills;
 
 	for (int i = 0; i < COUNTS; i++)
-		all = all && totals[i];
+		all = all && totals[0][i] && totals[1][i];
 	for (int i = 0; i < MOVES; i++)
 		all = all && moves[i];
 	return all;

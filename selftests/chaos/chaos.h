@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A history records what every process did with a lock, as that process saw it.
- * The judge decides whether a lock that keeps its promises can have given those
- * answers.
+ * A history records what every process did with some locks, as that process saw
+ * it. The judge decides whether locks that keep their promises can have given
+ * those answers. As locks know nothing of each other, it judges each by itself:
+ * by the records with its minor number.
  *
  * A history is in memory shared by all processes that write it, and nothing in
  * it is ever removed. So a process that is killed leaves all of its records
@@ -19,6 +20,7 @@
 
 #define MAX_PROCESSES	1024
 #define MAX_ACTORS	2048
+#define MAX_LOCKS	256
 #define NOBODY		(~0U)
 
 /* How late a timeout may be, to allow for a stalled machine */
@@ -37,6 +39,8 @@ enum kind {
 	UNLOCK,		/* LOCK_UN of flock() */
 	STATUS,
 	LOOK,		/* at the fdinfo of a file of its own process */
+	CREATE,		/* a lock */
+	DELETE,
 };
 
 /* A holder, as somebody saw it */
@@ -77,14 +81,18 @@ enum { RESTARTS, FAILS, SIGNALS };
  * @timeout_ns and @ticket are what was passed, @left_ns and @left_ticket what
  * was there afterwards. flock() returns no token, so its record has the token
  * from a status afterwards. A LOOK has the token of a file that holds the lock,
- * or the ticket of one that waits.
+ * or the ticket of one that waits. Which lock a name led to is known only when
+ * it has been opened or created.
  */
 struct record {
 	_Atomic __s64 begin;
 	_Atomic __s64 end;
 	__u8 kind;
 	bool keeps_job;			/* the job passed is empty */
+	bool reader;			/* OPEN: for reading only */
+	__u8 name;			/* OPEN, CREATE, DELETE: which */
 	__u16 actor;
+	__u32 minor;			/* of the lock; NOBODY: unknown */
 	__u32 file;
 	__u32 peer;
 	__s32 ret;			/* 0 or the negative errno */
@@ -116,9 +124,21 @@ struct actor {
 	atomic_uint signals[SIGNALS];
 };
 
-struct history {
+/*
+ * A lock. A name that was deleted and created again is another lock, with
+ * another minor number.
+ */
+struct lock {
+	__u32 minor;
 	__u64 first;			/* newest token at the beginning */
 	struct counters before, after;
+	bool temporary;			/* created and deleted meanwhile: only
+					 * its records show @first and @after */
+};
+
+struct history {
+	__u32 locks;
+	struct lock lock[MAX_LOCKS];
 	__s64 begin, end;		/* no process runs outside of them */
 	bool stuck;			/* some calls never ended */
 	__u32 capacity;
@@ -146,18 +166,25 @@ enum rule {
 	WAITERS,
 	COUNTERS,
 	STARVED,
+	NAMES,
 	RULES
 };
 
 struct verdict {
 	enum rule rule;		/* the first that was broken, or ACCEPTED */
+	__u32 lock;		/* by which lock, if by one of them */
 	char why[256];
 };
 
 extern const char *const rule_names[RULES];
 extern const char *const count_names[COUNTS];
 
+/* Judges the first lock of a history, with all of its records */
 struct verdict judge(struct history *history);
+/* Judges a history of several locks */
+struct verdict judge_locks(const struct history *history);
+/* The part that one lock has in a history, to be freed by the caller */
+struct history *history_of(const struct history *history, __u32 lock);
 
 /* Tests of the judge: their number; runs one and returns if it passed */
 extern const unsigned int doctored_tests;

@@ -21,6 +21,7 @@
 #define GRANTS_BY(token)	((token) - FIRST + GRANTS)
 
 static struct history *h;
+static struct lock *lock;
 
 /* Threads 0 to 4, each in its own process and with its own file, 1 to 5 */
 static void begin_history(void)
@@ -30,9 +31,11 @@ static void begin_history(void)
 	if (!h)
 		die("no memory");
 	h->capacity = CAPACITY;
-	h->first = FIRST;
-	h->before.count[ACQUIRED] = GRANTS;
-	h->after.count[ACQUIRED] = GRANTS;
+	h->locks = 1;
+	lock = h->lock;
+	lock->first = FIRST;
+	lock->before.count[ACQUIRED] = GRANTS;
+	lock->after.count[ACQUIRED] = GRANTS;
 	h->begin = 1;
 	h->end = 10000;
 	h->processes = h->actors = 5;
@@ -67,8 +70,8 @@ static struct record *take_it(enum kind kind, __u16 actor, __s64 begin,
 	r->timeout_ns = timeout;
 	r->left_ns = left;
 	r->token = token;
-	if (GRANTS_BY(token) > h->after.count[ACQUIRED])
-		h->after.count[ACQUIRED] = GRANTS_BY(token);
+	if (GRANTS_BY(token) > lock->after.count[ACQUIRED])
+		lock->after.count[ACQUIRED] = GRANTS_BY(token);
 	return r;
 }
 
@@ -150,12 +153,13 @@ static void tell_all(void)
 	all.last->result = TLOCK_ABANDONED;
 	add(RELEASE, 1, 720, 730, 0);
 
-	memcpy(h->after.count, (__u64[COUNTS]){ GRANTS_BY(16), 4, 1, 1, 2, 1 },
-	       sizeof(h->after.count));
-	h->after.wait_ns_total = 579;
-	h->after.wait_ns_max = 183;
-	h->after.hold_ns_total = 490;
-	h->after.hold_ns_max = 200;
+	memcpy(lock->after.count,
+	       (__u64[COUNTS]){ GRANTS_BY(16), 4, 1, 1, 2, 1 },
+	       sizeof(lock->after.count));
+	lock->after.wait_ns_total = 579;
+	lock->after.wait_ns_max = 183;
+	lock->after.hold_ns_total = 490;
+	lock->after.hold_ns_max = 200;
 }
 
 static void accepts_all(void)
@@ -176,7 +180,7 @@ static void accepts_overlapping_calls(void)
 	take_it(ACQUIRE, 1, 100, 400, 0, 0, 11);
 	add(RELEASE, 1, 200, 400, 0);
 	add(RELEASE, 0, 401, 402, 0);
-	h->after.hold_ns_max = h->after.hold_ns_total = 50;
+	lock->after.hold_ns_max = lock->after.hold_ns_total = 50;
 }
 
 /* A thread that stalled before it was in the queue came later than it seems. */
@@ -189,10 +193,10 @@ static void accepts_stalled_comer(void)
 	add(RELEASE, 0, 350, 360, 0);
 	add(RELEASE, 2, 500, 510, 0);
 	add(RELEASE, 1, 910, 920, 0);
-	h->after.count[CONTENDED] = 2;
-	h->after.wait_ns_total = h->after.wait_ns_max = 60;
-	h->after.hold_ns_total = 700;
-	h->after.hold_ns_max = 412;
+	lock->after.count[CONTENDED] = 2;
+	lock->after.wait_ns_total = lock->after.wait_ns_max = 60;
+	lock->after.hold_ns_total = 700;
+	lock->after.hold_ns_max = 412;
 }
 
 /* A request is away, and passed over, while its thread handles a signal. */
@@ -202,9 +206,9 @@ static void accepts_passed_over(void)
 	h->record[1].timeout_ns = 5000;
 	h->record[1].left_ns = 5000 - 380;
 	h->record[1].after[RESTARTS] = 1;
-	h->after.wait_ns_total = 440;
-	h->after.wait_ns_max = 380;
-	h->after.count[INTERRUPTED] = 1;
+	lock->after.wait_ns_total = 440;
+	lock->after.wait_ns_max = 380;
+	lock->after.count[INTERRUPTED] = 1;
 }
 
 /* The same while its process is stopped. */
@@ -245,12 +249,13 @@ static void tell_back(void)
 	add(RELEASE, 2, 500, 510, 0);
 	add(RELEASE, 1, 700, 710, 0);
 	add(RELEASE, 3, 800, 810, 0);
-	memcpy(h->after.count, (__u64[COUNTS]){ GRANTS_BY(14), 3, 0, 1, 0, 0 },
-	       sizeof(h->after.count));
-	h->after.wait_ns_total = 380 + 450 + 150;
-	h->after.wait_ns_max = 450;
-	h->after.hold_ns_total = 690;
-	h->after.hold_ns_max = 200;
+	memcpy(lock->after.count,
+	       (__u64[COUNTS]){ GRANTS_BY(14), 3, 0, 1, 0, 0 },
+	       sizeof(lock->after.count));
+	lock->after.wait_ns_total = 380 + 450 + 150;
+	lock->after.wait_ns_max = 450;
+	lock->after.hold_ns_total = 690;
+	lock->after.hold_ns_max = 200;
 }
 
 static void accepts_back(void)
@@ -273,8 +278,8 @@ static void accepts_late_back(void)
 	h->record[9].actor = 1;
 	h->record[9].file = 2;
 	back.look->ticket = 0;
-	h->after.wait_ns_total = 580 + 250 + 150;
-	h->after.wait_ns_max = 580;
+	lock->after.wait_ns_total = 580 + 250 + 150;
+	lock->after.wait_ns_max = 580;
 }
 
 /* 1 gives up: it withdraws its request by a release. */
@@ -296,9 +301,9 @@ static void accepts_giving_up(void)
 	h->record[8].actor = 2;
 	h->record[8].file = 3;
 	back.later->token = 13;
-	h->after.count[ACQUIRED] = GRANTS_BY(13);
-	h->after.wait_ns_total = 70 + 450 + 150;
-	h->after.hold_ns_max = 400;
+	lock->after.count[ACQUIRED] = GRANTS_BY(13);
+	lock->after.wait_ns_total = 70 + 450 + 150;
+	lock->after.hold_ns_max = 400;
 }
 
 /* Another thread releases the file on which 1 waits. */
@@ -318,10 +323,10 @@ static void tell_canceled(void)
 	add(RELEASE, 0, 400, 410, 0);
 	canceled.last = take_it(ACQUIRE, 3, 420, 430, 0, 0, 12);
 	add(RELEASE, 3, 440, 450, 0);
-	h->after.count[CONTENDED] = 1;
-	h->after.wait_ns_total = h->after.wait_ns_max = 180;
-	h->after.hold_ns_total = 320;
-	h->after.hold_ns_max = 300;
+	lock->after.count[CONTENDED] = 1;
+	lock->after.wait_ns_total = lock->after.wait_ns_max = 180;
+	lock->after.hold_ns_total = 320;
+	lock->after.hold_ns_max = 300;
 }
 
 static void accepts_canceled(void)
@@ -342,11 +347,11 @@ static void accepts_grant_withdrawn(void)
 	canceled.waits->left_ns = 1000 - 160;
 	canceled.last->token = 13;
 	canceled.last->result = TLOCK_ABANDONED;
-	h->after.count[ACQUIRED] = GRANTS_BY(13);
-	h->after.count[ABANDONED] = 1;
-	h->after.wait_ns_total = h->after.wait_ns_max = 160;
-	h->after.hold_ns_total = 220;
-	h->after.hold_ns_max = 180;
+	lock->after.count[ACQUIRED] = GRANTS_BY(13);
+	lock->after.count[ABANDONED] = 1;
+	lock->after.wait_ns_total = lock->after.wait_ns_max = 160;
+	lock->after.hold_ns_total = 220;
+	lock->after.hold_ns_max = 180;
 }
 
 /*
@@ -377,9 +382,9 @@ static void tell_flocked(void)
 	add(CLOSE, 1, 330, 340, 0);
 	flocked.last = take_it(ACQUIRE, 2, 350, 360, 0, 0, 15);
 	add(RELEASE, 2, 370, 380, 0);
-	h->after.count[ABANDONED] = 1;
-	h->after.hold_ns_total = 190;
-	h->after.hold_ns_max = 100;
+	lock->after.count[ABANDONED] = 1;
+	lock->after.hold_ns_total = 190;
+	lock->after.hold_ns_max = 100;
 }
 
 /* A look at a file keeps the file open until the look ends. */
@@ -401,10 +406,10 @@ static struct record *tell_closed_during_a_look(void)
 	seen->count[ACQUIRED] = GRANTS_BY(11);
 	seen->count[CONTENDED] = 1;
 	add(RELEASE, 2, 320, 330, 0);
-	h->after.count[CONTENDED] = h->after.count[ABANDONED] = 1;
-	h->after.wait_ns_total = h->after.wait_ns_max = 60;
-	h->after.hold_ns_total = 200;
-	h->after.hold_ns_max = 180;
+	lock->after.count[CONTENDED] = lock->after.count[ABANDONED] = 1;
+	lock->after.wait_ns_total = lock->after.wait_ns_max = 60;
+	lock->after.hold_ns_total = 200;
+	lock->after.hold_ns_max = 180;
 	return look;
 }
 
@@ -452,7 +457,7 @@ static void two_with_a_token(void)
 static void token_of_nobody(void)
 {
 	tell_all();
-	h->after.count[ACQUIRED] = GRANTS_BY(17);
+	lock->after.count[ACQUIRED] = GRANTS_BY(17);
 }
 
 static void token_of_the_past(void)
@@ -755,10 +760,10 @@ static void too_few_wait(void)
 	h->record[3].count[ACQUIRED] = GRANTS_BY(11);
 	h->record[3].count[CONTENDED] = 1;
 	/* Everything else is right */
-	h->after.count[CONTENDED] = 1;
-	h->after.wait_ns_total = h->after.wait_ns_max = 700;
-	h->after.hold_ns_total = 810;
-	h->after.hold_ns_max = 740;
+	lock->after.count[CONTENDED] = 1;
+	lock->after.wait_ns_total = lock->after.wait_ns_max = 700;
+	lock->after.hold_ns_total = 810;
+	lock->after.hold_ns_max = 740;
 }
 
 static void too_many_wait(void)
@@ -776,7 +781,7 @@ static void count_goes_back(void)
 static void miscounted(enum count count, int by)
 {
 	tell_all();
-	h->after.count[count] += by;
+	lock->after.count[count] += by;
 }
 
 static void time_outs_miscounted(void)
@@ -809,13 +814,13 @@ static void yielded_miscounted(void)
 static void waited_less(void)
 {
 	tell_all();
-	h->after.wait_ns_total = 99;
+	lock->after.wait_ns_total = 99;
 }
 
 static void held_longer(void)
 {
 	tell_all();
-	h->after.hold_ns_max = 300;
+	lock->after.hold_ns_max = 300;
 }
 
 /* Requests, and how they end */
@@ -913,19 +918,19 @@ static void deadline_before_it_is_back(void)
 static void contended_counted_again(void)
 {
 	tell_back();
-	h->after.count[CONTENDED]++;
+	lock->after.count[CONTENDED]++;
 }
 
 static void interrupted_counted_again(void)
 {
 	tell_back();
-	h->after.count[INTERRUPTED]++;
+	lock->after.count[INTERRUPTED]++;
 }
 
 static void waited_before_it_was_away_only(void)
 {
 	tell_back();
-	h->after.wait_ns_total -= 380 - 70;
+	lock->after.wait_ns_total -= 380 - 70;
 }
 
 static void eperm_of_one_that_is_away(void)
@@ -956,7 +961,7 @@ static void eperm_of_a_waiter(void)
 	canceled.waits->end = 415;
 	canceled.release->ret = -EPERM;
 	canceled.last->token = 13;
-	h->after.count[ACQUIRED] = GRANTS_BY(13);
+	lock->after.count[ACQUIRED] = GRANTS_BY(13);
 	add(RELEASE, 1, 416, 418, 0);
 }
 
@@ -987,7 +992,7 @@ static void closing_after_flock_is_reported(void)
 static void closing_after_flock_is_counted(void)
 {
 	tell_flocked();
-	h->after.count[ABANDONED]++;
+	lock->after.count[ABANDONED]++;
 }
 
 static void flock_grants_again(void)
@@ -999,7 +1004,7 @@ static void flock_grants_again(void)
 	h->record[7].count[ACQUIRED] = GRANTS_BY(14);
 	h->record[9].token = 15;
 	flocked.last->token = 16;
-	h->after.count[ACQUIRED]++;
+	lock->after.count[ACQUIRED]++;
 }
 
 static void unlock_of_nothing_fails(void)
@@ -1019,6 +1024,193 @@ static void starved(void)
 {
 	tell_all();
 	h->stuck = true;
+}
+
+/*
+ * Several locks: while 0 holds the first one, it also holds another, which 4
+ * creates and deletes. Then 4 creates that name again.
+ */
+static struct several {
+	struct record *first, *opened, *takes, *look, *busy, *closed, *deleted,
+		      *gone, *missing, *again, *look_again;
+} several;
+
+static struct record *on(__u32 minor, __u32 file, struct record *r)
+{
+	r->minor = minor;
+	r->file = file;
+	r->name = minor != 0;
+	return r;
+}
+
+static void tell_several(void)
+{
+	struct record *r;
+
+	begin_history();
+	h->files = 12;
+	h->locks = 3;
+	h->lock[1] = (struct lock){ .minor = 7, .temporary = true };
+	h->lock[2] = (struct lock){ .minor = 8, .temporary = true };
+	on(7, 0, add(CREATE, 4, 50, 60, 0));
+	several.first = take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	several.opened = on(7, 6, add(OPEN, 0, 120, 125, 0));
+	on(7, 7, add(OPEN, 3, 126, 128, 0))->reader = true;
+	/* Not by take_it(), which counts for the first lock */
+	several.takes = on(7, 6, add(ACQUIRE, 0, 130, 140, 0));
+	several.takes->token = 101;
+	several.look = on(7, 7, add(STATUS, 3, 150, 160, 0));
+	sees(several.look, 101, 135, several.takes);
+	several.look->count[ACQUIRED] = 1;
+	several.busy = on(7, 0, add(DELETE, 4, 170, 180, -EBUSY));
+	on(7, 6, add(RELEASE, 0, 190, 200, 0));
+	several.closed = on(7, 6, add(CLOSE, 0, 210, 220, 0));
+	several.deleted = on(7, 0, add(DELETE, 4, 215, 240, 0));
+	several.gone = on(7, 7, add(STATUS, 3, 250, 260, -ENODEV));
+	several.missing = on(NOBODY, 8, add(OPEN, 1, 262, 264, -ENOENT));
+
+	on(8, 0, add(CREATE, 4, 300, 310, 0));
+	on(8, 9, add(OPEN, 1, 320, 325, 0));
+	on(8, 10, add(OPEN, 3, 326, 328, 0))->reader = true;
+	several.again = on(8, 9, add(ACQUIRE, 1, 330, 340, 0));
+	several.again->token = 205;
+	several.look_again = on(8, 10, add(STATUS, 3, 342, 344, 0));
+	sees(several.look_again, 205, 335, several.again);
+	several.look_again->count[ACQUIRED] = 1;
+	on(8, 9, add(RELEASE, 1, 350, 355, 0));
+	on(8, 9, add(CLOSE, 1, 356, 358, 0));
+	add(RELEASE, 0, 400, 410, 0);
+	r = add(STATUS, 2, 420, 430, 0);
+	r->count[ACQUIRED] = GRANTS_BY(11);
+	lock->after.hold_ns_total = lock->after.hold_ns_max = 300;
+}
+
+static void accepts_several(void)
+{
+	tell_several();
+}
+
+/* The last close can have come just before the deletion. */
+static void accepts_close_during_deletion(void)
+{
+	tell_several();
+	several.closed->begin = 239;
+	several.closed->end = 245;
+}
+
+static void token_of_another_lock(void)
+{
+	tell_several();
+	several.takes->token = 12;
+}
+
+static void grant_of_another_lock(void)
+{
+	tell_several();
+	/* The first lock counts the grant, too */
+	lock->after.count[ACQUIRED]++;
+}
+
+static void seen_with_a_job_of_another_lock(void)
+{
+	tell_several();
+	sees(several.look, 101, 135, several.first);
+}
+
+static void holder_of_another_lock(void)
+{
+	tell_several();
+	sees(add(STATUS, 2, 150, 160, 0), 101, 135, several.takes);
+}
+
+static void lock_of_nobody(void)
+{
+	tell_several();
+	several.takes->minor = 9;
+}
+
+static void name_of_another_lock(void)
+{
+	tell_several();
+	several.opened->name = 0;
+}
+
+static void deleted_while_open(void)
+{
+	tell_several();
+	several.closed->begin = 241;
+	several.closed->end = 245;
+}
+
+static void busy_for_nobody(void)
+{
+	tell_several();
+	/* A file that is open for reading is no reason */
+	on(8, 0, add(DELETE, 4, 370, 380, -EBUSY));
+}
+
+static void deleted_twice(void)
+{
+	tell_several();
+	several.missing->ret = 0;
+	several.missing->actor = 4;
+	several.missing->kind = DELETE;
+}
+
+static void deleted_another(void)
+{
+	tell_several();
+	on(8, 0, several.deleted);
+}
+
+static void created_twice(void)
+{
+	tell_several();
+	h->lock[h->locks++] = (struct lock){ .minor = 9, .temporary = true };
+	/* In the order in which 4 makes its calls */
+	on(9, 0, add(CREATE, 4, 370, 380, 0));
+}
+
+static void exists_after_deletion(void)
+{
+	tell_several();
+	several.missing->ret = -EEXIST;
+	several.missing->actor = 4;
+	several.missing->kind = CREATE;
+}
+
+static void opened_after_deletion(void)
+{
+	tell_several();
+	on(7, 8, several.missing)->reader = true;
+	several.missing->ret = 0;
+}
+
+static void missing_though_there(void)
+{
+	tell_several();
+	several.missing->begin = 345;
+	several.missing->end = 347;
+}
+
+static void gone_before_deletion(void)
+{
+	tell_several();
+	several.gone->begin = 205;
+	several.gone->end = 208;
+}
+
+static void there_after_deletion(void)
+{
+	tell_several();
+	several.gone->ret = 0;
+	several.gone->count[ACQUIRED] = 1;
+}
+
+static void tokens_go_back(void)
+{
+	tell_several();
+	several.again->token = several.look_again->holder.token = 101;
 }
 
 static const struct test {
@@ -1120,6 +1312,25 @@ static const struct test {
 	TEST(looks_held_when_it_is_not, HOLDER),
 	TEST(kept_open_by_nobody, HOLDER),
 	TEST(starved, STARVED),
+	TEST(accepts_several, ACCEPTED),
+	TEST(accepts_close_during_deletion, ACCEPTED),
+	TEST(token_of_another_lock, TOKENS),
+	TEST(grant_of_another_lock, TOKENS),
+	TEST(seen_with_a_job_of_another_lock, HOLDER),
+	TEST(holder_of_another_lock, HOLDER),
+	TEST(lock_of_nobody, NAMES),
+	TEST(name_of_another_lock, NAMES),
+	TEST(deleted_while_open, NAMES),
+	TEST(busy_for_nobody, NAMES),
+	TEST(deleted_twice, NAMES),
+	TEST(deleted_another, NAMES),
+	TEST(created_twice, NAMES),
+	TEST(exists_after_deletion, NAMES),
+	TEST(opened_after_deletion, NAMES),
+	TEST(missing_though_there, NAMES),
+	TEST(gone_before_deletion, NAMES),
+	TEST(there_after_deletion, NAMES),
+	TEST(tokens_go_back, TOKENS),
 };
 
 const unsigned int doctored_tests = sizeof(tests) / sizeof(*tests);
@@ -1131,7 +1342,7 @@ bool test_judge(unsigned int i, char *name, size_t size)
 
 	snprintf(name, size, "judge_%s%s", t->rule ? "rejects_" : "", t->name);
 	t->tell();
-	v = judge(h);
+	v = judge_locks(h);
 	if (v.rule != t->rule)
 		printf("# %s, not %s: %s\n", rule_names[v.rule],
 		       rule_names[t->rule], v.why);

@@ -69,6 +69,13 @@ bool judge_call(struct court *c, __u32 i)
 
 	switch (r->kind) {
 	case STATUS:
+		if (r->ret == -ENODEV ? r->end < c->deleted_lo :
+					r->begin > c->deleted_hi)
+			return reject(c, NAMES,
+				"status %u: %d, and it was deleted from %lld to %lld",
+				i, r->ret, c->deleted_lo, c->deleted_hi);
+		if (r->ret == -ENODEV)
+			return true;
 		if (r->ret)
 			return reject(c, ERRNO, "status %u: %d", i, r->ret);
 		if (!r->holder.token && r->waiters)
@@ -78,10 +85,10 @@ bool judge_call(struct court *c, __u32 i)
 			return reject(c, COUNTERS, "status %u: %llu grants",
 				      i, r->count[ACQUIRED]);
 		if (r->holder.token &&
-		    r->holder.token != c->h->first + grants_at(c, r))
+		    r->holder.token != c->lock->first + grants_at(c, r))
 			return reject(c, HOLDER,
 				"status %u: token %llu after %llu, but %llu grants",
-				i, r->holder.token, c->h->first,
+				i, r->holder.token, c->lock->first,
 				grants_at(c, r));
 		return true;
 	case RELEASE:

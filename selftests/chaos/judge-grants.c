@@ -134,7 +134,7 @@ static bool study_sight(struct court *c, __u32 i)
 	struct hold *hold;
 	__s64 begin = r->begin;
 
-	if (r->kind == STATUS && !s->token) {
+	if (shows(r) && !s->token) {
 		hold = &c->hold[grants_at(c, r)];
 		hold->free_lo = max64(hold->free_lo, begin);
 		hold->free_hi = min64(hold->free_hi, r->end);
@@ -143,7 +143,7 @@ static bool study_sight(struct court *c, __u32 i)
 	hold = hold_of(c, s->token);
 	if (!hold)
 		return reject(c, HOLDER, "call %u saw token %llu", i, s->token);
-	if (r->kind != STATUS)
+	if (!shows(r))
 		begin = deadline_lo(c, i);
 	hold->seen_lo = max64(hold->seen_lo, begin);
 	hold->seen_hi = min64(hold->seen_hi, r->end);
@@ -204,7 +204,7 @@ bool study_sights(struct court *c)
 			hold->seen_lo = max64(hold->seen_lo, r->begin);
 			hold->seen_hi = min64(hold->seen_hi, r->end);
 		}
-		if (r->kind == STATUS || (takes(r) && r->ret == -ETIMEDOUT))
+		if (shows(r) || (takes(r) && r->ret == -ETIMEDOUT))
 			if (!study_sight(c, i))
 				return false;
 	}
@@ -254,7 +254,8 @@ bool judge_order(struct court *c)
 				"token %llu was seen at %lld, after it ended at %lld",
 				token, hold->seen_lo, hold->end_hi);
 		hold->end_lo = max64(hold->end_lo, hold->seen_lo);
-		if (hold->yielder != NOBODY) {
+		if (hold->yielder != NOBODY &&
+		    !(i == c->grants && c->lock->temporary)) {
 			if (i == c->grants)
 				return reject(c, YIELD,
 					"call %u let nobody in",
@@ -455,7 +456,7 @@ bool judge_sights(struct court *c)
 		struct record *r = &c->record[i];
 
 		if (r->end && r->holder.token &&
-		    (r->kind == STATUS || (takes(r) && r->ret == -ETIMEDOUT)))
+		    (shows(r) || (takes(r) && r->ret == -ETIMEDOUT)))
 			if (!judge_sight(c, i))
 				return false;
 	}

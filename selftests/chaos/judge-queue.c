@@ -335,7 +335,7 @@ bool judge_queue(struct court *c)
 			continue;
 		other = NULL;
 		if ((c->repeat[i] && r->kind == REACQUIRE) ||
-		    (r->kind == STATUS && !r->holder.token))
+		    (shows(r) && !r->holder.token))
 			other = waiter_during(c, r->begin, r->end);
 		if (other)
 			return reject(c, c->repeat[i] ? YIELD : HAND_OVER,

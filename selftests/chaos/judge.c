@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The judge of a history. It is sound: it never rejects a history that a
+ * The judge of a lock's history. It is sound: it never rejects a history that a
  * correct lock can have produced, however the machine stalled (except for
  * OVERLONG, and a history that is stuck). An instant inside a call is known
  * only as an interval, and a rule counts as broken only if it is broken for
@@ -56,6 +56,7 @@ const char *const rule_names[RULES] = {
 	[WAITERS] = "waiters",
 	[COUNTERS] = "counters",
 	[STARVED] = "starved",
+	[NAMES] = "names",
 };
 
 const char *const count_names[COUNTS] = {
@@ -118,6 +119,8 @@ static bool judge_progress(struct court *c)
 static bool judge_all(struct court *c)
 {
 	study_files(c);
+	if (!judge_deletions(c))
+		return false;
 	for (__u32 i = 0; i < c->files; i++)
 		study_requests(c, &c->file[i]);
 	for (__u32 i = 0; i < c->records; i++)
@@ -156,15 +159,20 @@ static void study_deaths(struct court *c)
 
 struct verdict judge(struct history *h)
 {
+	struct lock *lock = h->lock;
 	struct court court = {
 		.h = h,
+		.lock = lock,
 		.record = h->record,
 		.records = min64(h->records, h->capacity),
 		.files = h->files,
-		.grants = h->after.count[ACQUIRED] - h->before.count[ACQUIRED],
+		.grants = lock->after.count[ACQUIRED] -
+			  lock->before.count[ACQUIRED],
+		.deleted_lo = NEVER,
+		.deleted_hi = NEVER,
 	}, *c = &court;
 
-	if (h->after.count[ACQUIRED] < h->before.count[ACQUIRED] ||
+	if (lock->after.count[ACQUIRED] < lock->before.count[ACQUIRED] ||
 	    c->grants > h->capacity) {
 		reject(c, TOKENS, "%llu grants", c->grants);
 		return c->verdict;

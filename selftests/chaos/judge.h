@@ -65,9 +65,11 @@ struct file {
 
 struct court {
 	struct history *h;
+	struct lock *lock;
 	struct record *record;
 	__u32 records, files;
 	__u64 grants;
+	__s64 deleted_lo, deleted_hi;	/* of the lock, or NEVER */
 	__s64 *death_lo, *death_hi;	/* of processes */
 	struct file *file;
 	__u32 *op;			/* records by file, then by begin */
@@ -106,6 +108,12 @@ static inline bool takes(const struct record *r)
 static inline bool ends(const struct record *r)
 {
 	return r->kind == RELEASE || r->kind == UNLOCK;
+}
+
+/* A status that shows something: the lock has not been deleted */
+static inline bool shows(const struct record *r)
+{
+	return r->kind == STATUS && r->end && !r->ret;
 }
 
 /* Refused at once, without changing anything */
@@ -157,20 +165,20 @@ static inline struct request *request_of(struct court *c, __u32 i)
 
 static inline struct hold *hold_of(struct court *c, __u64 token)
 {
-	if (token <= c->h->first || token > c->h->first + c->grants)
+	if (token <= c->lock->first || token > c->lock->first + c->grants)
 		return NULL;
-	return &c->hold[token - c->h->first];
+	return &c->hold[token - c->lock->first];
 }
 
 static inline __u64 token_of(struct court *c, const struct hold *hold)
 {
-	return c->h->first + (hold - c->hold);
+	return c->lock->first + (hold - c->hold);
 }
 
 /* The number of grants at the time of a status */
 static inline __u64 grants_at(struct court *c, const struct record *r)
 {
-	return r->count[ACQUIRED] - c->h->before.count[ACQUIRED];
+	return r->count[ACQUIRED] - c->lock->before.count[ACQUIRED];
 }
 
 /* judge.c */
@@ -209,6 +217,9 @@ bool may_have_waited(struct court *c, __u32 i);
 bool study_waits(struct court *c);
 __u32 sure_before(struct court *c, __s64 at);
 bool judge_queue(struct court *c);
+
+/* judge-names.c */
+bool judge_deletions(struct court *c);
 
 /* judge-counters.c */
 bool judge_counters(struct court *c);
