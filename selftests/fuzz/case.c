@@ -45,6 +45,18 @@ static const struct value flags[] = {
 	{ "direct", O_RDWR | O_DIRECT }, { "dir", O_RDONLY | O_DIRECTORY },
 };
 
+static const struct value locks[] = {
+	{ "tlock", FIRST }, { "a", A }, { "b", B },
+};
+
+static const struct value names[] = {
+	{ "a", NAME_A }, { "b", NAME_B }, { "random", RANDOM },
+	{ "longest", LONGEST_NAME }, { "too_long", TOO_LONG },
+	{ "none", NO_NAME }, { "tlock", NAME_OF_FIRST },
+	{ "device", NAME_OF_DEVICE }, { "slash", SLASH }, { "dots", DOTS },
+	{ "dash", DASH }, { "newlines", NEWLINES },
+};
+
 static const struct value timeouts[] = {
 	{ "try", 0 }, { "1ns", 1 }, { "50us", 50 * USEC }, { "2ms", 2 * MSEC },
 	{ "hour", 3600 * SEC }, { "never", FOREVER },
@@ -85,7 +97,7 @@ static const struct value commands[] = {
 };
 
 static const struct value mangles[] = {
-	{ "type", TYPE }, { "nr", NR }, { "size", SIZE }, { "dir", DIR },
+	{ "type", TYPE }, { "nr", NR }, { "size", SIZE }, { "dir", DIRECTION },
 	{ "vfs", VFS },
 };
 
@@ -95,6 +107,7 @@ static const struct value calls[] = {
 	{ "setlk", SETLK }, { "ofd_setlk", OFD_SETLK }, { "nonblock", NONBLOCK },
 	{ "async", ASYNC }, { "dupfd", DUPFD }, { "fsync", FSYNC },
 	{ "ftruncate", FTRUNCATE }, { "fstat", FSTAT }, { "fdinfo", FDINFO },
+	{ "reopen", REOPEN },
 };
 
 static const struct value memories[] = {
@@ -138,6 +151,8 @@ static const struct kind
 	a_file = KIND(files, 0),
 	a_slot = { .values = files, .numbers = SLOTS },
 	a_flag = KIND(flags, 7),
+	a_lock = KIND(locks, 6),
+	a_lock_name = KIND(names, 4),
 	a_timeout = KIND(timeouts, 1),
 	an_ask = KIND(asks, 8),
 	an_at = KIND(ats, 7),
@@ -165,7 +180,7 @@ static const struct {
 	const struct kind *operand[MAX_OPERANDS];
 	__u32 weight;	/* relative frequency in random programs */
 } verbs[VERBS] = {
-	[OPEN] = { { &a_file, &a_flag }, 8 },
+	[OPEN] = { { &a_file, &a_flag, &a_lock }, 8 },
 	[CLOSE] = { { &a_file }, 4 },
 	[DUP] = { { &a_slot, &a_slot }, 3 },
 	[ACQUIRE] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via,
@@ -178,6 +193,8 @@ static const struct {
 	[IOCTL] = { { &a_file, &a_command, &a_mangle, &a_number, &a_via }, 6 },
 	[CALL] = { { &a_file, &a_call }, 5 },
 	[LOOK] = { { &an_attribute }, 4 },
+	[CREATE] = { { &a_lock_name, &a_number }, 6 },
+	[DELETE] = { { &a_lock_name, &a_number }, 6 },
 	[COMM] = { { &a_name }, 2 },
 	[MEMORY] = { { &a_memory }, 14 },
 	[SIGNAL] = { { &a_thread, &a_signal }, 10 },
@@ -194,7 +211,8 @@ const char *const verb_names[VERBS] = {
 	[OPEN] = "open", [CLOSE] = "close", [DUP] = "dup",
 	[ACQUIRE] = "acquire", [REACQUIRE] = "reacquire",
 	[RELEASE] = "release", [FLOCK] = "flock", [STATUS] = "status", [IOCTL] = "ioctl",
-	[CALL] = "call", [LOOK] = "sysfs", [COMM] = "comm",
+	[CALL] = "call", [LOOK] = "sysfs", [CREATE] = "create",
+	[DELETE] = "delete", [COMM] = "comm",
 	[MEMORY] = "memory", [SIGNAL] = "signal", [ALARM] = "alarm",
 	[FREEZE] = "freeze", [FORK] = "fork", [END] = "end", [NAP] = "nap",
 	[AWAIT] = "await", [MEET] = "meet",

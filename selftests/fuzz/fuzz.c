@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A fuzzer: threads of two processes use the lock in senseless ways, all at
- * the same time. First it runs the cases of fuzz/corpus, and checks the
+ * A fuzzer: threads of two processes use locks in senseless ways, all at the
+ * same time, and create and delete some of them. First it runs the cases of fuzz/corpus, and checks the
  * results that they list. Then it runs random cases, and random changes to
  * those of the corpus, until the time is over.
  *
@@ -24,8 +24,13 @@
  * counters have grown by what the calls returned. And nothing hangs: after some
  * milliseconds all files are released, so all waits end without a signal.
  *
- * Nothing else may use the lock meanwhile: it would be counted.
+ * The locks that a case creates are named fuzz... After the case, all of them
+ * can be deleted. What they counted is not compared, as it is gone with them.
+ *
+ * Nothing else may use the first lock meanwhile: it would be counted.
  */
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -81,7 +86,10 @@ static struct shared {
 		atomic_int tid, at, times;
 	} seat[MAX_THREADS];
 	/* The thread that certainly holds the lock, plus 1: see claim() */
-	atomic_int claim;
+	atomic_int claim[LOCKS];
+	/* Creations without deletions; calls that create or delete */
+	atomic_int created[LOCKS];
+	atomic_int names_begun, names_ended;
 
 	/* What calls returned, to compare with the lock's counters */
 	__u64 first_token;
@@ -119,13 +127,15 @@ static struct thread {
 	int number;
 	int own;		/* its own file's descriptor */
 	int own_flags;
+	enum lock own_lock;
 	enum held held;
 	/* Of its last interrupted call, on any file */
 	__u64 ticket;
 	bool ticket_of_own;
 	__s64 timeout, since;	/* of that request */
 	volatile bool leaving;
-	struct tlock_status before;
+	struct tlock_status before, own_before;
+	__u64 newest[LOCKS];	/* token of its own grants */
 } threads[MAX_THREADS];
 static _Thread_local struct thread *me;
 
@@ -141,6 +151,11 @@ static long page;
 static int contents_fd;
 
 static int attribute_fd[SYSFS_FILES];
+static int new_fd, delete_fd;
+
+static const char *const devices[LOCKS] = {
+	DEVICE, DEVICE "-fuzz-a", DEVICE "-fuzz-b",
+};
 
 __attribute__((format(printf, 1, 2)))
 static void broken(const char *format, ...)
@@ -175,11 +190,12 @@ static void nap(__s64 ns)
 static void claim(void)
 {
 	int mine = me->number + 1, who = 0;
+	atomic_int *claim = &shared->claim[me->own_lock];
 
-	if (atomic_compare_exchange_strong(&shared->claim, &who, mine))
+	if (atomic_compare_exchange_strong(claim, &who, mine))
 		return;
 	if (atomic_load(&shared->dying[running->thread[who - 1].process])) {
-		atomic_store(&shared->claim, mine);
+		atomic_store(claim, mine);
 		return;
 	}
 	/* After a stop, holders are released without their knowledge */
@@ -192,7 +208,7 @@ static void unclaim(void)
 {
 	int mine = me->number + 1;
 
-	atomic_compare_exchange_strong(&shared->claim, &mine, 0);
+	atomic_compare_exchange_strong(&shared->claim[me->own_lock], &mine, 0);
 }
 
 /*** Results ***/
@@ -407,6 +423,7 @@ static void note_grant(const struct tlock_acquire *arg, bool again)
 /* A call that acquires or reacquires */
 struct take {
 	bool again, mine;
+	bool uncounted;		/* on a lock that is not the first */
 	enum at at;
 	__s64 timeout;		/* that was passed */
 	__u64 ticket;		/* that was passed */
@@ -456,6 +473,8 @@ static void note_take(const struct take *t, const struct tlock_acquire *arg,
 	/* Other threads may have put a ticket in the racing page */
 	bool new = !t->ticket && t->at != RACING;
 
+	if (t->uncounted)
+		return;
 	switch (ret) {
 	case 0:
 		if (t->at == RACING)
@@ -486,6 +505,16 @@ static void note_take(const struct take *t, const struct tlock_acquire *arg,
 		break;
 	}
 	atomic_fetch_add(&shared->ended, 1);
+}
+
+/* A lock's tokens grow, also if it was deleted and created again */
+static void judge_newest(const struct take *t, __u64 token)
+{
+	__u64 *newest = &me->newest[me->own_lock];
+
+	if (token < *newest || (token == *newest && !t->again))
+		broken("token %llu after %llu", token, *newest);
+	*newest = token;
 }
 
 /* Updates what a thread knows of its own file after a call */
@@ -578,6 +607,12 @@ static bool own_is_writable(void)
 	       (me->own_flags & O_ACCMODE) == O_WRONLY;
 }
 
+/* The result for a file that is not; it may outlive its lock */
+static __u32 not_writable(void)
+{
+	return can(EBADF) | (me->own_lock ? can(ENODEV) : 0);
+}
+
 static int do_take(const struct op *op, bool again, __u32 *allowed)
 {
 	enum file file = operand(op, 0);
@@ -585,6 +620,7 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 	struct take t = {
 		.again = again,
 		.mine = file == OWN,
+		.uncounted = file == OWN && me->own_lock,
 		.at = operand(op, 3),
 		.timeout = operand(op, 1),
 		.ticket = pick_ticket(operand(op, 5)),
@@ -611,7 +647,8 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 
 	if (t.mine)
 		unclaim();
-	atomic_fetch_add(&shared->begun, 1);
+	if (!t.uncounted)
+		atomic_fetch_add(&shared->begun, 1);
 	if (again)
 		atomic_fetch_add(&shared->reacquires, 1);
 	ret = call_ioctl(file, again ? TLOCK_IOC_REACQUIRE : TLOCK_IOC_ACQUIRE,
@@ -620,6 +657,8 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 		memcpy(&arg, uarg, room(t.at));
 	if (t.at == GOOD || t.at == UNALIGNED)
 		judge_take(&t, &arg, ret);
+	if (t.mine && t.at != RACING && !ret)
+		judge_newest(&t, arg.token);
 	note_take(&t, &arg, ret);
 
 	outcomes = outcomes_of(&t, held);
@@ -634,7 +673,7 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 		outcomes = can(EINVAL);
 	/* Errors of the file come first */
 	if (!cannot_use(file, &outcomes) && t.mine && !own_is_writable())
-		outcomes = can(EBADF);
+		outcomes = not_writable();
 	*allowed = outcomes;
 
 	if (t.mine)
@@ -658,14 +697,14 @@ static int do_flock(const struct op *op, __u32 *allowed)
 	};
 	enum file file = operand(op, 0);
 	enum how how = operand(op, 1);
-	bool mine = file == OWN, sure;
+	bool mine = file == OWN, counted = !mine || !me->own_lock, sure;
 	int ret;
 
 	if (mine && how != SHARED)
 		unclaim();
-	atomic_fetch_add(&shared->begun, 1);
+	atomic_fetch_add(&shared->begun, counted);
 	ret = result_of(flock(fd_of(file), operations[how]));
-	atomic_fetch_add(&shared->ended, 1);
+	atomic_fetch_add(&shared->ended, counted);
 
 	sure = mine && me->held != UNKNOWN && !atomic_load(&shared->stop);
 	*allowed = can(0);
@@ -681,18 +720,18 @@ static int do_flock(const struct op *op, __u32 *allowed)
 		else if (me->held == YES)
 			*allowed = can(0);
 		if (!ret)
-			atomic_fetch_add(&shared->unknown, 1);
+			atomic_fetch_add(&shared->unknown, counted);
 		if (ret == -EAGAIN) {
-			atomic_fetch_add(&shared->timed_out, 1);
-			atomic_fetch_add(&shared->acquires_timed_out, 1);
+			atomic_fetch_add(&shared->timed_out, counted);
+			atomic_fetch_add(&shared->acquires_timed_out, counted);
 		}
 		if (ret == -ECANCELED)
-			atomic_fetch_add(&shared->canceled, 1);
+			atomic_fetch_add(&shared->canceled, counted);
 	}
 	if (!cannot_use(file, allowed) && mine && how != UNLOCK &&
 	    (how == SHARED ? (me->own_flags & O_ACCMODE) == O_ACCMODE :
 			     !own_is_writable()))
-		*allowed = can(EBADF);
+		*allowed = how == SHARED ? can(EBADF) : not_writable();
 
 	if (!mine)
 		return ret;
@@ -734,10 +773,11 @@ static int do_release(const struct op *op, __u32 *allowed)
 	return ret;
 }
 
-static void judge_status(const struct tlock_status *st)
+static void judge_status(const struct tlock_status *st,
+			 struct tlock_status *before, enum lock lock)
 {
-	const struct tlock_status *before = &me->before;
-
+	if (strcmp(st->name, devices[lock] + strlen("/dev/")))
+		broken("lock %d is named %s", lock, st->name);
 	judge_holder(&st->holder);
 	if (st->waiters && !st->holder.token)
 		broken("%u wait for a free lock", st->waiters);
@@ -763,7 +803,7 @@ static void judge_status(const struct tlock_status *st)
 	    before->hold_ns_total > st->hold_ns_total ||
 	    before->hold_ns_max > st->hold_ns_max)
 		broken("a counter counts down");
-	me->before = *st;
+	*before = *st;
 }
 
 static int do_status(const struct op *op, __u32 *allowed)
@@ -778,11 +818,16 @@ static int do_status(const struct op *op, __u32 *allowed)
 	ret = call_ioctl(file, TLOCK_IOC_STATUS, ust, operand(op, 2));
 	if (!ret && (at == GOOD || at == UNALIGNED)) {
 		memcpy(&st, ust, sizeof(st));
-		judge_status(&st);
+		if (file == OWN)
+			judge_status(&st, &me->own_before, me->own_lock);
+		else
+			judge_status(&st, &me->before, FIRST);
 	}
 	*allowed = at == SHORT || at >= CUT ? can(EFAULT) : can(0);
 	if (at == RACING)
 		*allowed |= can(EFAULT);
+	if (file == OWN && me->own_lock && !own_is_writable())
+		*allowed |= can(ENODEV);
 	cannot_use(file, allowed);
 	return ret;
 }
@@ -811,7 +856,7 @@ static int do_ioctl(const struct op *op, __u32 *allowed)
 	case SIZE:
 		cmd ^= n << _IOC_SIZESHIFT;
 		break;
-	case DIR:
+	case DIRECTION:
 		cmd ^= n % 4 << _IOC_DIRSHIFT;
 		break;
 	case VFS:
@@ -858,6 +903,18 @@ static int look_at_fdinfo(int fd)
 			return 0;
 	broken("fdinfo says %s", found);
 	return 0;
+}
+
+/* Opens the same device file again, even if it has no name any more */
+static int reopen(int fd)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	fd = open(path, O_RDWR);
+	if (fd >= 0)
+		close(fd);
+	return fd;
 }
 
 static int do_call(const struct op *op, __u32 *allowed)
@@ -933,6 +990,11 @@ static int do_call(const struct op *op, __u32 *allowed)
 		*allowed |= can(ENOENT);
 		ret = look_at_fdinfo(fd);
 		break;
+	case REOPEN:
+		/* It was closed, or its lock was deleted */
+		*allowed = can(0) | can(ENOENT) | can(ENXIO);
+		ret = reopen(fd);
+		break;
 	}
 	return result_of(ret);
 }
@@ -940,8 +1002,12 @@ static int do_call(const struct op *op, __u32 *allowed)
 static int do_open(const struct op *op, __u32 *allowed)
 {
 	enum file file = operand(op, 0);
+	enum lock lock = file == OWN ? operand(op, 2) : FIRST;
 	int flags = operand(op, 1), fd;
 
+	/* It would create a regular file there */
+	if (lock)
+		flags &= ~(O_CREAT | O_EXCL);
 	*allowed = can(0);
 	if (flags & O_EXCL)
 		*allowed = can(EEXIST);
@@ -949,15 +1015,19 @@ static int do_open(const struct op *op, __u32 *allowed)
 		*allowed = can(ENOTDIR);
 	else if (flags & O_DIRECT)
 		*allowed = can(EINVAL);
+	if (lock)
+		*allowed |= can(ENOENT) | can(ENXIO);
 	if (file == OWN && me->own >= 0) {
 		unclaim();
 		close(me->own);
 		me->own = -1;
 	}
-	fd = open(DEVICE, flags, 0600);
+	fd = open(devices[lock], flags, 0600);
 	if (file == OWN) {
 		me->own = fd;
 		me->own_flags = flags;
+		me->own_lock = lock;
+		memset(&me->own_before, 0, sizeof(me->own_before));
 		me->held = NO;
 	} else if (fd >= 0) {
 		int old = atomic_exchange(&slot[file], fd);
@@ -1020,6 +1090,112 @@ static void look_at_attribute(int i)
 	/* The pid and the uid are empty if the lock is free */
 	if (i >= SYSFS_TEXTS + 2 && !*text)
 		broken("%s is empty", sysfs_files[i]);
+}
+
+/* Makes a name; returns its length */
+static size_t make_name(enum name which, unsigned int number, char *name)
+{
+	static const char bytes[] = "aZ09#+.:=@_-aZ09-.~/ \n\x80%\\";
+	__u64 random = number + 1;
+	size_t len = 0;
+
+	switch (which) {
+	case NAME_A:
+	case NAME_B:
+		return sprintf(name, "%s", devices[which] + sizeof(DEVICE));
+	case RANDOM:
+		len = sprintf(name, "fuzz");
+		for (int i = rnd(&random, 5); i >= 0; i--)
+			name[len++] = bytes[rnd(&random, sizeof(bytes))];
+		return len;
+	case LONGEST_NAME:
+		return sprintf(name, "fuzz%0117d", 0);
+	case TOO_LONG:
+		return sprintf(name, "fuzz%0118d", 0);
+	case NO_NAME:
+		return sprintf(name, "\n");
+	case NAME_OF_FIRST:
+		return sprintf(name, "tlock");
+	case NAME_OF_DEVICE:
+		return sprintf(name, "tlock-fuzz");
+	case SLASH:
+		return sprintf(name, "fuzz/../fuzz");
+	case DOTS:
+		return sprintf(name, "..");
+	case DASH:
+		return sprintf(name, "-fuzz");
+	case NEWLINES:
+		return sprintf(name, "fuzz\n\n");
+	}
+	return 0;
+}
+
+static bool is_name(enum name which, const char *name, size_t len)
+{
+	/* One newline at the end is not part of it */
+	if (which == RANDOM && name[len - 1] == '\n')
+		len--;
+	for (size_t i = 0; which == RANDOM && i < len; i++)
+		if (!isascii(name[i]) || (!isalnum(name[i]) &&
+					  !strchr("#+-.:=@_", name[i])) ||
+		    !name[i])
+			return false;
+	return which <= LAST_VALID_NAME;
+}
+
+/* CREATE or DELETE */
+static int do_name(const struct op *op, __u32 *allowed)
+{
+	int which = operand(op, 0);
+	bool creates = op->verb == CREATE;
+	char name[140];
+	size_t len = make_name(which, operand(op, 1), name);
+	int ret;
+
+	atomic_fetch_add(&shared->names_begun, 1);
+	ret = result_of(pwrite(creates ? new_fd : delete_fd, name, len, 0));
+	if (!ret && which < LOCKS)
+		atomic_fetch_add(&shared->created[which], creates ? 1 : -1);
+	atomic_fetch_add(&shared->names_ended, 1);
+
+	if (!is_name(which, name, len))
+		*allowed = can(EINVAL);
+	else if (me->own >= 0 && which < LOCKS && me->own_lock == which &&
+		 own_is_writable() && !(me->own_flags & O_PATH))
+		*allowed = creates ? can(EEXIST) : can(EBUSY);
+	else
+		*allowed = can(0) | (creates ? can(EEXIST) :
+				     can(ENOENT) | can(EBUSY));
+	return ret;
+}
+
+/* Deletes what is left of a case: nobody has it open any more */
+static void delete_all(void)
+{
+	static const char prefix[] = "tlock-fuzz";
+	DIR *dir = opendir("/sys/class/tlock");
+	struct dirent *entry;
+	int left[LOCKS] = { 0 };
+
+	if (!dir)
+		die("no /sys/class/tlock");
+	while ((entry = readdir(dir))) {
+		const char *name = entry->d_name + strlen("tlock-");
+
+		if (strncmp(entry->d_name, prefix, strlen(prefix)))
+			continue;
+		for (int i = A; i < LOCKS; i++)
+			left[i] += !strcmp(name, devices[i] + sizeof(DEVICE));
+		if (pwrite(delete_fd, name, strlen(name), 0) < 0)
+			broken("all is closed, but %s cannot be deleted: %s",
+			       name, outcome_name(outcome_of(-errno)));
+	}
+	closedir(dir);
+	for (int i = A; i < LOCKS; i++)
+		if (shared->names_begun == shared->names_ended &&
+		    left[i] != shared->created[i])
+			broken("lock %d was created %d times more than deleted, and there are %d",
+			       i, shared->created[i], left[i]);
 }
 
 static void change_memory(enum memory how)
@@ -1184,7 +1360,7 @@ static bool in_state(__s64 state)
 {
 	struct tlock_status st = look(eye);
 
-	judge_status(&st);
+	judge_status(&st, &me->before, FIRST);
 	if (state == AWAIT_FREE)
 		return !st.holder.token;
 	if (state == AWAIT_HELD)
@@ -1230,6 +1406,9 @@ static int run_op(const struct op *op, __u32 *allowed)
 	case LOOK:
 		look_at_attribute(operand(op, 0));
 		break;
+	case CREATE:
+	case DELETE:
+		return do_name(op, allowed);
 	case COMM:
 		if (write(comm_fd, names[op->arg[0]],
 			  strlen(names[op->arg[0]])) < 0)
@@ -1573,6 +1752,8 @@ static bool run_case(const struct fuzz_case *c, bool strict)
 		close(common[i]);
 	wait_for_end();
 	judge_end(&before, now() - begun);
+	if (shared->names_begun)
+		delete_all();
 	if (shared->broken) {
 		printf("# %s\n", shared->why);
 		print_case(stdout, "# ", c);
@@ -1619,6 +1800,10 @@ static void prepare(void)
 		if (attribute_fd[i] < 0)
 			die("cannot open %s", sysfs_files[i]);
 	}
+	new_fd = open("/sys/class/tlock/new_lock", O_WRONLY | O_CLOEXEC);
+	delete_fd = open("/sys/class/tlock/delete_lock", O_WRONLY | O_CLOEXEC);
+	if (new_fd < 0 || delete_fd < 0)
+		die("cannot create locks");
 	eye = open(DEVICE, O_RDONLY | O_CLOEXEC);
 	if (eye < 0)
 		die("cannot open %s", DEVICE);

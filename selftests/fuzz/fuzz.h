@@ -31,8 +31,8 @@
 
 enum verb {
 	OPEN, CLOSE, DUP, ACQUIRE, REACQUIRE, RELEASE, FLOCK, STATUS, IOCTL, CALL,
-	LOOK, COMM, MEMORY, SIGNAL, ALARM, FREEZE, FORK, END, NAP, AWAIT, MEET,
-	VERBS
+	LOOK, CREATE, DELETE, COMM, MEMORY, SIGNAL, ALARM, FREEZE, FORK, END, NAP,
+	AWAIT, MEET, VERBS
 };
 
 /*
@@ -41,6 +41,18 @@ enum verb {
  * own; each thread has the last of its own, and nobody else uses it.
  */
 enum file { COMMON, SECOND, READER, X, Y, Z, SLOTS, OWN = SLOTS, FILES };
+
+/*
+ * Locks: besides the first one, two that a case may create and delete. Only a
+ * thread's own file can be open on these, so it knows its lock.
+ */
+enum lock { FIRST, A, B, LOCKS };
+
+/* Names to create and delete: those two; one of random bytes; others */
+enum name {
+	NAME_A = A, NAME_B = B, RANDOM, LONGEST_NAME, LAST_VALID_NAME = LONGEST_NAME,
+	TOO_LONG, NO_NAME, NAME_OF_FIRST, NAME_OF_DEVICE, SLASH, DOTS, DASH, NEWLINES,
+};
 
 /* What a call asks for: a job, a flag, or a field that is not defined yet */
 enum ask {
@@ -67,11 +79,11 @@ enum at {
 	READONLY, NONE, NOWHERE, KERNEL, NONCANONICAL, TOP,
 };
 
-enum mangle { TYPE, NR, SIZE, DIR, VFS };
+enum mangle { TYPE, NR, SIZE, DIRECTION, VFS };
 
 enum other {
 	READ, PREAD, WRITE, LSEEK, MMAP, POLL, SETLK, OFD_SETLK, NONBLOCK, ASYNC,
-	DUPFD, FSYNC, FTRUNCATE, FSTAT, FDINFO,
+	DUPFD, FSYNC, FTRUNCATE, FSTAT, FDINFO, REOPEN,
 };
 
 enum memory {
