@@ -11,6 +11,9 @@
  * Memory is sequentially consistent. Counters, jobs, times and flock(2) are
  * left out.
  *
+ * This is a single lock: locks are independent of each other. devices.pml has
+ * what they share.
+ *
  * Only the order of tickets matters, so when a request ends, the tickets after
  * it move down by one to stay small. There are no tokens: a flag says that a
  * thread's token is that of the newest grant, and the end of that grant clears
