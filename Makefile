@@ -36,10 +36,10 @@ install:
 	$(MAKE) install-rules
 	$(MAKE) -C userlib install
 
-# The rules also apply to a device that already exists
+# The rules also apply to locks and adapters that already exist
 install-rules:
 	install -d $(rules) $(loaded)
-	install -m 644 userlib/udev/60-tlock.rules $(rules)
+	install -m 644 userlib/udev/*.rules $(rules)
 	install -m 644 userlib/udev/tlock.conf $(loaded)
 	[ "$(DESTDIR)" ] || [ ! -S /run/udev/control ] || { \
 		udevadm control --reload && \
@@ -48,7 +48,7 @@ install-rules:
 # Remove all of that, for this and other versions
 uninstall:
 	$(remove_module)
-	rm -f $(rules)/60-tlock.rules $(loaded)/tlock.conf
+	rm -f $(rules)/6[05]-tlock*.rules $(loaded)/tlock.conf
 	for dir in $(rules) $(dir $(rules)) $(loaded); do \
 		[ ! -d $$dir ] || rmdir --ignore-fail-on-non-empty $$dir; \
 	done

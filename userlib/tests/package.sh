@@ -229,7 +229,7 @@ installs_all() {
 	local file
 
 	top install || return
-	for file in usr/bin/tlock usr/lib/udev/rules.d/60-tlock.rules \
+	for file in usr/bin/tlock usr/lib/udev/rules.d/{60-tlock,65-tlock-serial}.rules \
 		usr/lib/modules-load.d/tlock.conf \
 		"usr/src/tlock-$version"/{dkms.conf,Kbuild,VERSION,module/lock.c} \
 		"usr/src/tlock-$version/uapi/linux/tlock.h"; do
