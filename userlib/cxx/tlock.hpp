@@ -3,7 +3,7 @@
  * libtlock for C++17: a contender is a *TimedLockable*, so std::unique_lock,
  * std::scoped_lock and std::lock work with it.
  *
- *	libtlock::contender stage("move", "stage");
+ *	libtlock::contender stage("move", "stage");	// job, lock
  *	std::unique_lock held(stage, std::chrono::seconds(3));
  *
  *	if (!held)
@@ -86,15 +86,17 @@ public:
 	/**
 	 * contender() - become a contender for a lock
 	 * @job: what the lock is taken for, unless a call of lock() or the like
-	 *	names another job: up to 63 bytes, no control characters
+	 *	names another job: up to 63 bytes, no control characters;
+	 *	nullptr is the same as ""
 	 * @lock: which one, as for tlock_open(): its name, its path, or nullptr
-	 *	for /dev/tlock
+	 *	for the default lock, which TLOCK in the environment names; if
+	 *	that is not set, /dev/tlock
 	 * @mode: O_RDWR, or O_RDONLY to look only
 	 *
 	 * The error says why and what to do, as tlock_explain() does.
 	 */
-	explicit contender(const char *job, const char *lock = nullptr,
-			   int mode = O_RDWR)
+	explicit contender(const char *job = nullptr,
+			   const char *lock = nullptr, int mode = O_RDWR)
 		: job_(job ? job : ""), t_(tlock_open(lock, mode))
 	{
 		if (!t_) {

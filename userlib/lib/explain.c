@@ -22,6 +22,8 @@
 
 #define CLASS	"/sys/class/tlock"
 #define RULES	"/etc/udev/rules.d/60-tlock.rules"
+#define PREFIX	"tlock-"
+#define ALNUM	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 /* How many locks a text names */
 #define MOST_LOCKS	8
@@ -127,9 +129,11 @@ static void explain_module(struct text *text)
 		say(text, "; if that says 'Key was rejected by service' or 'Operation not permitted', the kernel does not trust the module's signature (Secure Boot): enroll the key (of dkms: 'mokutil --import /var/lib/dkms/mok.pub') and reboot");
 }
 
-static int is_visible(const struct dirent *entry)
+/* The class has other files, too */
+static int is_lock(const struct dirent *entry)
 {
-	return entry->d_name[0] != '.';
+	return !strcmp(entry->d_name, "tlock") ||
+	       !strncmp(entry->d_name, PREFIX, sizeof(PREFIX) - 1);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -137,16 +141,16 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-/* Lists the locks that exist */
-static void say_locks(struct text *text)
+/* Lists the locks that exist, after @before if there are any */
+static void say_locks(struct text *text, const char *before)
 {
 	struct dirent **entries;
-	int num = scandir(CLASS, &entries, is_visible, by_name);
+	int num = scandir(CLASS, &entries, is_lock, by_name);
 
 	for (int i = 0; i < num; i++) {
 		if (i <= MOST_LOCKS)
-			say(text, "%s%s",
-			    i ? ", " : ": the locks of this host are ",
+			say(text, "%s%s%s", i ? "" : before,
+			    i ? ", " : "the locks of this host are ",
 			    i < MOST_LOCKS ? entries[i]->d_name : "...");
 		free(entries[i]);
 	}
@@ -170,12 +174,63 @@ static const char *kind_of_file(mode_t mode)
 	}
 }
 
+/* The name of the lock whose device is called @name */
+static const char *lock_name(const char *name)
+{
+	return strncmp(name, PREFIX, sizeof(PREFIX) - 1) ? name :
+		name + sizeof(PREFIX) - 1;
+}
+
+/* Whether the module creates a lock whose device is called @name */
+static bool may_exist(const char *name)
+{
+	const char *lock = lock_name(name);
+
+	return lock == name ||
+	       (strspn(lock, ALNUM) && strcmp(lock, "tlock") &&
+		strncmp(lock, PREFIX, sizeof(PREFIX) - 1) &&
+		strspn(lock, ALNUM "#+-.:=@_") == strlen(lock));
+}
+
+static void say_names(struct text *text)
+{
+	say(text, "no lock can have this name: names have 1 to %zu of A-Z a-z 0-9 # + - . : = @ _, and begin with a letter or digit, but not with tlock-",
+	    TLOCK_NAME_SIZE - sizeof(PREFIX));
+}
+
+/* Says how to make a lock. @name: of its device, or NULL: not one in /dev */
+static void explain_no_lock(struct text *text, const char *name)
+{
+	if (!name)
+		say(text, "no such lock");
+	else if (!may_exist(name))
+		say_names(text);
+	else
+		say(text, "no such lock: as root, for a container on its host, run 'tlock create %s'; to have it after each boot, put 'options tlock names=%s' into a file in /etc/modprobe.d",
+		    lock_name(name), lock_name(name));
+	say_locks(text, name ? "; " : ": ");
+}
+
+/* Gets the status of the lock at @path. Returns 0; -1: no file; 1: no status */
+static int look(const char *path, struct tlock_status *status)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int ret = -1;
+
+	if (fd >= 0) {
+		ret = !!ioctl(fd, TLOCK_IOC_STATUS, status);
+		close(fd);
+	}
+	return ret;
+}
+
 /* Says why @path does not lead to the lock */
 static void explain_missing(struct text *text, const char *path, int err)
 {
 	const char *name = strrchr(path, '/') + 1;
 	char entry[sizeof(CLASS "//dev") + NAME_MAX];
 	char is[24], should_be[24];
+	struct tlock_status status;
 	struct stat st;
 	bool exists = !stat(path, &st);
 
@@ -193,7 +248,15 @@ static void explain_missing(struct text *text, const char *path, int err)
 	}
 	if (exists && err == ENOTTY && !tlock_own_name(path)) {
 		say(text, "not a tlock");
-		say_locks(text);
+		say_locks(text, ": ");
+		return;
+	}
+	if (exists && err == ENXIO && tlock_own_name(path) &&
+	    !look(path, &status) && strcmp(status.name, name)) {
+		const char *lock = lock_name(status.name);
+
+		say(text, "the device file leads to another lock, %s: pass a lock into a container under its own name (docker: --device /dev/%s) and choose it there by TLOCK=%s (tlock run: -d %s); if the file is stale, start the container again or, elsewhere, remove it and load the tlock module again",
+		    status.name, status.name, lock, lock);
 		return;
 	}
 	if (access("/sys/class", F_OK)) {
@@ -207,8 +270,7 @@ static void explain_missing(struct text *text, const char *path, int err)
 	snprintf(entry, sizeof(entry), CLASS "/%s/dev", name);
 	read_line(entry, should_be, sizeof(should_be));
 	if (!*should_be) {
-		say(text, "no such lock");
-		say_locks(text);
+		explain_no_lock(text, tlock_own_name(path));
 		return;
 	}
 	if (!exists) {
@@ -228,18 +290,10 @@ static void explain_missing(struct text *text, const char *path, int err)
 static bool ioctl_denied(const char *path)
 {
 	struct tlock_status status;
-	bool denied = false;
 	struct stat st;
-	int fd;
 
-	if (stat(path, &st) || !S_ISCHR(st.st_mode) || !tlock_is_lock(st.st_rdev))
-		return false;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd >= 0) {
-		denied = ioctl(fd, TLOCK_IOC_STATUS, &status);
-		close(fd);
-	}
-	return denied;
+	return !stat(path, &st) && S_ISCHR(st.st_mode) &&
+	       tlock_is_lock(st.st_rdev) && look(path, &status) > 0;
 }
 
 /* Says how our user can become a member of @gid, with the names of this host */
@@ -295,13 +349,21 @@ char *tlock_explain(const char *lock, int err, char *buf, size_t size)
 {
 	struct text text = { .buf = buf, .size = size };
 	char path_buf[TLOCK_PATH_SIZE];
-	const char *path;
+	const char *path, *name;
 	int saved = errno;
 
 	path = tlock_path(lock, path_buf);
 	if (!path) {
-		path = *lock ? lock : "(an empty name)";
 		err = errno;
+		path = lock ? lock : tlock_default();
+		if (!lock && err == EINVAL) {
+			say(&text, "TLOCK=%s: this lists several locks, but only Python takes a list: name one of them",
+			    path);
+			errno = saved;
+			return buf;
+		}
+		if (!*path)
+			path = "(an empty name)";
 	}
 	say(&text, "%s: ", path);
 
@@ -327,6 +389,13 @@ char *tlock_explain(const char *lock, int err, char *buf, size_t size)
 		say(&text, "the name is too long: a device's name has at most %d bytes",
 		    TLOCK_NAME_SIZE - 1);
 		break;
+	case EINVAL:
+		name = tlock_own_name(path);
+		if (name && !may_exist(name)) {
+			say_names(&text);
+			break;
+		}
+		/* fallthrough */
 	default:
 		errno = err;
 		say(&text, "%m");

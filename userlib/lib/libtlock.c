@@ -2,6 +2,7 @@
 /*
  * libtlock: see tlock.h, which says what each function does.
  */
+#define _GNU_SOURCE
 #include <limits.h>
 #include <linux/futex.h>
 #include <math.h>
@@ -95,13 +96,25 @@ static __attribute__((__constructor__)) void install_fork_handler(void)
 	fork_handler_error = pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
+const char *tlock_default(void)
+{
+	/* A program with more privileges than its caller chooses by itself */
+	const char *lock = secure_getenv("TLOCK");
+
+	return lock && *lock ? lock : "tlock";
+}
+
 const char *tlock_path(const char *lock, char buf[TLOCK_PATH_SIZE])
 {
 	const char *prefix = "tlock-";
 	int len;
 
-	if (!lock)
-		lock = "tlock";
+	if (!lock) {
+		lock = tlock_default();
+		/* A list, for a program with several locks; only Python's take one */
+		if (strchr(lock, ','))
+			lock = "";
+	}
 	if (!*lock) {
 		errno = EINVAL;
 		return NULL;

@@ -14,6 +14,9 @@
 
 #define DEV	"/dev/"
 
+/* The lock that NULL stands for: the value of TLOCK in the environment, if any */
+const char *tlock_default(void);
+
 /*
  * The name that the lock behind @path must have, if @path is that of a lock's
  * own device file in /dev. NULL for any other path: a device file that somebody

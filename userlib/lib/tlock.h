@@ -65,17 +65,19 @@ struct tlock;
 
 /**
  * tlock_open - become a contender for a lock
- * @lock: which one: NULL is the first lock, /dev/tlock; a string with a '/' in
- *	it is a device's path; any other is a lock's name, NAME for
- *	/dev/tlock-NAME, or its device's name as sysfs lists it, "tlock" or
- *	"tlock-NAME"
+ * @lock: which one: a string with a '/' in it is a device's path; any other is
+ *	a lock's name, NAME for /dev/tlock-NAME, or its device's name as sysfs
+ *	lists it, "tlock" or "tlock-NAME". NULL is the default lock: the value
+ *	of TLOCK in the environment, which has one of these forms; or, if that
+ *	is empty or not set, the first lock, /dev/tlock.
  * @mode: O_RDWR, or O_RDONLY to look only: tlock_status() works, and
  *	tlock_acquire() fails with EBADF
  *
  * The descriptor is closed on exec. Never blocks, no matter what @lock names.
  * Refuses a device file in /dev that has the name of one lock but leads to
  * another, as can happen in a container after the module was loaded again. A
- * symbolic link may lead to any lock.
+ * symbolic link may lead to any lock. Ignores TLOCK in a program that runs with
+ * more privileges than its caller, see secure_getenv(3).
  *
  * Return: an idle contender, to be closed by tlock_close(); or NULL and errno,
  * which tlock_explain() puts into words. ENOENT: no such device. ENXIO: the
@@ -83,7 +85,8 @@ struct tlock;
  * permission denied, or a sandbox denies ioctl(2); sandboxes may use other
  * errors, too, such as ENOSYS. ENOTTY: not a tlock. ENAMETOOLONG: the name is
  * too long for a lock. EINVAL: @mode is not one of those above, or @lock is
- * empty. Others as for open(2).
+ * empty; or @lock is NULL, and TLOCK lists several locks, separated by commas,
+ * as only the Python package takes them. Others as for open(2).
  */
 struct tlock *tlock_open(const char *lock, int mode);
 
@@ -92,8 +95,9 @@ struct tlock *tlock_open(const char *lock, int mode);
  * @lock: which one, as for tlock_open()
  * @buf: room for it
  *
- * Return: @lock itself if it is a path, and otherwise @buf; or NULL and errno.
- * ENAMETOOLONG: the name is too long for a lock. EINVAL: @lock is empty.
+ * Return: @lock itself, or the value of TLOCK in its place, if it is a path;
+ * otherwise @buf; or NULL and errno. ENAMETOOLONG: the name is too long for a
+ * lock. EINVAL: @lock is empty, or TLOCK in its place lists several locks.
  */
 const char *tlock_path(const char *lock, char buf[TLOCK_PATH_SIZE]);
 
@@ -109,7 +113,8 @@ const char *tlock_path(const char *lock, char buf[TLOCK_PATH_SIZE]);
  * loaded, installed and built for this kernel, which locks there are, and who
  * may take this one. May query the user database. Does not change errno.
  *
- * Return: @buf: one line that begins with the device's path, without a newline
+ * Return: @buf: one line without a newline. It begins with the device's path, or
+ * with TLOCK and its value if that lists several locks.
  */
 char *tlock_explain(const char *lock, int err, char *buf, size_t size);
 

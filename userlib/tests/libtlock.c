@@ -20,6 +20,8 @@
 #include "kselftest_harness.h"
 #include <tlock.h>
 
+#include "table.h"
+
 #define MSEC		1000000LL
 #define SEC		1000000000LL
 /* Only a broken library waits this long */
@@ -248,19 +250,12 @@ static void unescape(char *text)
 
 TEST_F(lock, job_of_any_text)
 {
-	FILE *file = fopen(TEST_DIR "jobs", "r");
-	char line[2048], job[TLOCK_JOB_SIZE + 1];
+	FILE *jobs = open_table(TEST_DIR "jobs");
+	char line[TABLE_LINE], job[TLOCK_JOB_SIZE + 1];
+	char *expected;
 	int count = 0;
 
-	ASSERT_NE(NULL, file);
-	while (fgets(line, sizeof(line), file)) {
-		char *expected = strchr(line, '\t');
-
-		line[strcspn(line, "\n")] = '\0';
-		if (!*line || *line == '#')
-			continue;
-		ASSERT_NE(NULL, expected);
-		*expected++ = '\0';
+	while (next_case(jobs, line, &expected)) {
 		unescape(line);
 		unescape(expected);
 		memset(job, 'j', sizeof(job));
@@ -275,7 +270,6 @@ TEST_F(lock, job_of_any_text)
 		count++;
 	}
 	EXPECT_LE(20, count);
-	fclose(file);
 
 	EXPECT_STREQ("", tlock_make_job(job, ""));
 	EXPECT_STREQ("", tlock_make_job(job, NULL));

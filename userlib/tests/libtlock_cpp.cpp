@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <fstream>
 #include <functional>
 #include <mutex>
 #include <shared_mutex>
@@ -838,6 +839,55 @@ static void two_contenders_without_a_deadlock()
 	close(go[1]);
 }
 
+/* Creates ("new") or deletes a lock */
+static void change(const std::string &what, const char *name)
+{
+	std::ofstream file("/sys/class/tlock/" + what + "_lock");
+
+	CHECK((file << name << std::flush));
+}
+
+static void named_locks()
+{
+	change("new", "stage");
+	change("new", "psu");
+	{
+		contender stage("move", "stage"), psu("set range", "psu");
+		contender first, other_stage(nullptr, "tlock-stage");
+
+		/* One thread holds all three, and waits for none of them */
+		std::scoped_lock held(stage, psu, first);
+
+		CHECK(held_for(stage, "move") && held_for(psu, "set range"));
+		CHECK(held_for(first, ""));
+		CHECK(!std::strcmp(psu.status().name, "tlock-psu"));
+		CHECK(!other_stage.try_lock_for(0s));
+		CHECK(!std::strcmp(other_stage.blocker().job, "move"));
+		CHECK_FAILS(resource_deadlock_would_occur, other_stage.lock());
+
+		/* The environment names the default lock; an argument wins */
+		CHECK(!setenv("TLOCK", "psu", 1));
+		contender unnamed, named("", "tlock");
+
+		CHECK(!unnamed.try_lock_for(0s));
+		CHECK(!std::strcmp(unnamed.blocker().job, "set range"));
+		CHECK(!named.try_lock_for(0s));
+		CHECK(!std::strcmp(named.blocker().job, ""));
+		CHECK(!setenv("TLOCK", "psu,stage", 1));
+		try {
+			contender list;
+
+			CHECK(false);
+		} catch (const std::system_error &error) {
+			CHECK(error.code() == std::errc::invalid_argument);
+			CHECK(std::strstr(error.what(), "TLOCK=psu,stage: "));
+		}
+		CHECK(!unsetenv("TLOCK"));
+	}
+	change("delete", "stage");
+	change("delete", "psu");
+}
+
 static void timeouts()
 {
 	using namespace std::chrono;
@@ -891,6 +941,7 @@ int main()
 		ENTRY(fork_daemon_goes_on),
 		ENTRY(fork_adopt),
 		ENTRY(fork_child_cancels_nothing),
+		ENTRY(named_locks),
 		ENTRY(timeouts),
 	};
 

@@ -4,6 +4,7 @@
  * "errors", which explains its own format. Runs as root with the module loaded.
  */
 #define _GNU_SOURCE
+#include <glob.h>
 #include <grp.h>
 #include <limits.h>
 #include <linux/filter.h>
@@ -115,6 +116,19 @@ static void deny(const char *what)
 	require(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
 }
 
+/* Writes to a file of the locks' class. */
+static int write_class(const char *name, const char *text)
+{
+	char path[64];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), "/sys/class/tlock/%s", name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	ret = fd >= 0 && write(fd, text, strlen(text)) > 0 ? 0 : -1;
+	close(fd);
+	return ret;
+}
+
 static void become(const char *ids)
 {
 	unsigned int uid, gid;
@@ -178,6 +192,8 @@ static void obey(const char *word, const char *rest)
 		shell(rest);
 	else if (!strcmp(word, "deny"))
 		deny(rest);
+	else if (!strcmp(word, "make"))
+		require(!write_class("new_lock", rest));
 	else if (!strcmp(word, "as"))
 		become(rest);
 	else if (!strcmp(word, "lock"))
@@ -236,6 +252,19 @@ static void run_case(int number)
 	_exit(2);
 }
 
+/* Deletes the locks that a case has made. */
+static void delete_locks(void)
+{
+	const char prefix[] = "/sys/class/tlock/tlock-";
+	glob_t made;
+
+	if (glob("/sys/class/tlock/tlock-*", 0, NULL, &made))
+		return;
+	for (size_t i = 0; i < made.gl_pathc; i++)
+		write_class("delete_lock", made.gl_pathv[i] + strlen(prefix));
+	globfree(&made);
+}
+
 FIXTURE(errors)
 {
 };
@@ -262,6 +291,7 @@ TEST_F_TIMEOUT(errors, as_in_the_table, 300)
 			run_case(number);
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		ASSERT_TRUE(WIFEXITED(status));
+		delete_locks();
 		if (WEXITSTATUS(status) == 2)
 			break;
 		EXPECT_EQ(0, WEXITSTATUS(status));
@@ -282,6 +312,9 @@ TEST(bad_names)
 	char name[TLOCK_NAME_SIZE], text[TLOCK_EXPLAIN_SIZE];
 
 	EXPECT_EXPLAINS("", EINVAL, "(an empty name): Invalid argument");
+	EXPECT_EXPLAINS("a b", EINVAL,
+			"/dev/tlock-a b: no lock can have this name: names have 1 to 121 of A-Z a-z 0-9 # + - . : = @ _, and begin with a letter or digit, but not with tlock-");
+	EXPECT_EXPLAINS("stage", EINVAL, "/dev/tlock-stage: Invalid argument");
 	EXPECT_EXPLAINS("", 0, "(an empty name): Invalid argument");
 	memset(name, 'n', sizeof(name));
 	name[sizeof(name) - 1] = '\0';
@@ -292,6 +325,19 @@ TEST(bad_names)
 	EXPECT_EXPLAINS(NULL, EBADF, "/dev/tlock: Bad file descriptor");
 	EXPECT_EXPLAINS("stage", EMFILE,
 			"/dev/tlock-stage: Too many open files");
+}
+
+TEST(default_lock)
+{
+	ASSERT_EQ(0, setenv("TLOCK", "stage", 1));
+	EXPECT_EXPLAINS(NULL, EMFILE,
+			"/dev/tlock-stage: Too many open files");
+	ASSERT_EQ(0, setenv("TLOCK", "./stage", 1));
+	EXPECT_EXPLAINS(NULL, EMFILE, "./stage: Too many open files");
+	ASSERT_EQ(0, setenv("TLOCK", "psu,stage", 1));
+	EXPECT_EXPLAINS(NULL, EINVAL,
+			"TLOCK=psu,stage: this lists several locks, but only Python takes a list: name one of them");
+	EXPECT_EXPLAINS("psu", EMFILE, "/dev/tlock-psu: Too many open files");
 }
 
 TEST(path_that_fills_it)

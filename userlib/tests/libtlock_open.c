@@ -18,6 +18,8 @@
 #include "kselftest_harness.h"
 #include <tlock.h>
 
+#include "table.h"
+
 #define NOBODY	65534
 
 /* With "tlock-" before it, a device's name of 127 bytes */
@@ -227,20 +229,14 @@ TEST_F(open, errors)
 /* The same table is for Python, whose test is in test_errors.py */
 TEST(names)
 {
-	FILE *file = fopen(TEST_DIR "names", "r");
-	char line[512], buf[TLOCK_PATH_SIZE];
+	FILE *names = open_table(TEST_DIR "names");
+	char line[TABLE_LINE], buf[TLOCK_PATH_SIZE];
+	char *expected;
 	int count = 0;
 
-	ASSERT_NE(NULL, file);
-	while (fgets(line, sizeof(line), file)) {
-		char *expected = strchr(line, '\t');
+	while (next_case(names, line, &expected)) {
 		const char *path;
 
-		line[strcspn(line, "\n")] = '\0';
-		if (!*line || *line == '#')
-			continue;
-		ASSERT_NE(NULL, expected);
-		*expected++ = '\0';
 		errno = 0;
 		path = tlock_path(line, buf);
 		if (!strcmp(expected, "ENAMETOOLONG")) {
@@ -250,15 +246,177 @@ TEST(names)
 			EXPECT_STREQ(expected, path);
 			EXPECT_TRUE(path == (strchr(line, '/') ? line : buf));
 		}
+
+		/* The environment names a lock in the same ways */
+		ASSERT_EQ(0, setenv("TLOCK", line, 1));
+		errno = 0;
+		path = tlock_path(NULL, buf);
+		if (!strcmp(expected, "ENAMETOOLONG")) {
+			EXPECT_EQ(NULL, path);
+			EXPECT_EQ(ENAMETOOLONG, errno);
+		} else {
+			EXPECT_STREQ(expected, path);
+		}
+		ASSERT_EQ(0, unsetenv("TLOCK"));
 		count++;
 	}
 	EXPECT_LE(15, count);
-	fclose(file);
 
 	EXPECT_STREQ("/dev/tlock", tlock_path(NULL, buf));
 	errno = 0;
 	EXPECT_EQ(NULL, tlock_path("", buf));
 	EXPECT_EQ(EINVAL, errno);
+}
+
+TEST(default_lock)
+{
+	static const char *const lists[] = {
+		"psu,stage", "psu,", ",", "/dev/tlock,/dev/tlock-stage",
+	};
+	char buf[TLOCK_PATH_SIZE];
+
+	ASSERT_EQ(0, setenv("TLOCK", "", 1));
+	EXPECT_STREQ("/dev/tlock", tlock_path(NULL, buf));
+	ASSERT_EQ(0, setenv("TLOCK", "stage", 1));
+	EXPECT_STREQ("/dev/tlock-stage", tlock_path(NULL, buf));
+	/* An argument wins, and an empty one is no default */
+	EXPECT_STREQ("/dev/tlock-psu", tlock_path("psu", buf));
+	EXPECT_STREQ("/dev/tlock", tlock_path("tlock", buf));
+	errno = 0;
+	EXPECT_EQ(NULL, tlock_path("", buf));
+	EXPECT_EQ(EINVAL, errno);
+
+	/* A list is for Python */
+	for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++) {
+		ASSERT_EQ(0, setenv("TLOCK", lists[i], 1));
+		errno = 0;
+		EXPECT_EQ(NULL, tlock_path(NULL, buf));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_OPEN_FAILS(EINVAL, NULL, O_RDWR);
+		EXPECT_OPENS("tlock");
+	}
+}
+
+/* With this variable, this program prints the path of the default lock. */
+#define PRINT	"LIBTLOCK_OPEN_PRINT"
+
+static __attribute__((__constructor__)) void print_default(void)
+{
+	char buf[TLOCK_PATH_SIZE];
+
+	if (getenv(PRINT)) {
+		puts(tlock_path(NULL, buf));
+		exit(0);
+	}
+}
+
+/* Runs @program as nobody. Returns what it prints, up to a newline. */
+static void run_as_nobody(const char *program, char line[64])
+{
+	int fds[2];
+	FILE *file;
+	pid_t pid;
+
+	line[0] = '\0';
+	if (pipe2(fds, O_CLOEXEC))
+		return;
+	pid = fork();
+	if (!pid) {
+		dup2(fds[1], STDOUT_FILENO);
+		if (!setgid(NOBODY) && !setuid(NOBODY))
+			execl(program, program, NULL);
+		_exit(127);
+	}
+	close(fds[1]);
+	file = fdopen(fds[0], "r");
+	if (fgets(line, 64, file))
+		line[strcspn(line, "\n")] = '\0';
+	fclose(file);
+	if (exit_status(pid))
+		line[0] = '\0';
+}
+
+/*
+ * A program with more privileges than its caller does not let the caller choose
+ * the lock.
+ */
+TEST_F(open, environment_of_a_set_user_id_program)
+{
+	char program[64], copy[128], line[64];
+
+	/* A path of its own, which nobody may search */
+	ASSERT_EQ(0, chmod(self->dir, 0755));
+	snprintf(program, sizeof(program), "%s/program", self->dir);
+	snprintf(copy, sizeof(copy), "cp /proc/%d/exe %s", getpid(), program);
+	ASSERT_EQ(0, system(copy));
+	ASSERT_EQ(0, setenv("TLOCK", "stage", 1));
+	ASSERT_EQ(0, setenv(PRINT, "1", 1));
+	ASSERT_EQ(0, chmod(program, 0755));
+	run_as_nobody(program, line);
+	EXPECT_STREQ("/dev/tlock-stage", line);
+	ASSERT_EQ(0, chmod(program, 04755));
+	run_as_nobody(program, line);
+	EXPECT_STREQ("/dev/tlock", line);
+	EXPECT_EQ(0, unlink(program));
+}
+
+/* Creates or deletes the lock @name. Returns 0, or -1 and errno. */
+static int change(const char *what, const char *name)
+{
+	char path[64];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), "/sys/class/tlock/%s_lock", what);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ret = write(fd, name, strlen(name)) < 0 ? -1 : 0;
+	close(fd);
+	return ret;
+}
+
+TEST(named_locks)
+{
+	struct tlock *stage, *psu, *first, *other;
+	struct tlock_status status;
+
+	ASSERT_EQ(0, change("new", "stage"));
+	ASSERT_EQ(0, change("new", LONGEST));
+	ASSERT_EQ(0, setenv("TLOCK", "stage", 1));
+	stage = tlock_open(NULL, O_RDWR);
+	other = tlock_open("stage", O_RDWR);
+	psu = tlock_open(LONGEST, O_RDWR);
+	first = tlock_open("tlock", O_RDWR);
+	ASSERT_TRUE(stage && other && psu && first);
+
+	/* Each is a lock of its own */
+	EXPECT_EQ(0, tlock_acquire(stage, "a", TLOCK_TRY));
+	EXPECT_EQ(0, tlock_acquire(psu, "b", TLOCK_TRY));
+	EXPECT_EQ(0, tlock_acquire(first, "c", TLOCK_TRY));
+	EXPECT_EQ(-1, tlock_acquire(other, "d", TLOCK_TRY));
+	EXPECT_EQ(ETIMEDOUT, errno);
+	EXPECT_STREQ("a", tlock_blocker(other)->job);
+	EXPECT_EQ(0, tlock_status(psu, &status));
+	EXPECT_STREQ("tlock-" LONGEST, status.name);
+	EXPECT_STREQ("b", status.holder.job);
+
+	EXPECT_EQ(0, tlock_release(stage));
+	EXPECT_EQ(0, tlock_release(psu));
+	EXPECT_EQ(0, tlock_release(first));
+	tlock_close(stage);
+	tlock_close(other);
+	tlock_close(psu);
+	tlock_close(first);
+
+	/* One for looking only sees that the lock is gone */
+	stage = tlock_open(NULL, O_RDONLY);
+	ASSERT_NE(NULL, stage);
+	EXPECT_EQ(0, change("delete", "stage"));
+	EXPECT_EQ(0, change("delete", LONGEST));
+	EXPECT_EQ(-1, tlock_status(stage, &status));
+	EXPECT_EQ(ENODEV, errno);
+	tlock_close(stage);
+	EXPECT_OPEN_FAILS(ENOENT, NULL, O_RDWR);
 }
 
 TEST_HARNESS_MAIN

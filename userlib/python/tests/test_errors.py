@@ -125,6 +125,9 @@ class Errors(TestCase):
                                                DEV=values["$DEV"]))
             elif word == "deny":
                 deny(*rest.split())
+            elif word == "make":
+                with open("/sys/class/tlock/new_lock", "w") as file:
+                    file.write(rest)
             elif word == "as":
                 become(*map(int, rest.split()))
             elif word == "lock":
@@ -154,6 +157,10 @@ class Errors(TestCase):
         for name, lines in cases.items():
             with self.subTest(name):
                 self.in_child(lambda lines=lines: self.run_case(lines))
+                for word, rest in lines:
+                    if word == "make":
+                        with open("/sys/class/tlock/delete_lock", "w") as file:
+                            file.write(rest)
 
     def test_not_a_lock(self):
         for path in "/dev/null", "/dev/urandom", "/dev", __file__:
@@ -205,7 +212,7 @@ class Errors(TestCase):
             for path in "/dev/tlock-psu", "/dev/psu":
                 os.mknod(path, stat.S_IFCHR | 0o600, device)
             os.symlink("psu", "/dev/tlock-stage")
-            self.assert_explains(FileNotFoundError, "no such lock",
+            self.assert_explains(FileNotFoundError, "leads to another lock",
                                  "/dev/tlock-psu")
             tlock.status("stage")
             tlock.status("/dev/psu")

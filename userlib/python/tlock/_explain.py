@@ -11,6 +11,7 @@ import glob
 import grp
 import os
 import pwd
+import re
 import stat
 from typing import Optional
 
@@ -49,7 +50,7 @@ def explain(error: OSError, path: str, status: int) -> OSError:
     """
     number = error.errno or 0
     if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTTY):
-        text = _missing(path, number)
+        text = _missing(path, number, status)
         # Each of these becomes a FileNotFoundError
         if number != errno.ENOTTY:
             number = errno.ENOENT
@@ -82,6 +83,19 @@ def _own_name(path: str) -> str:
     if directory == "/dev" and (name == "tlock" or name.startswith("tlock-")):
         return name
     return ""
+
+
+def _lock_name(name: str) -> str:
+    """The name of the lock whose device is called name"""
+    return name[len("tlock-"):] if name.startswith("tlock-") else name
+
+
+def _may_exist(name: str) -> bool:
+    """Whether the module creates a lock whose device is called name"""
+    lock = _lock_name(name)
+    return lock == name or (
+        lock != "tlock" and not lock.startswith("tlock-") and
+        re.fullmatch("[A-Za-z0-9][A-Za-z0-9#+.:=@_-]*", lock) is not None)
 
 
 def _number(info: os.stat_result) -> str:
@@ -155,16 +169,34 @@ def _module() -> str:
     return text
 
 
-def _locks() -> str:
-    """A list of the locks that exist"""
+def _locks(before: str) -> str:
+    """A list of the locks that exist, after before if there are any"""
     try:
+        # The class has other files, too
         names = sorted(name for name in os.listdir(_CLASS)
-                       if not name.startswith("."))
+                       if name == "tlock" or name.startswith("tlock-"))
     except OSError:
         return ""
     if len(names) > _MOST_LOCKS:
         names[_MOST_LOCKS:] = ["..."]
-    return ": the locks of this host are " + ", ".join(names) if names else ""
+    if not names:
+        return ""
+    return before + "the locks of this host are " + ", ".join(names)
+
+
+def _no_lock(name: str) -> str:
+    """How to make a lock, by its device's name; empty: not one in /dev"""
+    if not name:
+        return "no such lock" + _locks(": ")
+    if not _may_exist(name):
+        return ("no lock can have this name: names have 1 to %d of A-Z a-z "
+                "0-9 # + - . : = @ _, and begin with a letter or digit, but "
+                "not with tlock-" % (_NAME_SIZE - 1 - len("tlock-")) +
+                _locks("; "))
+    return ("no such lock: as root, for a container on its host, run 'tlock "
+            "create %s'; to have it after each boot, put 'options tlock "
+            "names=%s' into a file in /etc/modprobe.d" %
+            (_lock_name(name), _lock_name(name)) + _locks("; "))
 
 
 def _kind_of_file(mode: int) -> str:
@@ -175,7 +207,7 @@ def _kind_of_file(mode: int) -> str:
                                            "a block device")
 
 
-def _missing(path: str, number: int) -> str:
+def _missing(path: str, number: int, status: int) -> str:
     """Why path does not lead to the lock"""
     info: Optional[os.stat_result] = None
     try:
@@ -193,7 +225,17 @@ def _missing(path: str, number: int) -> str:
                 "ioctls: install the module and the library or package of "
                 "the same version" % _read_line("/sys/module/tlock/version"))
     if info and number == errno.ENOTTY and not own_name:
-        return "not a tlock" + _locks()
+        return "not a tlock" + _locks(": ")
+    if info and number == errno.ENXIO and own_name:
+        leads_to = _look(path, status)
+        if leads_to and leads_to != own_name:
+            lock = _lock_name(leads_to)
+            return ("the device file leads to another lock, %s: pass a lock "
+                    "into a container under its own name (docker: --device "
+                    "/dev/%s) and choose it there by TLOCK=%s (tlock run: -d "
+                    "%s); if the file is stale, start the container again "
+                    "or, elsewhere, remove it and load the tlock module "
+                    "again" % (leads_to, leads_to, lock, lock))
     if not os.path.exists("/sys/class"):
         return ("no such device: load the tlock module (as root, for a "
                 "container on its host: 'insmod tlock.ko' or, where it is "
@@ -203,7 +245,7 @@ def _missing(path: str, number: int) -> str:
         return _module()
     should_be = _read_line("%s/%s/dev" % (_CLASS, os.path.basename(path)))
     if not should_be:
-        return "no such lock" + _locks()
+        return _no_lock(own_name)
     if not info:
         return ("the lock is there, but its device file is missing: in a "
                 "container, pass the device in (docker: --device); "
@@ -216,22 +258,30 @@ def _missing(path: str, number: int) -> str:
     return "the lock was not there, but is now: try again"
 
 
-def _ioctl_denied(path: str, status: int) -> bool:
-    """Whether a sandbox lets us open the lock, but denies its ioctls"""
-    if not _is_lock(path):
-        return False
+def _look(path: str, status: int) -> Optional[str]:
+    """The name that the lock at path gives; None: the file cannot be opened
+
+    Empty if the request fails.
+    """
+    # The command number contains the size of the structure, which ends with
+    # the name
+    buffer = bytearray(status >> 16 & 0x3fff)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
-        return False
+        return None
     try:
-        # The command number contains the size of the structure
-        fcntl.ioctl(fd, status, bytearray(status >> 16 & 0x3fff))
+        fcntl.ioctl(fd, status, buffer)
     except OSError:
-        return True
+        return ""
     finally:
         os.close(fd)
-    return False
+    return os.fsdecode(bytes(buffer[-_NAME_SIZE:]).split(b"\0")[0])
+
+
+def _ioctl_denied(path: str, status: int) -> bool:
+    """Whether a sandbox lets us open the lock, but denies its ioctls"""
+    return _is_lock(path) and _look(path, status) == ""
 
 
 def _permission(path: str) -> str:
