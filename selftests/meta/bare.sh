@@ -17,29 +17,13 @@ set -uo pipefail
 here=$(dirname "$(readlink -f "$0")")
 tree=$(dirname "$(dirname "$here")")
 . "$tree/scripts/options"
+. "$tree/scripts/try"
 case ${1:-} in
 -*) operands 0 0 "$@" ;;
 esac
 version=$(<"$tree/VERSION")
 number=${TLOCK_NUMBER:-0}
 failed=0
-
-# try NAME COMMAND...: a test that passes if the command exits with 0
-try() {
-	local name=$1 output status
-
-	shift
-	number=$((number + 1))
-	output=$("$@" 2>&1)
-	status=$?
-	if [[ $status -eq 0 ]]; then
-		echo "ok $number $name"
-		return
-	fi
-	echo "not ok $number $name"
-	printf '%s\nexit status %d\n' "$output" "$status" | sed 's/^/# /'
-	failed=1
-}
 
 # is WANTED COMMAND...: whether the command prints WANTED
 is() {

@@ -4,13 +4,14 @@
 # Tests that the checkers of the debug kernels work, and that scripts/vm notices
 # their reports: plants a bug for each in a guest. Prints KTAP. Run on the host.
 #
-# shellcheck disable=SC2317 # ok calls them
+# shellcheck disable=SC2317 # try calls them
 
 set -u
 
 here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$(dirname "$here")")
 . "$top/scripts/options"
+. "$top/scripts/try"
 operands 0 0 "$@"
 cd "$top" || exit 1
 
@@ -59,29 +60,17 @@ found() {
 		grep -qE 'planted(\.c|\]|\(O)' "$dir/said"
 }
 
-number=0
-failed=0
-ok() {
-	number=$((number + 1))
-	if "${@:2}" >"$dir/judged" 2>&1; then
-		echo "ok $number $1"
-	else
-		echo "not ok $number $1"
-		sed 's/^/# /' "$dir/judged"
-		failed=1
-	fi
-}
-
 # finds KERNEL BUG REPORT: a test of that
 finds() {
-	ok "$1_$2" found "$@"
+	try "$1_$2" found "$@"
 }
 
+failed=0
 echo "TAP version 13"
 echo "1..12"
 { build debug && build kcsan; } | sed 's/^/# /'
-ok debug_nothing plant debug nothing
-ok kcsan_nothing plant kcsan nothing
+try debug_nothing plant debug nothing
+try kcsan_nothing plant kcsan nothing
 finds debug use_after_free "BUG: KASAN: .*use-after-free"
 finds debug leak "unreferenced object"
 finds debug lock_inversion "WARNING: possible circular locking dependency"

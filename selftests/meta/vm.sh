@@ -4,12 +4,13 @@
 # Tests of scripts/vm, run on the host. Prints KTAP. Any arguments are options
 # for all guests, such as --kernel. Two guests run at a time.
 #
-# shellcheck disable=SC2317 # ok calls them
+# shellcheck disable=SC2317 # try calls them
 
 set -u
 
 scripts=$(readlink -f "$(dirname "$(readlink -f "$0")")/../../scripts")
 . "$scripts/options"
+. "$scripts/try"
 case ${1:-} in
 -h | --help | [!-]*) operands 0 0 "$@" ;;
 esac
@@ -174,34 +175,22 @@ bad_usage() {
 		usage --none -- true
 }
 
-number=0
 failed=0
-ok() {
-	number=$((number + 1))
-	if "${@:2}" >judged 2>&1; then
-		echo "ok $number $1"
-	else
-		echo "not ok $number $1"
-		sed 's/^/# /' judged
-		failed=1
-	fi
-}
-
 echo "TAP version 13"
 echo "1..15"
-ok "exit_status" status 7 seven
-ok "signal" status 137 bytes
-ok "directory_arguments_environment_module" exact
-ok "output" kept_apart
-ok "nothing_written_to_the_host" nothing_written
-ok "panic" complains panic 125 "Kernel panic"
-ok "warning_in_the_log" complains warning 125 "WARNING: CPU: 0"
-ok "warning_by_taint" complains tainted 125 "tlock-vm: end"
-ok "hang" complains hang 124 "sysrq: Show Blocked State"
-ok "does_not_start" starts_twice
-ok "output_before_the_end" diff panic.out hang.out
-ok "interrupted" status 130 INT
-ok "terminated" status 143 TERM
-ok "nothing_left_behind" nothing_left seven bytes INT TERM KILL
-ok "bad_usage" bad_usage
+try "exit_status" status 7 seven
+try "signal" status 137 bytes
+try "directory_arguments_environment_module" exact
+try "output" kept_apart
+try "nothing_written_to_the_host" nothing_written
+try "panic" complains panic 125 "Kernel panic"
+try "warning_in_the_log" complains warning 125 "WARNING: CPU: 0"
+try "warning_by_taint" complains tainted 125 "tlock-vm: end"
+try "hang" complains hang 124 "sysrq: Show Blocked State"
+try "does_not_start" starts_twice
+try "output_before_the_end" diff panic.out hang.out
+try "interrupted" status 130 INT
+try "terminated" status 143 TERM
+try "nothing_left_behind" nothing_left seven bytes INT TERM KILL
+try "bad_usage" bad_usage
 exit $failed

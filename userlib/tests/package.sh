@@ -8,6 +8,7 @@ set -uo pipefail
 
 userlib=$(dirname "$(readlink -f "$0")")/..
 . "$userlib/../scripts/options"
+. "$userlib/../scripts/try"
 operands 0 0 "$@"
 version=$(<"$userlib/../VERSION")
 CC=${CC:-cc}
@@ -21,24 +22,7 @@ include=$root/usr/include
 export PKG_CONFIG_PATH=$lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root
 export LD_LIBRARY_PATH=$lib
 
-number=0
 failed=0
-# try NAME COMMAND...: a test that passes if the command exits with 0
-try() {
-	local name=$1 output status
-
-	shift
-	number=$((number + 1))
-	output=$("$@" 2>&1)
-	status=$?
-	if [[ $status -eq 0 ]]; then
-		echo "ok $number $name"
-		return
-	fi
-	echo "not ok $number $name"
-	printf '%s\nexit status %d\n' "$output" "$status" | sed 's/^/# /'
-	failed=1
-}
 
 # install_to DIR [MAKE-ARGUMENT...]
 install_to() {
@@ -156,13 +140,14 @@ example() {
 		sed '1,/^\.EX/d; /^\.EE/d; s/\\e/\\/g'
 }
 
-# runs PROGRAM: it works or, without a device, says why not
+# runs PROGRAM [NAME]: it works or, without a device, says why not. It takes the
+# first lock, or the one with this name, which it gets from the environment.
 runs() {
 	local output
 
-	output=$("$1" 2>&1)
+	output=$(TLOCK=${2:-} "$1" 2>&1)
 	if [[ $output != "the instrument is mine" &&
-		$output != "/dev/tlock: "* ]]; then
+		$output != "/dev/tlock${2:+-$2}: "* ]]; then
 		echo "it says: $output"
 		return 1
 	fi
@@ -204,6 +189,16 @@ builds_cpp() {
 	$CXX -std=c++17 -Wall -Wextra -Werror -o "$work/cpp" \
 		"$work/example.cpp" $(pkg-config --cflags --libs libtlock) &&
 		runs "$work/cpp"
+}
+
+# Each program that was built, and the command
+takes_lock_by_name() {
+	printf '#!/bin/sh\nexec %q run -n -- echo "the instrument is mine" 2>&1 |\n%s\n' \
+		"$root/usr/bin/tlock" 'sed "s/^tlock: //"' >"$work/command"
+	chmod +x "$work/command"
+	runs "$work/shared" psu && runs "$work/static" psu &&
+		runs "$work/cpp" psu && runs "$work/command" psu &&
+		runs "$work/command"
 }
 
 manual_has_all() {
@@ -255,7 +250,7 @@ uninstalls_all() {
 }
 
 echo "TAP version 13"
-echo "1..18"
+echo "1..19"
 try installs installs
 try one_version one_version
 try dkms_version dkms_version
@@ -272,6 +267,7 @@ example >"$work/example.c"
 try builds_shared builds_shared
 try builds_static builds_static
 try builds_cpp builds_cpp
+try takes_lock_by_name takes_lock_by_name
 try manual_has_all manual_has_all
 try installs_all installs_all
 try uninstalls_all uninstalls_all

@@ -10,6 +10,7 @@ top=$(dirname "$(readlink -f "$0")")/../..
 . "$top/scripts/options"
 operands 0 0 "$@"
 tlock=$top/build/userlib/tlock
+unset TLOCK
 errors=$(mktemp)
 trap 'rm -f "$errors"' EXIT
 
