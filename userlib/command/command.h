@@ -4,13 +4,20 @@
 #define TLOCK_COMMAND_H
 
 #include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
 
 #include "tlock.h"
 
-/* run.c, status.c. Return: exit status */
+/* The locks of this host; the directory also has new_lock and delete_lock */
+#define CLASS	"/sys/class/tlock"
+
+/* run.c, status.c, create.c. Return: exit status */
 int run_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int list_main(int argc, char **argv);
+int create_main(int argc, char **argv);
+int delete_main(int argc, char **argv);
 
 /* tlock.c */
 
@@ -23,11 +30,12 @@ void print_version(void);
 void *checked(void *ptr);
 
 /*
- * open_lock - tlock_open() that prints, on failure, why and what to do
+ * cannot_open - say why a lock cannot be opened, and what to do
+ * @error: the errno of tlock_open()
  *
- * Return: the handle; or NULL, with the exit status in *@status
+ * Return: exit status
  */
-struct tlock *open_lock(const char *lock, int mode, int *status);
+int cannot_open(const char *lock, int error);
 
 /* text.c */
 
@@ -56,7 +64,23 @@ char *human_time(uint64_t ns);
 /* A user's name, or number if it has none; the caller must free it */
 char *user_name(uint32_t uid);
 
+#define NS_PER_S	INT64_C(1000000000)
+
+/* The time of @clock, in nanoseconds */
+int64_t now_ns(clockid_t clock);
+
 /* How long ago on CLOCK_MONOTONIC @since_ns was, in nanoseconds */
 uint64_t ns_since(int64_t since_ns);
+
+/* holder.c */
+
+/*
+ * users_of - which processes have a lock open for writing, as far as we may see
+ * @device: the lock's
+ *
+ * Return: a text such as "PID 812 (python3), 813 (tlock)", which the caller must
+ * free; empty if there are none
+ */
+char *users_of(dev_t device);
 
 #endif /* TLOCK_COMMAND_H */

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * The tlock command: what /proc says about a lock's holder: whether its process
- * can go on, and if it has ended, which processes still have its file.
+ * can go on, and if it has ended, which processes still have its file; and which
+ * processes use a lock.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,137 +40,209 @@ const char *state_name(enum holder_state state)
 }
 
 /*
- * Finds the line of a file that begins with @begin. Return: the rest of the
- * line, without leading blanks, which the caller must free; NULL if there is no
- * such line
+ * Reads a file of /proc or /sys: a single read() gets all of it. Returns its
+ * text, until the next call; NULL if it cannot be read.
  */
-static char *line_of(const char *begin, const char *path_format, ...)
-	__attribute__((__format__(__printf__, 2, 3)));
+static const char *text_of(const char *path_format, ...)
+	__attribute__((__format__(__printf__, 1, 2)));
 
-static char *line_of(const char *begin, const char *path_format, ...)
+static const char *text_of(const char *path_format, ...)
 {
-	char *line = NULL, *path;
-	size_t size = 0;
+	static char text[65536];
+	char path[PATH_MAX];
+	ssize_t length;
 	va_list args;
-	FILE *file;
+	int fd;
 
 	va_start(args, path_format);
-	if (vasprintf(&path, path_format, args) < 0)
-		path = NULL;
+	vsnprintf(path, sizeof(path), path_format, args);
 	va_end(args);
-	file = fopen(checked(path), "re");
-	free(path);
-	if (!file)
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
 		return NULL;
-
-	while (getline(&line, &size, file) > 0) {
-		char *rest = line + strlen(begin);
-
-		if (strncmp(line, begin, strlen(begin)))
-			continue;
-		fclose(file);
-		rest += strspn(rest, " \t");
-		rest[strcspn(rest, "\n")] = '\0';
-		memmove(line, rest, strlen(rest) + 1);
-		return line;
-	}
-	fclose(file);
-	free(line);
-	return NULL;
-}
-
-static bool is_frozen(pid_t pid)
-{
-	char *group = line_of("0::", "/proc/%d/cgroup", pid);
-	char *frozen = NULL;
-	bool answer;
-
-	if (group)
-		frozen = line_of("frozen", "/sys/fs/cgroup%s/cgroup.events",
-				 group);
-	answer = frozen && *frozen == '1';
-	free(frozen);
-	free(group);
-	return answer;
-}
-
-static enum holder_state state_of(pid_t pid)
-{
-	char *state = line_of("State:", "/proc/%d/status", pid);
-	char *dumping = line_of("CoreDumping:", "/proc/%d/status", pid);
-	enum holder_state answer = STATE_HELD;
-
-	if (dumping && *dumping == '1')
-		answer = STATE_DUMPING;
-	else if (state && *state == 'T')
-		answer = STATE_STOPPED;
-	else if (state && *state == 't')
-		answer = STATE_TRACED;
-	else if (is_frozen(pid))
-		answer = STATE_FROZEN;
-	free(dumping);
-	free(state);
-	return answer;
+	length = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (length < 0)
+		return NULL;
+	text[length] = '\0';
+	return text;
 }
 
 /*
- * Whether the process @pid has the file of @device that holds the lock with
- * @token. Asks fdinfo first, for each file, since stat() of a file on a network
- * filesystem can hang.
+ * Finds the first line that begins with @word, as "State:" does in
+ * "State:\tS (sleeping)". Returns the text behind it, without leading blanks;
+ * an empty text if there is no such line.
  */
-static bool has_file(const char *pid, dev_t device, const char *token)
+static const char *behind(const char *word, const char *text)
 {
-	char *path, *found;
+	size_t length = strlen(word);
+
+	while (text && strncmp(text, word, length)) {
+		text = strchr(text, '\n');
+		text = text ? text + 1 : NULL;
+	}
+	return text ? text + length + strspn(text + length, " \t") : "";
+}
+
+/* The control group of the process before: many are in the same one */
+struct group {
+	char path[PATH_MAX];
+	bool frozen;
+};
+
+static bool is_frozen(pid_t pid, struct group *group)
+{
+	const char *path = behind("0::", text_of("/proc/%d/cgroup", pid));
+	size_t length = strcspn(path, "\n");
+
+	if (!length || length >= sizeof(group->path))
+		return false;
+	if (group->path[length] || memcmp(group->path, path, length)) {
+		snprintf(group->path, sizeof(group->path), "%.*s", (int)length,
+			 path);
+		group->frozen = *behind("frozen",
+					text_of("/sys/fs/cgroup%s/cgroup.events",
+						group->path)) == '1';
+	}
+	return group->frozen;
+}
+
+static enum holder_state state_of(pid_t pid, struct group *group)
+{
+	const char *status = text_of("/proc/%d/status", pid);
+	char state = *behind("State:", status);
+
+	if (*behind("CoreDumping:", status) == '1')
+		return STATE_DUMPING;
+	if (state == 'T')
+		return STATE_STOPPED;
+	if (state == 't')
+		return STATE_TRACED;
+	return is_frozen(pid, group) ? STATE_FROZEN : STATE_HELD;
+}
+
+/* A process's open file of a lock */
+struct lock_file {
+	pid_t pid;
+	dev_t device;
+	bool for_writing;
+	uint64_t token;		/* 0: does not hold the lock */
+};
+
+/*
+ * Calls @visit for each open file of any lock in the process whose directory in
+ * /proc has the name @pid. Asks fdinfo first, for each file, since stat() of a
+ * file on a network filesystem can hang.
+ */
+static void visit_files(const char *pid,
+			void (*visit)(const struct lock_file *file, void *data),
+			void *data)
+{
 	struct dirent *entry;
-	bool has = false;
+	char *path;
 	DIR *dir;
 
 	path = checked(asprintf(&path, "/proc/%s/fd", pid) < 0 ? NULL : path);
 	dir = opendir(path);
 	free(path);
 	if (!dir)
-		return false;
-	while (!has && (entry = readdir(dir))) {
+		return;
+	while ((entry = readdir(dir))) {
+		struct lock_file file = { .pid = (pid_t)strtol(pid, NULL, 10) };
+		const char *info;
 		struct stat st;
 
 		if (!isdigit((unsigned char)*entry->d_name))
 			continue;
-		found = line_of("tlock-token:", "/proc/%s/fdinfo/%s", pid,
-				entry->d_name);
-		/* Another lock may have the same token */
-		has = found && !strcmp(found, token) &&
-			!fstatat(dirfd(dir), entry->d_name, &st, 0) &&
-			st.st_rdev == device;
-		free(found);
+		info = text_of("/proc/%s/fdinfo/%s", pid, entry->d_name);
+		if (!*behind("tlock-state:", info) ||
+		    fstatat(dirfd(dir), entry->d_name, &st, 0))
+			continue;
+		file.device = st.st_rdev;
+		file.for_writing = strtoul(behind("flags:", info), NULL, 8) &
+			O_ACCMODE;
+		file.token = strtoull(behind("tlock-token:", info), NULL, 10);
+		visit(&file, data);
 	}
 	closedir(dir);
-	return has;
 }
 
-/* Finds the processes that have the holder's file, as far as we may see. */
-static void find_file(struct row *row, dev_t device)
+/*
+ * The same for all processes that we may see, in the order of their pids,
+ * except for this one, which may have the file from a shell.
+ */
+static void visit_all_files(void (*visit)(const struct lock_file *file,
+					  void *data), void *data)
 {
 	struct dirent **entries = NULL;
-	char token[24];
-	int i, num;
+	int num = scandir("/proc", &entries, NULL, versionsort);
+	int i;
 
-	snprintf(token, sizeof(token), "%llu", row->status.holder.token);
-	num = scandir("/proc", &entries, NULL, versionsort);
 	for (i = 0; i < num; i++) {
-		const char *name = entries[i]->d_name;
-		pid_t pid = (pid_t)strtol(name, NULL, 10);
+		pid_t pid = (pid_t)strtol(entries[i]->d_name, NULL, 10);
 
-		/* Skip this process, which may have the file from a shell */
-		if (pid > 0 && pid != getpid() &&
-		    has_file(name, device, token)) {
-			row->open_in = checked(reallocarray(row->open_in,
-						row->num_open_in + 1,
-						sizeof(*row->open_in)));
-			row->open_in[row->num_open_in++] = pid;
-		}
+		if (pid > 0 && pid != getpid())
+			visit_files(entries[i]->d_name, visit, data);
 		free(entries[i]);
 	}
 	free(entries);
+}
+
+static void add_pid(struct pids *pids, pid_t pid)
+{
+	/* The files of a process come together */
+	if (pids->num && pids->pid[pids->num - 1] == pid)
+		return;
+	pids->pid = checked(reallocarray(pids->pid, pids->num + 1,
+					 sizeof(*pids->pid)));
+	pids->pid[pids->num++] = pid;
+}
+
+static void print_pids(const struct pids *pids, FILE *out)
+{
+	size_t i;
+
+	for (i = 0; i < pids->num && i < MAX_NAMED; i++) {
+		const char *comm = text_of("/proc/%d/comm", pids->pid[i]);
+		char *name = comm ? strndup(comm, strcspn(comm, "\n")) :
+			strdup("ended");
+		char *safe = escaped(checked(name));
+
+		fprintf(out, "%s%d (%s)", i ? ", " : "PID ", pids->pid[i],
+			safe);
+		free(name);
+		free(safe);
+	}
+	if (i < pids->num)
+		fprintf(out, " and %zu more", pids->num - i);
+}
+
+struct users {
+	dev_t device;
+	struct pids pids;
+};
+
+static void visit_user(const struct lock_file *file, void *data)
+{
+	struct users *users = data;
+
+	if (file->device == users->device && file->for_writing)
+		add_pid(&users->pids, file->pid);
+}
+
+char *users_of(dev_t device)
+{
+	struct users users = { .device = device };
+	char *text = NULL;
+	size_t size;
+	FILE *out = checked(open_memstream(&text, &size));
+
+	visit_all_files(visit_user, &users);
+	print_pids(&users.pids, out);
+	free(users.pids.pid);
+	if (fclose(out))
+		checked(NULL);
+	return text;
 }
 
 /* Whether every process has a pid in our pid namespace */
@@ -179,46 +254,77 @@ static bool sees_all(void)
 		st.st_ino == INITIAL_PID_NAMESPACE;
 }
 
-void look_at_holder(struct row *row, struct tlock *t)
-{
-	const struct tlock_holder *holder = &row->status.holder;
-	struct tlock_status again;
-	struct stat st;
+struct rows {
+	struct row *row;
+	size_t num;
+};
 
-	row->state = STATE_FREE;
-	if (!holder->token)
-		return;
-	if (holder->pid) {
-		row->state = state_of(holder->pid);
-	} else {
-		row->state = sees_all() ? STATE_ENDED : STATE_UNSEEN;
-		if (!fstat(tlock_fd(t), &st))
-			find_file(row, st.st_rdev);
-	}
-	/* The holder may have ended in the meantime, and its pid been reused */
-	if (row->state != STATE_HELD && !tlock_status(t, &again) &&
-	    (again.holder.token != holder->token ||
-	     again.holder.pid != holder->pid)) {
-		row->state = STATE_HELD;
-		row->num_open_in = 0;
+static bool is_missing(const struct row *row)
+{
+	return row->state == STATE_ENDED || row->state == STATE_UNSEEN;
+}
+
+/* Another lock may have the same token */
+static void visit_holder(const struct lock_file *file, void *data)
+{
+	const struct rows *rows = data;
+	size_t i;
+
+	for (i = 0; file->token && i < rows->num; i++) {
+		struct row *row = &rows->row[i];
+
+		if (is_missing(row) && row->device == file->device &&
+		    row->status.holder.token == file->token)
+			add_pid(&row->open_in, file->pid);
 	}
 }
 
-static void print_processes(const struct row *row, FILE *out)
+/*
+ * The holder may have ended in the meantime, and its pid been reused: whether
+ * it is still the same
+ */
+static bool still_holds(const struct row *row)
 {
+	const struct tlock_holder *holder = &row->status.holder;
+	struct tlock *t = tlock_open(row->path, O_RDONLY);
+	struct tlock_status now;
+	bool same;
+
+	same = t && !tlock_status(t, &now) &&
+		now.holder.token == holder->token &&
+		now.holder.pid == holder->pid;
+	tlock_close(t);
+	return same;
+}
+
+void look_at_holders(struct row *row, size_t num)
+{
+	struct rows rows = { .row = row, .num = num };
+	struct group group = { "", false };
+	bool missing = false;
 	size_t i;
 
-	for (i = 0; i < row->num_open_in && i < MAX_NAMED; i++) {
-		char *comm = line_of("", "/proc/%d/comm", row->open_in[i]);
-		char *safe = escaped(comm ? comm : "ended");
+	for (i = 0; i < num; i++) {
+		const struct tlock_holder *holder = &row[i].status.holder;
 
-		fprintf(out, "%s%d (%s)", i ? ", " : " in PID ",
-			row->open_in[i], safe);
-		free(safe);
-		free(comm);
+		if (!holder->token)
+			row[i].state = STATE_FREE;
+		else if (holder->pid)
+			row[i].state = state_of(holder->pid, &group);
+		else
+			row[i].state = sees_all() ? STATE_ENDED : STATE_UNSEEN;
+		missing = missing || is_missing(&row[i]);
 	}
-	if (i < row->num_open_in)
-		fprintf(out, " and %zu more", row->num_open_in - i);
+	/* Once for all locks, as there may be many processes */
+	if (missing)
+		visit_all_files(visit_holder, &rows);
+	for (i = 0; i < num; i++) {
+		if (row[i].state == STATE_FREE || row[i].state == STATE_HELD ||
+		    still_holds(&row[i]))
+			continue;
+		row[i].state = STATE_HELD;
+		row[i].open_in.num = 0;
+	}
 }
 
 void print_notes(const struct row *rows, size_t num, FILE *out)
@@ -251,12 +357,12 @@ void print_notes(const struct row *rows, size_t num, FILE *out)
 		default:
 			fputs(row->state == STATE_ENDED ? "ended" :
 			      "ended or is in another container", out);
-			if (row->num_open_in)
-				fputs(", file still open", out);
+			if (row->open_in.num)
+				fputs(", file still open in ", out);
 			else
 				fputs(geteuid() ? "; root may see who has its file" :
 				      "; no process here has its file", out);
-			print_processes(row, out);
+			print_pids(&row->open_in, out);
 		}
 		putc('\n', out);
 	}

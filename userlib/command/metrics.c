@@ -11,90 +11,40 @@
 
 #include "status.h"
 
-enum value {
-	HELD,
-	HELD_NS,
-	WAITERS,
-	ACQUIRED,
-	CONTENDED,
-	TIMED_OUT,
-	INTERRUPTED,
-	ABANDONED,
-	YIELDED,
-	WAIT_NS_TOTAL,
-	WAIT_NS_MAX,
-	HOLD_NS_TOTAL,
-	HOLD_NS_MAX,
-	NUM_VALUES
-};
-
 static const struct {
+	enum column column;
 	const char *name;
 	bool counter;
 	bool seconds;
 	bool job;	/* has the label "job", beside "lock" */
 	const char *help;
-} families[NUM_VALUES] = {
-	[HELD] = { "tlock_held", false, false, true,
-		   "Whether the lock is held." },
-	[HELD_NS] = { "tlock_held_seconds", false, true, true,
-		      "For how long the holder has held the lock." },
-	[WAITERS] = { "tlock_waiters", false, false, false,
-		      "Contenders that wait for the lock." },
-	[ACQUIRED] = { "tlock_acquired", true, false, false, "Grants." },
-	[CONTENDED] = { "tlock_contended", true, false, false,
-			"Acquires that found the lock held." },
-	[TIMED_OUT] = { "tlock_timed_out", true, false, false,
-			"Acquires and reacquires that timed out." },
-	[INTERRUPTED] = { "tlock_interrupted", true, false, false,
-			  "Acquires and reacquires whose wait was interrupted." },
-	[ABANDONED] = { "tlock_abandoned", true, false, false,
-			"Holders that ended without a release." },
-	[YIELDED] = { "tlock_yielded", true, false, false,
-		      "Reacquires that let a waiter in." },
-	[WAIT_NS_TOTAL] = { "tlock_wait_seconds", true, true, false,
-			    "Time that contenders spent waiting." },
-	[WAIT_NS_MAX] = { "tlock_wait_max_seconds", false, true, false,
-			  "The longest wait." },
-	[HOLD_NS_TOTAL] = { "tlock_hold_seconds", true, true, false,
-			    "Time that the lock was held." },
-	[HOLD_NS_MAX] = { "tlock_hold_max_seconds", false, true, false,
-			  "The longest time that the lock was held." },
+} families[] = {
+	{ COL_STATE, "tlock_held", false, false, true,
+	  "Whether the lock is held." },
+	{ COL_HELD, "tlock_held_seconds", false, true, true,
+	  "For how long the holder has held the lock." },
+	{ COL_WAITERS, "tlock_waiters", false, false, false,
+	  "Contenders that wait for the lock." },
+	{ COL_ACQUIRED, "tlock_acquired", true, false, false, "Grants." },
+	{ COL_CONTENDED, "tlock_contended", true, false, false,
+	  "Acquires that found the lock held." },
+	{ COL_TIMED_OUT, "tlock_timed_out", true, false, false,
+	  "Acquires and reacquires that timed out." },
+	{ COL_INTERRUPTED, "tlock_interrupted", true, false, false,
+	  "Acquires and reacquires whose wait was interrupted." },
+	{ COL_ABANDONED, "tlock_abandoned", true, false, false,
+	  "Holders that ended without a release." },
+	{ COL_YIELDED, "tlock_yielded", true, false, false,
+	  "Reacquires that let a waiter in." },
+	{ COL_WAIT_TOTAL, "tlock_wait_seconds", true, true, false,
+	  "Time that contenders spent waiting." },
+	{ COL_WAIT_MAX, "tlock_wait_max_seconds", false, true, false,
+	  "The longest wait." },
+	{ COL_HOLD_TOTAL, "tlock_hold_seconds", true, true, false,
+	  "Time that the lock was held." },
+	{ COL_HOLD_MAX, "tlock_hold_max_seconds", false, true, false,
+	  "The longest time that the lock was held." },
 };
-
-static uint64_t value_of(const struct row *row, enum value value)
-{
-	const struct tlock_status *s = &row->status;
-
-	switch (value) {
-	case HELD:
-		return !!s->holder.token;
-	case HELD_NS:
-		return row->held_ns;
-	case WAITERS:
-		return s->waiters;
-	case ACQUIRED:
-		return s->acquired;
-	case CONTENDED:
-		return s->contended;
-	case TIMED_OUT:
-		return s->timed_out;
-	case INTERRUPTED:
-		return s->interrupted;
-	case ABANDONED:
-		return s->abandoned;
-	case YIELDED:
-		return s->yielded;
-	case WAIT_NS_TOTAL:
-		return s->wait_ns_total;
-	case WAIT_NS_MAX:
-		return s->wait_ns_max;
-	case HOLD_NS_TOTAL:
-		return s->hold_ns_total;
-	default:
-		return s->hold_ns_max;
-	}
-}
 
 /* Prints text as a label's value, without its quotes. */
 static void print_label(const char *text, FILE *out)
@@ -112,49 +62,80 @@ static void print_label(const char *text, FILE *out)
 	free(safe);
 }
 
-/* A lock that is named twice, even by different paths, is printed once. */
-static bool came_before(const struct row *rows, size_t i)
+static int by_name(const void *a, const void *b)
 {
-	size_t j;
+	const struct row *const *row_a = a, *const *row_b = b;
 
-	for (j = 0; j < i; j++)
-		if (!strcmp(rows[j].status.name, rows[i].status.name))
-			return true;
-	return false;
+	return strcmp((*row_a)->status.name, (*row_b)->status.name);
+}
+
+/*
+ * A lock that is named twice, even by different paths, is printed once. Returns
+ * the first row of each lock, and their number in *@num; the caller must free
+ * it.
+ */
+static const struct row **each_lock(const struct row *rows, size_t *num)
+{
+	const struct row **locks = checked(calloc(*num + 1, sizeof(*locks)));
+	bool *again = checked(calloc(*num + 1, sizeof(*again)));
+	size_t i, kept = 0;
+
+	for (i = 0; i < *num; i++)
+		locks[i] = &rows[i];
+	/* qsort() may reorder those that are equal, so drop all but the first */
+	qsort(locks, *num, sizeof(*locks), by_name);
+	for (i = 1; i < *num; i++) {
+		if (by_name(&locks[i - 1], &locks[i]))
+			continue;
+		if (locks[i] < locks[i - 1]) {
+			const struct row *first = locks[i];
+
+			locks[i] = locks[i - 1];
+			locks[i - 1] = first;
+		}
+		again[locks[i] - rows] = true;
+		locks[i] = locks[i - 1];
+	}
+	for (i = 0; i < *num; i++)
+		if (!again[i])
+			locks[kept++] = &rows[i];
+	free(again);
+	*num = kept;
+	return locks;
 }
 
 void print_metrics(const struct row *rows, size_t num, FILE *out)
 {
-	enum value v;
-	size_t i;
+	const struct row **locks = each_lock(rows, &num);
+	size_t f, i;
 
-	for (v = 0; v < NUM_VALUES; v++) {
-		const char *name = families[v].name;
+	for (f = 0; f < sizeof(families) / sizeof(*families); f++) {
+		const char *name = families[f].name;
 
 		fprintf(out, "# TYPE %s %s\n", name,
-			families[v].counter ? "counter" : "gauge");
-		if (families[v].seconds)
+			families[f].counter ? "counter" : "gauge");
+		if (families[f].seconds)
 			fprintf(out, "# UNIT %s seconds\n", name);
-		fprintf(out, "# HELP %s %s\n", name, families[v].help);
+		fprintf(out, "# HELP %s %s\n", name, families[f].help);
 		for (i = 0; i < num; i++) {
-			uint64_t value = value_of(&rows[i], v);
+			uint64_t value = number_of(locks[i],
+						   families[f].column);
 
-			if (came_before(rows, i))
-				continue;
 			fprintf(out, "%s%s{lock=\"", name,
-				families[v].counter ? "_total" : "");
-			print_label(rows[i].status.name, out);
-			if (families[v].job) {
+				families[f].counter ? "_total" : "");
+			print_label(locks[i]->status.name, out);
+			if (families[f].job) {
 				fputs("\",job=\"", out);
-				print_label(rows[i].status.holder.job, out);
+				print_label(locks[i]->status.holder.job, out);
 			}
 			fputs("\"} ", out);
-			if (families[v].seconds)
+			if (families[f].seconds)
 				fprintf(out, "%" PRIu64 ".%09" PRIu64 "\n",
 					value / 1000000000, value % 1000000000);
 			else
 				fprintf(out, "%" PRIu64 "\n", value);
 		}
 	}
+	free(locks);
 	fputs("# EOF\n", out);
 }

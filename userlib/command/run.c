@@ -36,7 +36,8 @@ static const char usage[] =
 "Run COMMAND while holding a lock.\n"
 "\n"
 "Options:\n"
-" -d, --device LOCK        the lock: a name or a path (default: /dev/tlock)\n"
+" -d, --device LOCK        the lock: a name or a path (default: $TLOCK or\n"
+"                          /dev/tlock)\n"
 " -w, --timeout SECONDS    wait for the lock no longer than this\n"
 " -n, --nonblock           fail rather than wait\n"
 " -q, --quiet              say nothing if the lock could not be acquired\n"
@@ -344,10 +345,9 @@ static void tell_conflict(const struct tlock_holder *holder,
 /* Returns whether the lock is held; if not, says why and sets the status. */
 static bool acquire(struct tlock *t, const struct run *run, int *status)
 {
-	struct timespec start;
+	int64_t start = now_ns(CLOCK_MONOTONIC);
 	uint64_t took;
 
-	clock_gettime(CLOCK_MONOTONIC, &start);
 	if (tlock_acquire(t, run->job, run->timeout_ns)) {
 		if (errno == ETIMEDOUT) {
 			if (!run->quiet)
@@ -359,7 +359,7 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 		}
 		return false;
 	}
-	took = ns_since(start.tv_sec * INT64_C(1000000000) + start.tv_nsec);
+	took = ns_since(start);
 
 	if (run->verbose) {
 		warnx("getting lock took %" PRIu64 ".%06" PRIu64 " seconds",
@@ -465,9 +465,9 @@ int run_main(int argc, char **argv)
 	int status;
 
 	parse(&run, argc, argv);
-	t = open_lock(run.lock, O_RDWR, &status);
+	t = tlock_open(run.lock, O_RDWR);
 	if (!t)
-		return status;
+		return cannot_open(run.lock, errno);
 	run.path = tlock_path(run.lock, run.path_buf);
 	/* So that others who look at the lock see the command's name */
 	clean(comm, sizeof(comm), basename(run.command[0]));

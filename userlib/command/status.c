@@ -8,21 +8,23 @@
 #include <dirent.h>
 #include <err.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
 #include "status.h"
 
-#define CLASS	"/sys/class/tlock"
-
-#define NS_PER_S	INT64_C(1000000000)
-
 /* How often --watch looks: people see no delay, and the load is negligible */
 #define WATCH_NS	200000000
+
+/* How often to look again at locks that are there, but cannot be opened */
+#define MAX_TRIES	50
+#define AGAIN_NS	2000000
 
 static const char usage_status[] =
 "Usage:\n"
@@ -60,9 +62,10 @@ static const char usage_end[] =
 
 static const char default_status[] =
 	"LOCK,STATE,JOB,PID,USER,COMMAND,HELD,SINCE,WAITERS";
-/* Added for JSON, which has no sentences below the table */
-static const char default_json[] = "OPEN-IN";
-static const char default_list[] = "LOCK,PATH,STATE,WAITERS";
+/* Added for JSON, which has no sentences below the table, and much room */
+static const char default_json_status[] = "OPEN-IN";
+static const char default_json_list[] = "PATH";
+static const char default_list[] = "LOCK,STATE,WAITERS";
 
 enum { OPT_ALL = 256, OPT_WATCH, OPT_METRICS, OPT_LONGER };
 
@@ -94,6 +97,7 @@ struct request {
 	char **locks;		/* none: all */
 	int64_t longer_ns;	/* only those held for longer; -1: all */
 	bool metrics;
+	bool watching;
 	bool redraw;		/* a new table replaces the one before */
 	unsigned int height;	/* of the terminal */
 };
@@ -162,14 +166,6 @@ static int64_t parse_span(const char *text)
 	return tlock_seconds(seconds);
 }
 
-static int64_t now_ns(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return now.tv_sec * NS_PER_S + now.tv_nsec;
-}
-
 /*
  * How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, which does not change
  * unless the clock is set. Takes the fastest of three tries, as any of them may
@@ -193,84 +189,126 @@ static int64_t wall_clock_ns(void)
 	return ahead;
 }
 
-/* Looks at a lock. If that fails, says why and sets the exit status. */
-static bool look(const char *lock, struct row *row, int *status)
+/* The locks looked at so far */
+struct found {
+	struct row *rows;
+	size_t num;
+	size_t looked_at;	/* including those that are not shown */
+	int64_t wall_clock_ns;
+};
+
+/* Looks at a lock. Returns 0, or an errno: those of opening a lock */
+static int look(const struct request *request, const char *lock,
+		struct found *found)
 {
 	char path[TLOCK_PATH_SIZE];
+	struct row row = { 0 };
 	struct tlock *t;
+	struct stat st;
+	int error;
 
 	/* A lock that stays open keeps the module from being unloaded */
-	t = open_lock(lock, O_RDONLY, status);
+	t = tlock_open(lock, O_RDONLY);
 	if (!t)
-		return false;
-	memset(row, 0, sizeof(*row));
-	row->path = checked(strdup(tlock_path(lock, path)));
-	if (tlock_status(t, &row->status))
-		err(EX_OSERR, "%s", row->path);
-	if (row->status.holder.token) {
-		int64_t since_ns = row->status.holder.since_ns;
-
-		row->held_ns = ns_since(since_ns);
-		row->since = (since_ns + wall_clock_ns()) / NS_PER_S;
-	}
-	look_at_holder(row, t);
+		return errno;
+	error = tlock_status(t, &row.status) || fstat(tlock_fd(t), &st) ?
+		errno : 0;
 	tlock_close(t);
-	return true;
+	if (error)
+		return error;
+
+	found->looked_at++;
+	if (row.status.holder.token) {
+		int64_t since_ns = row.status.holder.since_ns;
+
+		row.held_ns = ns_since(since_ns);
+		row.since = (since_ns + found->wall_clock_ns) / NS_PER_S;
+	}
+	if (request->longer_ns >= 0 &&
+	    (!row.status.holder.token ||
+	     row.held_ns <= (uint64_t)request->longer_ns))
+		return 0;
+	row.path = checked(strdup(tlock_path(lock, path)));
+	row.device = st.st_rdev;
+	/* Doubles the room at each power of two */
+	if (!(found->num & (found->num - 1)))
+		found->rows = checked(reallocarray(found->rows,
+						   2 * found->num + 1,
+						   sizeof(row)));
+	found->rows[found->num++] = row;
+	return 0;
 }
 
+/* The directory has attributes of the class, too */
 static int is_lock(const struct dirent *entry)
 {
-	return *entry->d_name != '.';
+	return !strcmp(entry->d_name, "tlock") ||
+		!strncmp(entry->d_name, "tlock-", 6);
 }
 
-static void free_row(struct row *row)
+static bool exists(const char *lock)
 {
-	free(row->path);
-	free(row->open_in);
+	char path[sizeof(CLASS "/") + NAME_MAX];
+
+	snprintf(path, sizeof(path), CLASS "/%s", lock);
+	return !access(path, F_OK);
 }
 
-/*
- * Looks at the locks that were asked for. Returns the number of @rows, which
- * the caller must free.
- */
-static size_t look_at_all(const struct request *request, struct row **rows,
-			  int *status)
+/* Looks at each lock of this host, the first one first. */
+static void look_at_each(const struct request *request, struct found *found,
+			 int *status)
 {
 	struct dirent **entries = NULL;
-	size_t i, found = 0;
-	int num = 0;
+	static const struct timespec pause = { .tv_nsec = AGAIN_NS };
+	int num = scandir(CLASS, &entries, is_lock, versionsort);
+	int tries = MAX_TRIES;
+	int i;
 
-	if (!*request->locks)
-		num = scandir(CLASS, &entries, is_lock, versionsort);
-	*rows = NULL;
-	for (i = 0; ; i++) {
-		const char *lock;
-		struct row row;
+	for (i = 0; i < num; i++) {
+		const char *lock = entries[i]->d_name;
+		int error = look(request, lock, found);
 
-		if (*request->locks)
-			lock = request->locks[i];
-		else if (num > 0)
-			lock = i < (size_t)num ? entries[i]->d_name : NULL;
-		else
-			/* Says why there are none, or works without sysfs */
-			lock = i ? NULL : "tlock";
-		if (!lock)
-			break;
-		if (!look(lock, &row, status))
-			continue;
-		if (request->longer_ns >= 0 &&
-		    (!row.status.holder.token ||
-		     row.held_ns <= (uint64_t)request->longer_ns)) {
-			free_row(&row);
-			continue;
+		/*
+		 * A container may see sysfs, but has only the device files that
+		 * were passed in. And a lock may be about to vanish, or even
+		 * have been made again by now.
+		 */
+		while (error && error != ENOENT && exists(lock)) {
+			if (!tries--) {
+				tries = 0;
+				*status = cannot_open(lock, error);
+				break;
+			}
+			nanosleep(&pause, NULL);
+			error = look(request, lock, found);
 		}
-		*rows = checked(reallocarray(*rows, found + 1, sizeof(row)));
-		(*rows)[found++] = row;
+		free(entries[i]);
 	}
-	while (num > 0)
-		free(entries[--num]);
 	free(entries);
-	return found;
+}
+
+/* Looks at the locks that were asked for; says why if it cannot. */
+static void look_at_all(const struct request *request, struct found *found,
+			int *status)
+{
+	/* Says why there are none, or works without sysfs */
+	static char first[] = "tlock";
+	char *const only_first[] = { first, NULL };
+	char *const *locks = request->locks;
+
+	found->wall_clock_ns = wall_clock_ns();
+	if (!*locks) {
+		look_at_each(request, found, status);
+		if (found->looked_at || *status)
+			return;
+		locks = only_first;
+	}
+	for (; *locks; locks++) {
+		int error = look(request, *locks, found);
+
+		if (error)
+			*status = cannot_open(*locks, error);
+	}
 }
 
 /* How many lines the first line of @text takes on the terminal; finds @next. */
@@ -385,26 +423,34 @@ static void print(const struct request *request, const struct row *rows,
 static int show(const struct request *request, char **last)
 {
 	int status = EX_OK;
+	struct found found = { 0 };
 	char *key_text = NULL;
-	struct row *rows;
 	size_t key_size;
-	size_t num = look_at_all(request, &rows, &status);
 	FILE *key = checked(open_memstream(&key_text, &key_size));
 
-	print_key(&request->view, rows, num, request->redraw, key);
-	print_notes(rows, num, key);
+	look_at_all(request, &found, &status);
+	/* Metrics have no states */
+	if (!request->metrics)
+		look_at_holders(found.rows, found.num);
+	if (request->watching) {
+		print_key(&request->view, found.rows, found.num,
+			  request->redraw, key);
+		print_notes(found.rows, found.num, key);
+	}
 	complete(key);
 
 	if (!*last || strcmp(*last, key_text))
-		print(request, rows, num, !*last);
+		print(request, found.rows, found.num, !*last);
 	free(*last);
 	*last = key_text;
 
-	if (!status && request->longer_ns >= 0 && num)
+	if (!status && request->longer_ns >= 0 && found.num)
 		status = 1;
-	while (num)
-		free_row(&rows[--num]);
-	free(rows);
+	while (found.num) {
+		free(found.rows[--found.num].path);
+		free(found.rows[found.num].open_in.pid);
+	}
+	free(found.rows);
 	return status;
 }
 
@@ -461,7 +507,6 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 	struct request request = { .longer_ns = -1 };
 	struct view *view = &request.view;
 	const char *list = defaults;
-	bool watching = false;
 	const char *other;
 	char *last = NULL;
 	int opt, status;
@@ -484,7 +529,7 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 			list = NULL;
 			break;
 		case OPT_WATCH:
-			watching = true;
+			request.watching = true;
 			break;
 		case OPT_METRICS:
 			request.metrics = true;
@@ -503,11 +548,11 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 	}
 	if (view->json && view->raw)
 		errx(EX_USAGE, "mutually exclusive: --json --raw");
-	if (watching && request.longer_ns >= 0)
+	if (request.watching && request.longer_ns >= 0)
 		errx(EX_USAGE, "mutually exclusive: --watch --held-longer");
 	other = view->json ? "--json" : view->raw ? "--raw" :
-		view->noheadings ? "--noheadings" : watching ? "--watch" :
-		!list ? "--output-all" : list != defaults ? "--output" :
+		view->noheadings ? "--noheadings" :
+		request.watching ? "--watch" : !list ? "--output-all" : list != defaults ? "--output" :
 		request.longer_ns >= 0 ? "--held-longer" : NULL;
 	if (request.metrics && other)
 		errx(EX_USAGE, "mutually exclusive: --metrics %s", other);
@@ -523,13 +568,15 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 			list++;
 		}
 		add_columns(view, list, subcommand);
-		if (list == default_status && view->json)
-			add_columns(view, default_json, subcommand);
+		if (list == defaults && view->json)
+			add_columns(view, list == default_status ?
+				    default_json_status : default_json_list,
+				    subcommand);
 	}
 
 	request.locks = argv + optind;
 	measure(&request);
-	if (watching)
+	if (request.watching)
 		return watch(&request);
 	status = show(&request, &last);
 	free(last);

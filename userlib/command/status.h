@@ -58,24 +58,27 @@ struct view {
 	enum column shown[2 * NUM_COLS];
 };
 
+/* Processes, in the order of their pids */
+struct pids {
+	pid_t *pid;
+	size_t num;
+};
+
 /* The state of one lock, to be shown as a row */
 struct row {
 	char *path;
+	dev_t device;
 	struct tlock_status status;
 	uint64_t held_ns;
 	time_t since;		/* when it was granted, on the wall clock */
 	enum holder_state state;
-	pid_t *open_in;		/* has the holder's file; if ENDED or UNSEEN */
-	size_t num_open_in;
+	struct pids open_in;	/* have the holder's file; if ENDED or UNSEEN */
 };
 
 /* holder.c */
 
-/*
- * look_at_holder - fill in @row's state and open_in from /proc
- * @t: the lock that @row's status is of
- */
-void look_at_holder(struct row *row, struct tlock *t);
+/* Fills in the state and open_in of @num rows from /proc. */
+void look_at_holders(struct row *rows, size_t num);
 
 /* The word for the column STATE */
 const char *state_name(enum holder_state state);
@@ -84,6 +87,12 @@ const char *state_name(enum holder_state state);
 void print_notes(const struct row *rows, size_t num, FILE *out);
 
 /* table.c */
+
+/*
+ * The number to show in a column that has numbers or times, of which times are
+ * in nanoseconds; for COL_STATE, whether the lock is held.
+ */
+uint64_t number_of(const struct row *row, enum column col);
 
 /* Finds a column by its name, ignoring case; NUM_COLS if there is none. */
 enum column find_column(const char *name);

@@ -17,6 +17,9 @@
 /* The least width to which text is cut to make room */
 #define MIN_WIDTH	8
 
+/* A name that is longer has a line of its own if the table needs room */
+#define LONG_NAME	20
+
 /* The kind of a column's values, which determines how they are written */
 enum kind { TEXT, NUMBER, NUMBERS, TIME };
 
@@ -76,12 +79,13 @@ void print_columns(void)
 		printf(" %12s  %s\n", columns[i].name, columns[i].help);
 }
 
-/* The number to show, of any kind */
-static uint64_t number_of(const struct row *row, enum column col)
+uint64_t number_of(const struct row *row, enum column col)
 {
 	const struct tlock_status *s = &row->status;
 
 	switch (col) {
+	case COL_STATE:
+		return !!s->holder.token;
 	case COL_PID:
 		return s->holder.pid;
 	case COL_UID:
@@ -194,8 +198,8 @@ static char *numbers_of(const struct view *view, const struct row *row)
 
 	if (view->json)
 		putc('[', file);
-	for (i = 0; i < row->num_open_in; i++)
-		fprintf(file, "%s%d", i ? "," : "", row->open_in[i]);
+	for (i = 0; i < row->open_in.num; i++)
+		fprintf(file, "%s%d", i ? "," : "", row->open_in.pid[i]);
 	if (view->json)
 		putc(']', file);
 	if (fclose(file))
@@ -318,26 +322,92 @@ static void print_blocks(const struct view *view, char **cells, size_t num,
 }
 
 /*
+ * Measures the width of the columns, and returns that of the table with a blank
+ * between them.
+ */
+static size_t measure(const struct view *view, char **cells, size_t num,
+		      size_t width[2 * NUM_COLS])
+{
+	size_t sum = view->num - 1;
+	size_t i, r;
+
+	for (i = 0; i < view->num; i++) {
+		/* libsmartcols leaves room for headings that it does not print */
+		width[i] = strlen(columns[view->shown[i]].name);
+		for (r = 0; r < num; r++) {
+			const char *cell = cells[r * view->num + i];
+			size_t own = cell ? text_width(cell) : 0;
+
+			if (own > width[i])
+				width[i] = own;
+		}
+		sum += width[i];
+	}
+	return sum;
+}
+
+/*
+ * Takes long names out of the first column, if that is LOCK, and the table is
+ * too wide otherwise. They are not cut: names of serial adapters often differ
+ * only in the middle. Returns the names, one for each row or NULL, which the
+ * caller must free.
+ */
+static char **take_names(const struct view *view, char **cells, size_t num)
+{
+	char **names = checked(calloc(num + 1, sizeof(*names)));
+	size_t width[2 * NUM_COLS];
+	size_t r;
+
+	if (view->shown[0] != COL_LOCK ||
+	    measure(view, cells, num, width) <= view->width)
+		return names;
+	for (r = 0; r < num; r++) {
+		char **cell = &cells[r * view->num];
+
+		if (text_width(*cell) <= LONG_NAME)
+			continue;
+		names[r] = *cell;
+		*cell = NULL;
+	}
+	return names;
+}
+
+/* Puts the names back. */
+static void put_names(const struct view *view, char **cells, char **names,
+		      size_t num)
+{
+	size_t r;
+
+	for (r = 0; r < num; r++)
+		if (names[r])
+			cells[r * view->num] = names[r];
+}
+
+/* Prints a table's text, and ahead of each row its name, if that was taken. */
+static void print_with_names(const struct view *view, char **names, size_t num,
+			     char *table, FILE *out)
+{
+	size_t r;
+
+	if (!view->noheadings)
+		fprintf(out, "%s\n", strsep(&table, "\n"));
+	for (r = 0; r < num; r++) {
+		if (names[r])
+			fprintf(out, "%s\n", names[r]);
+		free(names[r]);
+		fprintf(out, "%s\n", strsep(&table, "\n"));
+	}
+}
+
+/*
  * Cuts the cells that may be cut, the widest first, until the table fits.
  * Returns whether it fits.
  */
 static bool fit(const struct view *view, char **cells, size_t num)
 {
 	size_t width[2 * NUM_COLS];
-	size_t sum = view->num - 1;
+	size_t sum = measure(view, cells, num, width);
 	size_t i, r;
-
-	for (i = 0; i < view->num; i++) {
-		width[i] = view->noheadings ? 0 :
-			strlen(columns[view->shown[i]].name);
-		for (r = 0; r < num; r++) {
-			const char *cell = cells[r * view->num + i];
-
-			if (cell && text_width(cell) > width[i])
-				width[i] = text_width(cell);
-		}
-		sum += width[i];
-	}
 
 	for (; sum > view->width; sum--) {
 		size_t widest = view->num;
@@ -359,35 +429,61 @@ static bool fit(const struct view *view, char **cells, size_t num)
 	return true;
 }
 
+static struct libscols_table *fill_table(const struct view *view, char **cells,
+					 size_t num)
+{
+	struct libscols_table *table = new_table(view);
+	size_t r, i;
+
+	for (r = 0; r < num; r++) {
+		struct libscols_line *line =
+			checked(scols_table_new_line(table, NULL));
+
+		for (i = 0; i < view->num; i++)
+			put_cell(line, i, *cells++);
+	}
+	return table;
+}
+
+/* Prints a table that is no wider than the terminal, or blocks. */
+static void print_limited(const struct view *view, char **cells, size_t num,
+			  FILE *out)
+{
+	char **names = take_names(view, cells, num);
+	char *text = NULL;
+	size_t size;
+	FILE *table;
+
+	/* Blocks need the headings */
+	if (!fit(view, cells, num) && !view->noheadings) {
+		put_names(view, cells, names, num);
+		print_blocks(view, cells, num, out);
+	} else {
+		table = checked(open_memstream(&text, &size));
+		print_table(fill_table(view, cells, num), table);
+		if (fclose(table))
+			checked(NULL);
+		print_with_names(view, names, num, text, out);
+		free(text);
+	}
+	free(names);
+}
+
 void print_rows(const struct view *view, const struct row *rows, size_t num,
 		FILE *out)
 {
 	char **cells = checked(calloc(num * view->num + 1, sizeof(*cells)));
-	bool limited = view->width && !view->json && !view->raw;
-	struct libscols_table *table;
 	size_t r, i;
 
 	for (r = 0; r < num; r++)
 		for (i = 0; i < view->num; i++)
 			cells[r * view->num + i] =
 				cell_of(view, &rows[r], view->shown[i]);
-
-	/* Blocks need the headings */
-	if (limited && !fit(view, cells, num) && !view->noheadings) {
-		print_blocks(view, cells, num, out);
-		free(cells);
-		return;
-	}
-	table = new_table(view);
-	for (r = 0; r < num; r++) {
-		struct libscols_line *line =
-			checked(scols_table_new_line(table, NULL));
-
-		for (i = 0; i < view->num; i++)
-			put_cell(line, i, cells[r * view->num + i]);
-	}
+	if (view->width && num && !view->json && !view->raw)
+		print_limited(view, cells, num, out);
+	else
+		print_table(fill_table(view, cells, num), out);
 	free(cells);
-	print_table(table, out);
 }
 
 void print_key(const struct view *view, const struct row *rows, size_t num,

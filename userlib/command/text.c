@@ -131,17 +131,33 @@ char *human_time(uint64_t ns)
 
 char *user_name(uint32_t uid)
 {
-	struct passwd *user = getpwuid(uid);
+	/* Asking for a name may take long, and neighbors often have the same */
+	static char name[256];
+	static uint32_t whose;
 
-	return user ? checked(strdup(user->pw_name)) : format("%" PRIu32, uid);
+	if (!*name || uid != whose) {
+		struct passwd *user = getpwuid(uid);
+
+		whose = uid;
+		if (user)
+			snprintf(name, sizeof(name), "%s", user->pw_name);
+		else
+			snprintf(name, sizeof(name), "%" PRIu32, uid);
+	}
+	return checked(strdup(name));
+}
+
+int64_t now_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
 uint64_t ns_since(int64_t since_ns)
 {
-	struct timespec now;
-	int64_t now_ns;
+	int64_t now = now_ns(CLOCK_MONOTONIC);
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	now_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-	return now_ns > since_ns ? now_ns - since_ns : 0;
+	return now > since_ns ? now - since_ns : 0;
 }

@@ -19,6 +19,8 @@ static const struct {
 	{ "run", run_main },
 	{ "status", status_main },
 	{ "list", list_main },
+	{ "create", create_main },
+	{ "delete", delete_main },
 };
 
 static const char usage[] =
@@ -26,6 +28,8 @@ static const char usage[] =
 " tlock run [options] [--] COMMAND [ARGUMENT...]\n"
 " tlock status [options] [LOCK...]\n"
 " tlock list [options]\n"
+" tlock create NAME...\n"
+" tlock delete NAME...\n"
 "\n"
 "Locks for instruments: timed, fair, and named after the job that holds them.\n"
 "\n"
@@ -33,6 +37,8 @@ static const char usage[] =
 " run      run COMMAND while holding a lock\n"
 " status   show who holds locks, for what job and since when, and who waits\n"
 " list     list the locks of this host\n"
+" create   create locks, until they are deleted or the module is unloaded\n"
+" delete   delete locks that nobody uses\n"
 "\n"
 "Options:\n"
 " -h, --help     display this help; after a command, that command's\n"
@@ -59,17 +65,13 @@ void *checked(void *ptr)
 	return ptr;
 }
 
-struct tlock *open_lock(const char *lock, int mode, int *status)
+int cannot_open(const char *lock, int error)
 {
-	struct tlock *t = tlock_open(lock, mode);
-	char why[TLOCK_EXPLAIN_SIZE];
+	char why[2 * TLOCK_EXPLAIN_SIZE];
 
-	if (t)
-		return t;
-	*status = errno == ENOMEM || errno == EMFILE || errno == ENFILE ?
+	warnx("%s", tlock_explain(lock, error, why, sizeof(why)));
+	return error == ENOMEM || error == EMFILE || error == ENFILE ?
 		EX_OSERR : EX_NOINPUT;
-	warnx("%s", tlock_explain(lock, errno, why, sizeof(why)));
-	return NULL;
 }
 
 /* A full disk must not look like success */

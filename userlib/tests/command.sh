@@ -24,6 +24,8 @@ unset SHELL
 work=$(mktemp -d)
 trap 'exec 8>&-; rm -rf "$work"' EXIT
 cd "$work" || exit 1
+# The tests choose their locks themselves
+unset TLOCK
 
 ### Building blocks of the tests. They start few processes, which are slow here.
 
@@ -107,6 +109,36 @@ run() {
 		cat out err
 		return 1
 	}
+}
+
+# make_locks NAME...: these, and the first, are all the locks until the test ends
+make_locks() {
+	local name
+
+	for name; do
+		echo "$name" >/sys/class/tlock/new_lock
+	done
+}
+
+delete_lock() {
+	echo "$1" >/sys/class/tlock/delete_lock
+}
+
+# delete_locks: delete all but the first; fails if one is still in use
+delete_locks() {
+	local path failed=0
+
+	for path in /sys/class/tlock/tlock-*; do
+		[[ ! -e $path ]] || delete_lock "${path##*/tlock-}" || failed=1
+	done
+	return $failed
+}
+
+# job_is JOB LOCK: is this the job for which the named lock is held?
+job_is() {
+	local job
+
+	read -r job <"/sys/class/tlock/tlock-$2/job" && [[ $job == "$1" ]]
 }
 
 # hold [OPTION...]: hold the lock until let_go; $holder is the process
@@ -544,6 +576,9 @@ test_words_of_messages() {
 		list --raw --json|mutually exclusive: --json --raw
 		list tlock|list takes no LOCK: see 'tlock status'
 		status -o bogus|unknown column: 'bogus'
+		create|no NAME given
+		delete|no NAME given
+		create --bogus|unrecognized option '--bogus'
 	END
 	run 0 "$tlock" run --help
 	in_file '^ -x, --exclusive  +ignored, for flock compatibility$' out
@@ -1067,7 +1102,7 @@ test_columns() {
 	run 0 "$tlock" status -r -o +STATE,UID
 	[[ $(head -n 1 out) == "LOCK STATE JOB PID USER COMMAND HELD SINCE WAITERS STATE UID" ]]
 	run 0 "$tlock" list -r -o +HOLD-MAX
-	[[ $(head -n 1 out) == "LOCK PATH STATE WAITERS HOLD-MAX" ]]
+	[[ $(head -n 1 out) == "LOCK STATE WAITERS HOLD-MAX" ]]
 	printf -v many 'LOCK,%.0s' {1..60}
 	for list in nosuch '' 'LOCK,' ',LOCK' 'LOCK,,PID' + LOCK,+PID "${many}LOCK"; do
 		run 64 "$tlock" status -o "$list"
@@ -1097,7 +1132,7 @@ test_counters() {
 
 test_list() {
 	run 0 "$tlock" list
-	[[ $(<out) == "LOCK  PATH       STATE WAITERS"$'\n'"tlock /dev/tlock free        0" ]]
+	[[ $(<out) == "LOCK  STATE WAITERS"$'\n'"tlock free        0" ]]
 	hold
 	run 0 "$tlock" list --json
 	check 'l == {"lock": "tlock", "path": "/dev/tlock", "state": "held", "waiters": 0}' out
@@ -1363,10 +1398,406 @@ test_full_disk() {
 	done
 }
 
+### Named locks
+
+# refused STATUS MESSAGE COMMAND...: it fails so, and this is all it says
+refused() {
+	local message=$2
+
+	run "$1" "${@:3}"
+	[[ ! -s out && $(<err) == "tlock: $message" ]]
+}
+
+nobody='setpriv --reuid 65534 --regid 65534 --clear-groups'
+names='names have 1 to 121 of A-Z a-z 0-9 # + - . : = @ _, and begin with a letter or digit, but not with tlock-'
+
+test_create_and_delete() {
+	printf -v longest %0121d 0
+	run 0 "$tlock" create psu tlock-stage /dev/tlock-lamp "$longest" 'a#b+c.d:e=f@g_h'
+	[[ ! -s out && ! -s err ]]
+	for lock in psu stage lamp "$longest" 'a#b+c.d:e=f@g_h'; do
+		[[ -c /dev/tlock-$lock ]]
+		run 0 "$tlock" run -d "$lock" -w 0 cat "/sys/class/tlock/tlock-$lock/job"
+		[[ $(<out) == cat ]]
+	done
+	run 0 "$tlock" delete /dev/tlock-psu stage tlock-lamp "$longest" 'a#b+c.d:e=f@g_h'
+	[[ ! -s out && ! -s err ]]
+	run 0 "$tlock" list -n -o LOCK
+	[[ $(<out) == tlock ]]
+}
+
+# What was asked for is there afterwards: scripts need not look first
+test_create_what_exists() {
+	make_locks psu
+	mkfifo held
+	"$tlock" run -d psu -n cat <>held >/dev/null &
+	until_ok job_is cat psu
+	refused 0 "/dev/tlock-psu exists already" "$tlock" create psu
+	refused 0 "/dev/tlock exists already" "$tlock" create tlock
+	run 1 "$tlock" run -d psu -n echo never
+	kill $!
+	wait $! || :
+}
+
+test_create_tries_all() {
+	run 64 "$tlock" create psu 'a b' stage .c ''
+	[[ $(wc -l <err) -eq 3 && -c /dev/tlock-psu && -c /dev/tlock-stage ]]
+	run 66 "$tlock" delete psu nosuch stage
+	[[ $(wc -l <err) -eq 1 && ! -e /dev/tlock-psu && ! -e /dev/tlock-stage ]]
+	printf -v too_long %0122d 0
+	for name in 'a b' é .psu -- -psu tlock-tlock-psu tlock-tlock $'psu\n' \
+		/dev/tlock- psu/2 ./psu /tmp/tlock-psu "$too_long" ''; do
+		for subcommand in create delete; do
+			[[ $name != -- ]] || continue
+			run 64 "$tlock" $subcommand -- "$name"
+			[[ ! -s out && $(wc -l <err) -ge 1 ]]
+		done
+	done
+	refused 64 "/dev/tlock-a b: no lock can have this name: $names" \
+		"$tlock" create 'a b'
+	refused 64 "/tmp/psu: a lock is created and deleted by its name: NAME for /dev/tlock-NAME" \
+		"$tlock" create /tmp/psu
+	[[ $(echo /dev/tlock*) == /dev/tlock ]]
+}
+
+test_create_refused() {
+	for subcommand in create delete; do
+		refused 77 "permission denied: only root may $subcommand locks" \
+			$nobody "$tlock" $subcommand psu
+		refused 77 "/sys/class/tlock is read-only, as in a container: $subcommand the lock on its host" \
+			unshare -m sh -c 'mount -o remount,ro,bind /sys; exec "$@"' \
+			sh "$tlock" $subcommand psu
+	done
+	run 71 "$tlock" create $(seq 4096)
+	[[ $(<err) == "tlock: /dev/tlock-4096: there are as many locks as the module allows: "* ]]
+	# More than the files that it may open
+	(
+		ulimit -n 64
+		run 0 "$tlock" status -rn -o LOCK
+	)
+	[[ $(<out) == tlock$'\n'"$(seq -f tlock-%.0f 4095)" ]]
+	run 0 "$tlock" delete $(seq 4095)
+}
+
+test_delete_refused() {
+	make_locks psu
+	refused 64 "/dev/tlock is the first lock, which exists as long as the module is loaded" \
+		"$tlock" delete tlock
+	refused 66 "/dev/tlock-nosuch: no such lock: 'tlock list' shows those that there are" \
+		"$tlock" delete nosuch
+	# A file to look only, and one of another lock, are not in the way
+	exec 6<>/dev/tlock-psu
+	exec 5</dev/tlock-psu 4<>/dev/tlock
+	refused 75 "/dev/tlock-psu is in use by PID $BASHPID (command.sh)" \
+		"$tlock" delete psu 6>&- 5<&-
+	/usr/bin/python3 -c '
+import array, os, socket, sys, time
+left, right = socket.socketpair()
+lock = os.open("/dev/tlock-psu", os.O_RDWR)
+left.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS,
+                       array.array("i", [lock]))])
+os.close(lock)
+print(flush=True)
+time.sleep(1000)' >sent 6>&- 5<&- &
+	until_ok test -s sent
+	exec 6>&-
+	refused 75 "/dev/tlock-psu is in use by a process that cannot be seen from here, or a file on its way through a socket" \
+		"$tlock" delete psu
+	kill $!
+	wait $! || :
+	run 0 "$tlock" delete psu
+	run 66 "$tlock" status psu
+	exec 5<&- 4>&-
+}
+
+# Two acquisitions, neither of which ever lets others in, with a lock each
+test_locks_are_independent() {
+	make_locks psu stage
+	hold -j acq
+	for lock in psu stage; do
+		mkfifo $lock
+		"$tlock" run -d $lock -j "$lock job" head -n 1 <>$lock >/dev/null &
+		until_ok job_is "$lock job" $lock
+	done
+	for lock in psu stage; do
+		run 1 "$tlock" run -d $lock -n echo never
+		in_file "^tlock: /dev/tlock-$lock: held by job '$lock job' " err
+	done
+	run 0 "$tlock" status
+	in_file '^tlock +held +acq ' out
+	in_file '^tlock-psu +held +psu job ' out
+	in_file '^tlock-stage +held +stage job ' out
+	run 0 "$tlock" status -rn -o LOCK,JOB stage tlock
+	[[ $(<out) == 'tlock-stage stage\x20job'$'\n''tlock acq' ]]
+	run 0 "$tlock" status --json
+	check '[(l["lock"], l["job"]) for l in j["locks"]] ==
+		[("tlock", "acq"), ("tlock-psu", "psu job"), ("tlock-stage", "stage job")]' out
+	for lock in psu stage; do
+		echo >$lock
+	done
+	let_go
+	wait
+}
+
+test_default_lock() {
+	make_locks psu stage
+	export TLOCK=psu
+	job='cat /sys/class/tlock/tlock{,-psu,-stage}/job; echo "<$TLOCK>"'
+	SHELL=/bin/bash run 0 "$tlock" run -j mine -c "$job"
+	[[ $(<out) == $'\nmine\n\n<psu>' ]]
+	SHELL=/bin/bash run 0 "$tlock" run -d stage -j mine -c "$job"
+	[[ $(<out) == $'\n\nmine\n<psu>' ]]
+	SHELL=/bin/bash run 0 "$tlock" run -j mine /dev/tlock -c "$job"
+	[[ $(<out) == $'mine\n\n\n<psu>' ]]
+	for TLOCK in tlock-psu /dev/tlock-psu; do
+		SHELL=/bin/bash run 0 "$tlock" run -j mine -c "$job"
+		[[ $(<out) == $'\nmine\n\n'"<$TLOCK>" ]]
+	done
+	for TLOCK in '' tlock /dev/tlock; do
+		SHELL=/bin/bash run 0 "$tlock" run -j mine -c "$job"
+		[[ $(<out) == $'mine\n\n\n'"<$TLOCK>" ]]
+	done
+	TLOCK=psu,stage
+	run 66 "$tlock" run echo never
+	[[ $(<err) == "tlock: TLOCK=psu,stage: this lists several locks, but only Python takes a list: name one of them" ]]
+	TLOCK=nosuch
+	run 66 "$tlock" run echo never
+	in_file "^tlock: /dev/tlock-nosuch: no such lock: .* 'tlock create nosuch'" err
+	# The others are about all locks, or about those that they name
+	for words in "status -rn -o LOCK" "list -rn -o LOCK"; do
+		run 0 "$tlock" $words
+		[[ $(<out) == $'tlock\ntlock-psu\ntlock-stage' ]]
+	done
+	run 64 "$tlock" create
+	run 64 "$tlock" delete
+}
+
+test_order_of_locks() {
+	make_locks psu10 psu9 stage B psu2 a psu
+	run 0 "$tlock" status -rn -o LOCK
+	[[ $(<out) == "$(printf '%s\n' tlock tlock-{B,a,psu,psu2,psu9,psu10,stage})" ]]
+	[[ $(<out) == "$(cd /dev && ls -v tlock*)" ]]
+	run 0 "$tlock" list -rn -o LOCK,PATH
+	[[ $(tail -n 1 out) == "tlock-stage /dev/tlock-stage" ]]
+	run 0 "$tlock" status -rn -o LOCK stage psu9 psu10
+	[[ $(<out) == "$(printf 'tlock-%s\n' stage psu9 psu10)" ]]
+}
+
+test_metrics_of_many() {
+	make_locks psu stage
+	hold
+	run 0 "$tlock" status --metrics
+	for lock in tlock tlock-psu tlock-stage; do
+		[[ $(grep -c "^tlock_[a-z_]*{lock=\"$lock\"[,}]" out) -eq 13 ]]
+	done
+	in_file '^tlock_held\{lock="tlock",job="head"} 1$' out
+	in_file '^tlock_held\{lock="tlock-psu",job=""} 0$' out
+	check 'text.count("# TYPE") == 13' out
+	run 0 "$tlock" status --metrics stage psu /dev/tlock-stage psu tlock-psu
+	[[ $(grep '^tlock_waiters' out) == $'tlock_waiters{lock="tlock-stage"} 0\ntlock_waiters{lock="tlock-psu"} 0' ]]
+	let_go
+}
+
+# Looking at all locks while others create and delete some
+test_locks_vanish() {
+	make_locks last
+	(
+		set +x
+		while [[ ! -e stop ]]; do
+			for name in a b c d e f g h; do
+				echo $name >/sys/class/tlock/new_lock
+			done
+			for name in h g f e d c b a; do
+				echo $name >/sys/class/tlock/delete_lock
+			done
+		done
+		: >stopped
+	) &
+	for _ in {1..40}; do
+		for words in "status -rn -o LOCK" "list -rn -o LOCK"; do
+			run 0 "$tlock" $words
+			[[ ! -s err && $(head -n 1 out) == tlock ]]
+			[[ $(tail -n 1 out) == tlock-last ]]
+		done
+	done
+	: >stop
+	wait $!
+	[[ -e stopped ]]
+}
+
+test_watch_of_a_lock_that_is_deleted() {
+	make_locks psu
+	"$tlock" status --watch -n -o LOCK >watched &
+	all=$!
+	"$tlock" status --watch -n -o LOCK psu >watched2 2>watched-err &
+	one=$!
+	until_ok in_file '^tlock-psu$' watched
+	until_ok in_file '^tlock-psu$' watched2
+	run 0 "$tlock" delete psu
+	status=0
+	wait $one || status=$?
+	[[ $status -eq 66 ]]
+	in_file "^tlock: /dev/tlock-psu: no such lock: .*'tlock create psu'" watched-err
+	make_locks stage
+	until_ok in_file '^tlock-stage$' watched
+	[[ $(sort -u watched) == $'\ntlock\ntlock-psu\ntlock-stage' ]]
+	kill $all
+	wait $all
+}
+
+# A container sees all locks in sysfs, and has one's device file
+test_locks_of_a_container() {
+	make_locks psu stage
+	for words in "status -rn -o LOCK" "list -rn -o LOCK"; do
+		run 0 unshare -m bash -c '
+			mkdir real
+			mount --bind /dev real
+			mount -t tmpfs none /dev
+			cp -a real/tlock-psu /dev
+			mknod -m 666 /dev/null c 1 3
+			exec "$@"' bash "$tlock" $words
+		[[ $(<out) == tlock-psu && ! -s err ]]
+		rmdir real
+	done
+	# As docker's --device /dev/tlock-psu:/dev/tlock makes it
+	run 66 unshare -m bash -c 'mount --bind /dev/tlock-psu /dev/tlock; exec "$@"' \
+		bash "$tlock" run echo never
+	in_file '^tlock: /dev/tlock: the device file leads to another lock, tlock-psu: .* choose it there by TLOCK=psu ' err
+}
+
+test_screen_of_long_names() {
+	serial=usb-FTDI_FT232R_USB_UART_A6008is
+	printf -v longest %0121d 0
+	make_locks psu ${serial}P-if00-port0 ${serial}Q-if00-port0
+	sysfs=/sys/class/tlock/tlock-${serial}Q-if00-port0
+	hold -d ${serial}Q-if00-port0 -j "$ascii_job"
+	screen 80 "$tlock" status
+	check 'all(width(line) <= 80 for line in text.splitlines())' out
+	mapfile -t lines <out
+	[[ ${#lines[@]} -eq 7 && ${lines[0]} == "LOCK      STATE JOB "* ]]
+	[[ ${lines[2]} == "tlock-psu free "* ]]
+	[[ ${lines[3]} == tlock-${serial}P-if00-port0 && ${lines[4]} == "          free "* ]]
+	[[ ${lines[5]} == tlock-${serial}Q-if00-port0 ]]
+	[[ ${lines[6]} == "          held  calibrate the wi"*"… "*"$holder root head "* ]]
+	screen 80 "$tlock" status -n
+	check 'all(width(line) <= 80 for line in text.splitlines())' out
+	[[ $(head -n 3 out | tail -n 1) == tlock-${serial}P-if00-port0 ]]
+	# A table that fits has one line for each lock, and so has any other output
+	screen 80 "$tlock" list
+	[[ $(wc -l <out) -eq 5 ]]
+	screen 200 "$tlock" status
+	[[ $(wc -l <out) -eq 5 ]]
+	run 0 "$tlock" status
+	[[ $(wc -l <out) -eq 5 ]]
+	screen 80 "$tlock" status --json
+	in_file "\"lock\": \"tlock-${serial}P-if00-port0\"" out
+	# Blocks have the names, too
+	screen 80 "$tlock" status --output-all ${serial}P-if00-port0
+	in_file "^LOCK: +tlock-${serial}P-if00-port0$" out
+	let_go
+	make_locks "$longest"
+	screen 80 "$tlock" status
+	in_file "^tlock-$longest$" out
+}
+
+# cpu_time COMMAND...: its CPU time, in milliseconds
+cpu_time() {
+	local TIMEFORMAT='%U %S' user system
+
+	read -r user system < <(set +x; { time "$@" >/dev/null; } 2>&1)
+	user=${user/./} system=${system/./}
+	echo $((10#$user + 10#$system))
+}
+
+# All holders have ended, and their files are in one process: to look for them
+# once more for each lock would take a minute
+test_five_hundred_locks() {
+	run 0 "$tlock" create $(seq -f 'usb-FTDI_FT232R_USB_UART_A6%05.0f-if00-port0' 500)
+	perl -e '
+		for (glob("/dev/tlock-*")) {
+			open(my $lock, "+<", $_) or die;
+			push @locks, $lock;
+		}
+		if (!fork) {
+			for (@locks) {
+				my $arg = pack("qx64a64x120", 0, "acquire");
+				ioctl($_, 0xC100BC00, $arg) or die;
+			}
+			exit;
+		}
+		wait;
+		open(my $ready, ">", "ready");
+		sleep 1000' &
+	holders=$!
+	until_ok test -e ready
+	run 0 "$tlock" status --json
+	check 'len(j["locks"]) == 501 and all(l["open_in"] == ['$holders']
+		for l in j["locks"][1:])' out
+	for words in status "status --metrics" list; do
+		(($(cpu_time "$tlock" $words) < 5000))
+	done
+	kill $holders
+	wait $holders || :
+	for words in status "status --metrics" list; do
+		echo "$words: $(cpu_time "$tlock" $words) ms"
+		(($(cpu_time "$tlock" $words) < 2000))
+	done
+}
+
+udevd=/lib/systemd/systemd-udevd
+
+# Whoever may take a new lock can do so once it has been created
+test_create_waits_for_udev() {
+	[[ -x $udevd ]] || skip "udev is not installed"
+	mkdir -p /run/udev/rules.d
+	# Takes longer than any command
+	echo 'SUBSYSTEM=="tlock", PROGRAM="/bin/sleep 1", GROUP="nogroup", MODE="0664"' \
+		>/run/udev/rules.d/99-test.rules
+	run 0 "$tlock" create before
+	$udevd --daemon
+	trap 'kill -CONT "$daemon"; kill "$daemon"; until_ok gone "$daemon"
+		rm -r /run/udev' EXIT
+	daemon=$(pgrep -x systemd-udevd | head -n 1)
+	for _ in 1 2 3; do
+		# The same device number, for the same module, is never that soon
+		run 0 "$tlock" create psu stage
+		[[ ! -s err ]]
+		for lock in psu stage; do
+			run 0 $nobody "$tlock" run -n -d $lock true
+		done
+		# While udev works for somebody else's
+		echo psu2 >/sys/class/tlock/new_lock
+		until_ok test -e /run/udev/queue
+		run 0 "$tlock" create psu2
+		run 0 $nobody "$tlock" run -n -d psu2 true
+		delete_lock psu
+		delete_lock psu2
+		run 0 "$tlock" delete stage
+		until_ok gone_from_udev
+		# What udev does not know does not make anybody wait
+		run 0 "$tlock" create before
+		run 0 "$tlock" create tlock
+		delete_lock before
+		run 0 "$tlock" create before
+	done
+
+	kill -STOP "$daemon"
+	run 0 "$tlock" create late
+	[[ $(<err) == "tlock: /dev/tlock-late: udev has not applied its rules within 10 seconds: only root may be able to take the lock" ]]
+}
+
+gone() {
+	[[ ! -e /proc/$1 ]]
+}
+
+gone_from_udev() {
+	[[ ! -e /run/udev/queue ]]
+}
+
 ### All commands
 
 test_help_and_version() {
-	for subcommand in "" run status list; do
+	for subcommand in "" run status list create delete; do
 		for option in --help -h; do
 			run 0 "$tlock" $subcommand $option
 			in_file '^Usage:' out
@@ -1388,7 +1819,7 @@ test_version_is_the_modules() {
 
 test_manual_pages() {
 	# Each option and column is in the manual and has a completion
-	for subcommand in run status list; do
+	for subcommand in run status list create delete; do
 		"$tlock" $subcommand --help
 	done >help
 	sed -n 's/^ [a-zA-Z, -]*\(--[a-z-]*\) .*/\1/p; s/^ *\([A-Z-]*\)  .*/\1/p' \
@@ -1405,6 +1836,9 @@ test_manual_pages() {
 completes() {
 	local words=$1
 
+	# What is typed there has no blank before and after "=", ":" and "@"
+	COMP_LINE=$(sed -E 's/ ([=:@]) ?/\1/g' <<<"$words")
+	COMP_POINT=${#COMP_LINE}
 	COMP_WORDS=()
 	while [[ $words == *' '* ]]; do
 		COMP_WORDS+=("${words%% *}")
@@ -1423,13 +1857,28 @@ test_completion() {
 	# shellcheck source=/dev/null
 	. "$top/userlib/command/tlock.bash-completion"
 	[[ $(complete -p tlock) == "complete -F _tlock tlock" ]]
-	completes 'tlock ' 'run status list --help --version'
+	make_locks psu psu2 a:b@c
+	completes 'tlock ' 'run status list create delete --help --version'
 	completes 'tlock st' status
 	completes 'tlock run --no' '--nonblock --no-fork'
-	completes 'tlock run -d ' tlock
+	completes 'tlock run -d ' 'tlock a:b@c psu psu2'
+	completes 'tlock run -d ps' 'psu psu2'
+	completes 'tlock run -d tlock-p' 'tlock-psu tlock-psu2'
+	completes 'tlock run -d /dev/tlock-psu' '/dev/tlock-psu /dev/tlock-psu2'
 	completes 'tlock run -w ' ''
 	PATH=/usr/bin completes 'tlock run -n -w 3 printen' printenv
-	completes 'tlock status ' tlock
+	completes 'tlock status ' 'tlock a:b@c psu psu2'
+	completes 'tlock status psu ps' 'psu psu2'
+	completes 'tlock delete ' 'a:b@c psu psu2'
+	completes 'tlock delete psu ps' 'psu psu2'
+	completes 'tlock delete --' '--help --version'
+	completes 'tlock create ps' ''
+	completes 'tlock create --he' --help
+	# A name that readline splits
+	completes 'tlock delete a :' b@c
+	completes 'tlock status a : b @' c
+	completes 'tlock run -d a : b' b@c
+	completes 'tlock run --device = a :' b@c
 	completes 'tlock list ' ''
 	completes 'tlock status --out' '--output --output-all'
 	completes 'tlock status -o J' JOB
@@ -1440,9 +1889,12 @@ test_completion() {
 	completes 'tlock list --m' ''
 	completes 'tlock status --held-longer ' ''
 	completes 'tlock list --output = +hel' +HELD
-	completes 'tlock run --device =' tlock
+	completes 'tlock run --device =' 'tlock a:b@c psu psu2'
 	completes 'tlock run --device = tl' tlock
 	PATH=/usr/bin completes 'tlock run --device = tlock printen' printenv
+	PATH=/usr/bin completes 'tlock run --device = a : b @ c printen' printenv
+	PATH=/usr/bin completes 'tlock run -d a : b @ c printen' printenv
+	PATH=/usr/bin completes 'tlock run -n /dev/tlock-a : b @ c printen' printenv
 	# The arguments of COMMAND
 	: >some-file
 	completes 'tlock run -w 3 -- cat some-' some-file
@@ -1522,6 +1974,7 @@ for name in "${tests[@]}"; do
 	) >../"${work##*/}.log" 2>&1
 	status=$?
 	mv ../"${work##*/}.log" log
+	until_ok delete_locks || status=$?
 	# Tests must not leave the lock abandoned or held
 	"$tlock" run -w 120 true 2>/dev/null || status=$?
 	if ((status)); then
