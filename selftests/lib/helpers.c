@@ -238,6 +238,10 @@ unsigned long sleeps(pid_t tid)
 	unsigned long switches = 0;
 	FILE *file;
 
+	/* Its latest sleep is counted only once it has left its CPU */
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)tid);
+	while (!strcmp(read_text(path), "running"))
+		pause_briefly();
 	snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)tid);
 	file = fopen(path, "re");
 	while (file && fgets(line, sizeof(line), file))
