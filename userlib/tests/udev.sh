@@ -1,22 +1,21 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# udev.sh: tests of the files in userlib/udev, with udev itself and USB devices
-# that are plugged in and out. Prints KTAP. Run it as root by scripts/vm with
-# --no-load and --monitor. It needs the programs that scripts/build builds, and
-# TLOCK_KO, the path of the module.
+# udev.sh [TEST...]: tests of the files in userlib/udev, with udev itself and USB
+# devices that are plugged in and out. Prints KTAP. Run it as root by scripts/vm
+# with --no-load and --monitor. It needs the programs that scripts/build builds,
+# and TLOCK_KO, the path of the module.
 #
 # The files in /etc that userlib/udev/README.md shows are tested as they are
 # printed there.
-#
-# shellcheck disable=SC2317 # try calls them
 
 set -u
 
 here=$(dirname "$(readlink -f "$0")")
 top=$(readlink -f "$here/../..")
 . "$top/scripts/options"
-operands 0 0 "$@"
+. "$top/scripts/try"
+operands 0 999 "$@"
 udev=$top/userlib/udev
 class=/sys/class/tlock
 links=/dev/serial
@@ -31,24 +30,6 @@ export PATH=$top/build/userlib:$PATH:/usr/sbin:/sbin
 }
 work=$(mktemp -d)
 cd "$work" || exit 1
-
-number=0
-failed=0
-# try TEST: a function that passes if it returns 0, and if udev reports nothing
-try() {
-	local output status
-
-	number=$((number + 1))
-	output=$(clean && quietly "$1" 2>&1)
-	status=$?
-	if [[ $status -eq 0 ]]; then
-		echo "ok $number $1"
-		return
-	fi
-	echo "not ok $number $1"
-	printf '%s\nexit status %d\n' "$output" "$status" | sed 's/^/# /'
-	failed=1
-}
 
 # until_ok COMMAND...: wait until it succeeds; fail after a minute
 until_ok() {
@@ -79,12 +60,31 @@ not() {
 	! "$@"
 }
 
+# udev looks who sends it a request, and ignores one that comes too early for
+# that, just when it has accepted the connection
+ignored="Invalid sender uid"
+
+# heeded COMMAND...: run it again if udev ignored a request
+heeded() {
+	local before=-1
+
+	until [[ $(grep -c "$ignored" udev.log) == "$before" ]]; do
+		before=$(grep -c "$ignored" udev.log)
+		"$@" || return
+	done
+}
+
+reload() {
+	heeded udevadm control --reload
+}
+
 # quietly COMMAND...: it succeeds, and udev reports nothing meanwhile
 quietly() {
 	local before
 
 	before=$(wc -l <udev.log)
-	"$@" && udevadm settle && not grep . <(tail -n +$((before + 1)) udev.log)
+	"$@" && udevadm settle &&
+		not grep -v "$ignored" <(tail -n +$((before + 1)) udev.log)
 }
 
 # example FILE: install what README.md shows as this file
@@ -210,13 +210,13 @@ clean() {
 
 	[[ ! -e holder ]] || let_go
 	for device in 1 2; do
-		[[ ! -e /sys/bus/usb/devices/1-$device ]] || unplug $device
+		[[ ! -e /sys/bus/usb/devices/1-$device ]] || unplug "$device"
 	done
 	[[ ! -d /sys/module/g_serial ]] || unplug_gadget
 	[[ ! -d $class ]] || unload
 	rm -f /etc/modprobe.d/*.conf /etc/udev/rules.d/*.rules \
 		/etc/tmpfiles.d/*.conf
-	udevadm control --reload
+	reload
 }
 
 ### Start udev, with our rules, and without the module
@@ -237,6 +237,8 @@ SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=warning \
 trap 'kill $!' EXIT
 until_ok udevadm control --ping || exit
 modprobe -a virtio_console xhci_pci dummy_hcd || exit
+# Some kernels have this built in: it was there before udev
+udevadm trigger -s virtio-ports
 until_ok test -c /dev/virtio-ports/monitor || exit
 exec 9<>/dev/virtio-ports/monitor
 # Its greeting, and the answer to ours
@@ -314,11 +316,18 @@ no_names() {
 		ENV{ID_PATH}=="*usb-0:1:1.0", ENV{ID_SERIAL}=""
 		ENV{ID_PATH}=="*usb-0:2:1.0", ENV{ID_USB_INTERFACE_NUM}=""
 	END
-	udevadm control --reload && load && plug 1 one && plug 2 two && locks
+	reload && load && plug 1 one && plug 2 two && locks
+}
+
+# Only serial ports get locks
+keyboard() {
+	load && qmp device_add '"driver": "usb-kbd", "id": "usb1", "port": "1"' &&
+		until_ok compgen -G '/dev/input/by-id/usb-*Keyboard*' &&
+		udevadm settle && locks
 }
 
 named_by_rule() {
-	example /etc/udev/rules.d/61-psu.rules && udevadm control --reload &&
+	example /etc/udev/rules.d/61-psu.rules && reload &&
 		load && plug 2 plain && locks psu && has psu &&
 		plug 1 other && locks psu "${adapter}_other$port"
 }
@@ -327,7 +336,7 @@ granted_by_rule() {
 	load && echo psu >"$class/new_lock" && echo pump >"$class/new_lock" &&
 		udevadm settle && has psu &&
 		example /etc/udev/rules.d/61-tlock-psu.rules &&
-		udevadm control --reload && udevadm trigger -s tlock &&
+		reload && udevadm trigger -s tlock &&
 		has psu "660 root psu" && has pump && unload && load &&
 		echo psu >"$class/new_lock" && udevadm settle &&
 		has psu "660 root psu"
@@ -335,9 +344,9 @@ granted_by_rule() {
 
 # Rules that are installed last make locks for adapters that are there
 installed_last() {
-	rm /usr/local/lib/udev/rules.d/*tlock* && udevadm control --reload &&
+	rm /usr/local/lib/udev/rules.d/*tlock* && reload &&
 		load && plug 1 early && locks &&
-		make -s -C "$top" install-rules && udevadm settle &&
+		heeded make -s -C "$top" install-rules && udevadm settle &&
 		locks "${adapter}_early$port" && has "${adapter}_early$port"
 }
 
@@ -364,24 +373,42 @@ tmpfiles_order() {
 	local unit=systemd-tmpfiles-setup.service
 
 	example "/etc/systemd/system/$unit.d/tlock.conf" &&
-		is "" systemd-analyze verify "$unit"
+		is "" systemd-analyze verify --man=no "$unit"
 }
 
+# run TEST: it succeeds in a clean state, and udev has nothing to report
+run() {
+	clean && quietly "$1"
+}
+
+tests=(
+	plugged_in_before_load
+	plugged_in_after_load
+	outlasts_its_adapter
+	deleted
+	two_at_once
+	cdc_acm
+	without_serial_numbers
+	unsuitable_names
+	no_names
+	keyboard
+	named_by_rule
+	granted_by_rule
+	installed_last
+	modprobe_d
+	tmpfiles_d
+	tmpfiles_order
+)
+((!$#)) || tests=("$@")
+failed=0
 echo "TAP version 13"
-echo "1..15"
-try plugged_in_before_load
-try plugged_in_after_load
-try outlasts_its_adapter
-try deleted
-try two_at_once
-try cdc_acm
-try without_serial_numbers
-try unsuitable_names
-try no_names
-try named_by_rule
-try granted_by_rule
-try installed_last
-try modprobe_d
-try tmpfiles_d
-try tmpfiles_order
+echo "1..${#tests[@]}"
+for test in "${tests[@]}"; do
+	if [[ $test == tmpfiles_* ]] && ! command -v systemd-analyze >/dev/null; then
+		number=$((number + 1))
+		echo "ok $number $test # SKIP systemd is not installed"
+	else
+		try "$test" run "$test"
+	fi
+done
 exit $failed
