@@ -329,7 +329,7 @@ class Errors(OcsTestCase):
     def test_no_agent(self):
         self.assert_fails("nosuch.py: No such file", "nosuch.py")
         self.assert_fails("Is a directory", self.directory)
-        for name in "nosuch", "nosuch.agent", "ocs.nosuch", "ocs", "json":
+        for name in "nosuch", "nosuch.agent", "ocs.nosuch", "ocs", "email":
             self.assert_fails("finds no module %s to run" % name, "-m", name)
         # What the module itself lacks is another matter
         self.write("package/__init__.py", "print(__name__)\nimport nosuch")
