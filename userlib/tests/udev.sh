@@ -230,7 +230,7 @@ cp "$TLOCK_KO" "$modules"
 touch "$modules"/modules.{order,builtin,builtin.modinfo}
 depmod -b . || exit
 # The group in an example
-echo psu:x:4321: >>/etc/group
+echo psu:x:321: >>/etc/group
 
 SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=warning \
 	/lib/systemd/systemd-udevd >udev.log 2>&1 &
