@@ -1700,17 +1700,21 @@ test_screen_of_long_names() {
 	in_file "^tlock-$longest$" out
 }
 
-# cpu_time COMMAND...: its CPU time, in milliseconds
+# cpu_time COMMAND...: its CPU time in milliseconds, at best
 cpu_time() {
-	local TIMEFORMAT='%U %S' user system
+	local TIMEFORMAT='%U %S' user system best=999999
 
-	read -r user system < <(set +x; { time "$@" >/dev/null; } 2>&1)
-	user=${user/./} system=${system/./}
-	echo $((10#$user + 10#$system))
+	for _ in 1 2 3; do
+		read -r user system < <(set +x; { time "$@" >/dev/null; } 2>&1)
+		user=${user/./} system=${system/./}
+		user=$((10#$user + 10#$system))
+		((user >= best)) || best=$user
+	done
+	echo "$best"
 }
 
 # All holders have ended, and their files are in one process: to look for them
-# once more for each lock would take a minute
+# once more for each lock would take five hundred times as long
 test_five_hundred_locks() {
 	run 0 "$tlock" create $(seq -f 'usb-FTDI_FT232R_USB_UART_A6%05.0f-if00-port0' 500)
 	perl -e '
@@ -1733,15 +1737,11 @@ test_five_hundred_locks() {
 	run 0 "$tlock" status --json
 	check 'len(j["locks"]) == 501 and all(l["open_in"] == ['$holders']
 		for l in j["locks"][1:])' out
-	for words in status "status --metrics" list; do
-		(($(cpu_time "$tlock" $words) < 5000))
-	done
+	held=$(cpu_time "$tlock" status)
 	kill $holders
 	wait $holders || :
-	for words in status "status --metrics" list; do
-		echo "$words: $(cpu_time "$tlock" $words) ms"
-		(($(cpu_time "$tlock" $words) < 2000))
-	done
+	free=$(cpu_time "$tlock" status)
+	((free > 0 && held < 30 * free))
 }
 
 udevd=/lib/systemd/systemd-udevd
@@ -1773,8 +1773,8 @@ test_create_waits_for_udev() {
 	run 0 "$tlock" delete stage
 	until_ok gone_from_udev
 	# What udev does not know does not make anybody wait
-	run 0 "$tlock" create before
-	run 0 "$tlock" create tlock
+	refused 0 "/dev/tlock-before exists already" "$tlock" create before
+	refused 0 "/dev/tlock exists already" "$tlock" create tlock
 	delete_lock before
 	run 0 "$tlock" create before
 
