@@ -25,21 +25,6 @@ version=$(<"$tree/VERSION")
 number=${TLOCK_NUMBER:-0}
 failed=0
 
-# is WANTED COMMAND...: whether the command prints WANTED
-is() {
-	local printed
-
-	printed=$("${@:2}" 2>&1)
-	[[ $printed == "$1" ]] || {
-		echo "wanted '$1', got '$printed'"
-		return 1
-	}
-}
-
-not() {
-	! "$@"
-}
-
 ### In the virtual machine: "bare.sh COMMAND..." runs these
 
 # A user without privileges, and one who may open serial ports

@@ -45,21 +45,6 @@ until_ok() {
 	done
 }
 
-# is WANTED COMMAND...: whether the command prints WANTED
-is() {
-	local printed
-
-	printed=$("${@:2}" 2>&1)
-	[[ $printed == "$1" ]] || {
-		echo "wanted '$1', got '$printed'"
-		return 1
-	}
-}
-
-not() {
-	! "$@"
-}
-
 # udev looks who sends it a request, and ignores one that comes too early for
 # that, just when it has accepted the connection
 ignored="Invalid sender uid"
@@ -199,7 +184,7 @@ let_go() {
 	rm holder
 }
 
-# held LOCK: who holds it
+# held LOCK: print who holds the lock
 held() {
 	cat "$class/tlock-$1"/{job,pid,token}
 }
