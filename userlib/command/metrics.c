@@ -62,11 +62,14 @@ static void print_label(const char *text, FILE *out)
 	free(safe);
 }
 
+/* Those of one lock in the order in which they stand */
 static int by_name(const void *a, const void *b)
 {
-	const struct row *const *row_a = a, *const *row_b = b;
+	const struct row *row_a = *(const struct row *const *)a;
+	const struct row *row_b = *(const struct row *const *)b;
+	int order = strcmp(row_a->status.name, row_b->status.name);
 
-	return strcmp((*row_a)->status.name, (*row_b)->status.name);
+	return order ? order : (row_a > row_b) - (row_a < row_b);
 }
 
 /*
@@ -82,20 +85,10 @@ static const struct row **each_lock(const struct row *rows, size_t *num)
 
 	for (i = 0; i < *num; i++)
 		locks[i] = &rows[i];
-	/* qsort() may reorder those that are equal, so drop all but the first */
 	qsort(locks, *num, sizeof(*locks), by_name);
-	for (i = 1; i < *num; i++) {
-		if (by_name(&locks[i - 1], &locks[i]))
-			continue;
-		if (locks[i] < locks[i - 1]) {
-			const struct row *first = locks[i];
-
-			locks[i] = locks[i - 1];
-			locks[i - 1] = first;
-		}
-		again[locks[i] - rows] = true;
-		locks[i] = locks[i - 1];
-	}
+	for (i = 1; i < *num; i++)
+		again[locks[i] - rows] = !strcmp(locks[i]->status.name,
+						 locks[i - 1]->status.name);
 	for (i = 0; i < *num; i++)
 		if (!again[i])
 			locks[kept++] = &rows[i];
