@@ -962,13 +962,10 @@ static void run_family(__u32 actor)
 
 /*** Creating and deleting locks ***/
 
-/* Writes the name of a lock; returns 0 or the negative errno */
-static int write_name(const char *attribute, __u8 name)
+/* The name of a lock, without what is before it in that of its device */
+static const char *own_name(__u8 name)
 {
-	char path[40];
-
-	snprintf(path, sizeof(path), "/sys/class/tlock/%s", attribute);
-	return write_text(path, names[name] + strlen("tlock-"));
+	return names[name] + strlen("tlock-");
 }
 
 static __u32 minor_of(__u8 name)
@@ -990,7 +987,7 @@ static bool do_create(__u8 name)
 	__s64 at;
 
 	r->name = name;
-	r->ret = write_name("new_lock", name);
+	r->ret = lock_create(own_name(name));
 	at = now();
 	if (!r->ret) {
 		kept[name] = r->minor = minor_of(name);
@@ -1010,7 +1007,7 @@ static void do_delete(__u8 name)
 
 	r->name = name;
 	r->minor = kept[name];
-	r->ret = write_name("delete_lock", name);
+	r->ret = lock_delete(own_name(name));
 	at = now();
 	if (!r->ret)
 		kept[name] = NOBODY;
@@ -1221,7 +1218,7 @@ static struct counters counters_now(int fd, __u8 name)
 	c.hold_ns_total = st.hold_ns_total;
 	c.hold_ns_max = st.hold_ns_max;
 	for (int i = 0; i < COUNTS; i++) {
-		snprintf(path, sizeof(path), "/sys/class/tlock/%s/stats/%s",
+		snprintf(path, sizeof(path), CLASS "/%s/stats/%s",
 			 names[name], count_names[i]);
 		if (read_number(path) != c.count[i])
 			c.count[i] = -1;
@@ -1445,7 +1442,7 @@ static bool test_history(__s64 duration)
 	/* Orphans of killed processes become our children */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	for (__u8 i = 0; i < PERMANENT; i++) {
-		if (i && write_name("new_lock", i))
+		if (i && lock_create(own_name(i)))
 			die("cannot create %s", names[i]);
 		fd = open(path_of(path, i), O_RDWR | O_CLOEXEC);
 		if (fd < 0)
@@ -1470,7 +1467,7 @@ static bool test_history(__s64 duration)
 		}
 	} while (now() < until);
 	for (__u8 i = 1; i < PERMANENT; i++)
-		if (write_name("delete_lock", i))
+		if (lock_delete(own_name(i)))
 			die("cannot delete %s", names[i]);
 	printf("# seed %lu: %u epochs, %lu calls (%lu without an end), %lu processes, %lu kills, judged in %lld ms\n",
 	       seed, epoch, total_records, total_lost, total_processes,

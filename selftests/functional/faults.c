@@ -299,11 +299,6 @@ static int write_name(int fd, const char *name)
 	return pwrite(fd, name, strlen(name), 0) < 0 ? -errno : 0;
 }
 
-static bool lock_exists(const char *name)
-{
-	return exists(lock_path(name)) || exists(lock_sysfs(name, ""));
-}
-
 /* A lock can be made, or nothing is left of the attempt. */
 TEST_F_TIMEOUT(faults, create_lock, 300)
 {

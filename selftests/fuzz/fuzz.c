@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A fuzzer: threads of two processes use locks in senseless ways, all at the
- * same time, and create and delete some of them. First it runs the cases of fuzz/corpus, and checks the
- * results that they list. Then it runs random cases, and random changes to
- * those of the corpus, until the time is over.
+ * same time, and create and delete some of them. First it runs the cases of
+ * fuzz/corpus, and checks the results that they list. Then it runs random cases,
+ * and random changes to those of the corpus, until the time is over.
  *
  * usage: fuzz [SECONDS [SEED [CASES]]]
  *
@@ -1173,12 +1173,12 @@ static int do_name(const struct op *op, __u32 *allowed)
 static void delete_all(void)
 {
 	static const char prefix[] = "tlock-fuzz";
-	DIR *dir = opendir("/sys/class/tlock");
+	DIR *dir = opendir(CLASS);
 	struct dirent *entry;
 	int left[LOCKS] = { 0 };
 
 	if (!dir)
-		die("no /sys/class/tlock");
+		die("no " CLASS);
 	while ((entry = readdir(dir))) {
 		const char *name = entry->d_name + strlen("tlock-");
 
@@ -1800,8 +1800,8 @@ static void prepare(void)
 		if (attribute_fd[i] < 0)
 			die("cannot open %s", sysfs_files[i]);
 	}
-	new_fd = open("/sys/class/tlock/new_lock", O_WRONLY | O_CLOEXEC);
-	delete_fd = open("/sys/class/tlock/delete_lock", O_WRONLY | O_CLOEXEC);
+	new_fd = open(NEW_LOCK, O_WRONLY | O_CLOEXEC);
+	delete_fd = open(DELETE_LOCK, O_WRONLY | O_CLOEXEC);
 	if (new_fd < 0 || delete_fd < 0)
 		die("cannot create locks");
 	eye = open(DEVICE, O_RDONLY | O_CLOEXEC);

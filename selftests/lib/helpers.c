@@ -589,6 +589,11 @@ int lock_delete(const char *name)
 	return write_text(DELETE_LOCK, name);
 }
 
+bool lock_exists(const char *name)
+{
+	return exists(lock_path(name)) || exists(lock_sysfs(name, ""));
+}
+
 static __attribute__((format(printf, 1, 2)))
 const char *format_path(const char *format, ...)
 {

@@ -176,6 +176,8 @@ int write_bytes(const char *path, const void *bytes, size_t len);
 int lock_create(const char *name);
 int lock_delete(const char *name);
 int lock_open(const char *name, int flags);
+/* Whether there is anything of it: its device file, or its sysfs directory */
+bool lock_exists(const char *name);
 /* Opens a contender for one, or dies */
 int contender_of(const char *name);
 /*
