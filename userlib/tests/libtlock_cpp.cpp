@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <fstream>
 #include <functional>
 #include <mutex>
 #include <shared_mutex>
@@ -25,6 +24,8 @@
 
 #include "kselftest.h"
 #include <tlock.hpp>
+
+#include "locks.h"
 
 using namespace std::chrono_literals;
 using libtlock::contender;
@@ -839,18 +840,10 @@ static void two_contenders_without_a_deadlock()
 	close(go[1]);
 }
 
-/* Creates ("new") or deletes a lock */
-static void change(const std::string &what, const char *name)
-{
-	std::ofstream file("/sys/class/tlock/" + what + "_lock");
-
-	CHECK((file << name << std::flush));
-}
-
 static void named_locks()
 {
-	change("new", "stage");
-	change("new", "psu");
+	CHECK(!create_lock("stage"));
+	CHECK(!create_lock("psu"));
 	{
 		contender stage("move", "stage"), psu("set range", "psu");
 		contender first, other_stage(nullptr, "tlock-stage");
@@ -884,8 +877,8 @@ static void named_locks()
 		}
 		CHECK(!unsetenv("TLOCK"));
 	}
-	change("delete", "stage");
-	change("delete", "psu");
+	CHECK(!delete_lock("stage"));
+	CHECK(!delete_lock("psu"));
 }
 
 static void timeouts()

@@ -24,6 +24,8 @@
 #include "kselftest_harness.h"
 #include <tlock.h>
 
+#include "locks.h"
+
 static const struct {
 	const char *name;
 	int err;
@@ -116,19 +118,6 @@ static void deny(const char *what)
 	require(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
 }
 
-/* Writes to a file of the locks' class. */
-static int write_class(const char *name, const char *text)
-{
-	char path[64];
-	int fd, ret;
-
-	snprintf(path, sizeof(path), "/sys/class/tlock/%s", name);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	ret = fd >= 0 && write(fd, text, strlen(text)) > 0 ? 0 : -1;
-	close(fd);
-	return ret;
-}
-
 static void become(const char *ids)
 {
 	unsigned int uid, gid;
@@ -193,7 +182,7 @@ static void obey(const char *word, const char *rest)
 	else if (!strcmp(word, "deny"))
 		deny(rest);
 	else if (!strcmp(word, "make"))
-		require(!write_class("new_lock", rest));
+		require(!create_lock(rest));
 	else if (!strcmp(word, "as"))
 		become(rest);
 	else if (!strcmp(word, "lock"))
@@ -261,7 +250,7 @@ static void delete_locks(void)
 	if (glob("/sys/class/tlock/tlock-*", 0, NULL, &made))
 		return;
 	for (size_t i = 0; i < made.gl_pathc; i++)
-		write_class("delete_lock", made.gl_pathv[i] + strlen(prefix));
+		delete_lock(made.gl_pathv[i] + strlen(prefix));
 	globfree(&made);
 }
 

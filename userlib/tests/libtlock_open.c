@@ -18,6 +18,7 @@
 #include "kselftest_harness.h"
 #include <tlock.h>
 
+#include "locks.h"
 #include "table.h"
 
 #define NOBODY	65534
@@ -235,27 +236,24 @@ TEST(names)
 	int count = 0;
 
 	while (next_case(names, line, &expected)) {
-		const char *path;
-
-		errno = 0;
-		path = tlock_path(line, buf);
-		if (!strcmp(expected, "ENAMETOOLONG")) {
-			EXPECT_EQ(NULL, path);
-			EXPECT_EQ(ENAMETOOLONG, errno);
-		} else {
-			EXPECT_STREQ(expected, path);
-			EXPECT_TRUE(path == (strchr(line, '/') ? line : buf));
-		}
-
 		/* The environment names a lock in the same ways */
+		const char *const locks[] = { line, NULL };
+
 		ASSERT_EQ(0, setenv("TLOCK", line, 1));
-		errno = 0;
-		path = tlock_path(NULL, buf);
-		if (!strcmp(expected, "ENAMETOOLONG")) {
-			EXPECT_EQ(NULL, path);
-			EXPECT_EQ(ENAMETOOLONG, errno);
-		} else {
+		for (int i = 0; i < 2; i++) {
+			const char *path;
+
+			errno = 0;
+			path = tlock_path(locks[i], buf);
+			if (!strcmp(expected, "ENAMETOOLONG")) {
+				EXPECT_EQ(NULL, path);
+				EXPECT_EQ(ENAMETOOLONG, errno);
+				continue;
+			}
 			EXPECT_STREQ(expected, path);
+			if (locks[i])
+				EXPECT_TRUE(path == (strchr(line, '/') ? line :
+									 buf));
 		}
 		ASSERT_EQ(0, unsetenv("TLOCK"));
 		count++;
@@ -360,28 +358,13 @@ TEST_F(open, environment_of_a_set_user_id_program)
 	EXPECT_EQ(0, unlink(program));
 }
 
-/* Creates or deletes the lock @name. Returns 0, or -1 and errno. */
-static int change(const char *what, const char *name)
-{
-	char path[64];
-	int fd, ret;
-
-	snprintf(path, sizeof(path), "/sys/class/tlock/%s_lock", what);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	ret = write(fd, name, strlen(name)) < 0 ? -1 : 0;
-	close(fd);
-	return ret;
-}
-
 TEST(named_locks)
 {
 	struct tlock *stage, *psu, *first, *other;
 	struct tlock_status status;
 
-	ASSERT_EQ(0, change("new", "stage"));
-	ASSERT_EQ(0, change("new", LONGEST));
+	ASSERT_EQ(0, create_lock("stage"));
+	ASSERT_EQ(0, create_lock(LONGEST));
 	ASSERT_EQ(0, setenv("TLOCK", "stage", 1));
 	stage = tlock_open(NULL, O_RDWR);
 	other = tlock_open("stage", O_RDWR);
@@ -411,8 +394,8 @@ TEST(named_locks)
 	/* One for looking only sees that the lock is gone */
 	stage = tlock_open(NULL, O_RDONLY);
 	ASSERT_NE(NULL, stage);
-	EXPECT_EQ(0, change("delete", "stage"));
-	EXPECT_EQ(0, change("delete", LONGEST));
+	EXPECT_EQ(0, delete_lock("stage"));
+	EXPECT_EQ(0, delete_lock(LONGEST));
 	EXPECT_EQ(-1, tlock_status(stage, &status));
 	EXPECT_EQ(ENODEV, errno);
 	tlock_close(stage);
