@@ -19,7 +19,10 @@ import time
 
 TREE = os.path.dirname(os.path.abspath(__file__)) + "/../.."
 sys.path.insert(0, TREE + "/userlib/python")
+# What stands in for OCS there has a lock of OCS's design
+sys.path.append(TREE + "/userlib/python/tests/standin")
 
+from ocs.ocs_twisted import TimeoutLock as OcsDesign  # type: ignore # noqa: E402
 from tlock import TimeoutLock, _device  # noqa: E402
 
 try:
@@ -29,48 +32,6 @@ except ImportError:  # Debian's package is not installed
 
 BATCHES = 15
 OPS = 50
-
-
-class OcsDesign:
-    """A lock like that of OCS, from its description. Acquiring first acquires a
-    lock that means "next", then the lock itself, and then releases "next"."""
-
-    def __init__(self, default_timeout=0):
-        self.default_timeout = default_timeout
-        self.next = threading.Lock()
-        self.lock = threading.Lock()
-        self.job = None
-
-    def acquire(self, timeout=None, job=None):
-        if timeout is None:
-            timeout = self.default_timeout
-        if not self.next.acquire(timeout=timeout):
-            return False
-        try:
-            if not self.lock.acquire(timeout=timeout):
-                return False
-            self.job = job
-            return True
-        finally:
-            self.next.release()
-
-    def release(self):
-        self.job = None
-        self.lock.release()
-
-    def release_and_acquire(self, timeout=None):
-        job = self.job
-        self.release()
-        return self.acquire(timeout, job)
-
-    @contextlib.contextmanager
-    def acquire_timeout(self, timeout=None, job="unnamed"):
-        acquired = self.acquire(timeout, job)
-        try:
-            yield acquired
-        finally:
-            if acquired:
-                self.release()
 
 
 def timeout_lock(lock):

@@ -14,7 +14,7 @@ import unittest
 import ktap  # first: finds this tree's package
 import tlock
 from tlock import TimeoutLock
-from helper import Call, TestCase
+from helper import Call, TestCase, write
 
 
 TABLE = os.path.join(os.path.dirname(ktap.PYTHON_DIR), "tests", "errors")
@@ -126,8 +126,7 @@ class Errors(TestCase):
             elif word == "deny":
                 deny(*rest.split())
             elif word == "make":
-                with open("/sys/class/tlock/new_lock", "w") as file:
-                    file.write(rest)
+                write("/sys/class/tlock/new_lock", rest)
             elif word == "as":
                 become(*map(int, rest.split()))
             elif word == "lock":
@@ -159,8 +158,7 @@ class Errors(TestCase):
                 self.in_child(lambda lines=lines: self.run_case(lines))
                 for word, rest in lines:
                     if word == "make":
-                        with open("/sys/class/tlock/delete_lock", "w") as file:
-                            file.write(rest)
+                        write("/sys/class/tlock/delete_lock", rest)
 
     def test_not_a_lock(self):
         for path in "/dev/null", "/dev/urandom", "/dev", __file__:

@@ -18,8 +18,8 @@ When the agent imports the module of the class, a line on standard error says so
 and names the lock. If the lock cannot be opened, or this Python does not find
 OCS or the agent, the program ends at once, with exit status 2.
 
-Other programs that the agent starts have OCS's own class, and so have processes
-that multiprocessing starts anew rather than forks; but one may pass them a
+Other programs that the agent starts use OCS's own class. So do the processes
+that multiprocessing spawns instead of forking, unless the agent passes them a
 lock.
 """
 import builtins

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stands in for an agent: a whole acquisition without a release in between
+"""A stand-in for an agent that never releases its locks during an acquisition.
 
-usage: acquire.py JOB NUMBER: takes the locks of that number of instruments,
-acquires until standard input ends, and reports each step.
+usage: acquire.py JOB NUMBER
+
+Takes the locks of NUMBER instruments, acquires until standard input ends, and
+reports each step.
 """
 import contextlib
 import sys

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stands in for OCS in the tests of tlock.ocs: modules of the same names."""
+"""A stand-in for OCS: modules with the same names, to test tlock.ocs with."""

@@ -5,24 +5,31 @@ import threading
 
 
 class TimeoutLock:
-    """Has the methods of the one in OCS, and not more."""
+    """A lock like that of OCS, from its description. Acquiring first acquires a
+    lock that means "next", then the lock itself, and then releases "next"."""
 
     def __init__(self, default_timeout=0):
+        self.default_timeout = default_timeout
+        self.next = threading.Lock()
+        self.lock = threading.Lock()
         self.job = None
-        self._lock = threading.Lock()
-        self._default_timeout = default_timeout
 
     def acquire(self, timeout=None, job=None):
         if timeout is None:
-            timeout = self._default_timeout
-        acquired = self._lock.acquire(timeout != 0, timeout or -1)
-        if acquired:
+            timeout = self.default_timeout
+        if not self.next.acquire(timeout=timeout):
+            return False
+        try:
+            if not self.lock.acquire(timeout=timeout):
+                return False
             self.job = job
-        return acquired
+            return True
+        finally:
+            self.next.release()
 
     def release(self):
         self.job = None
-        self._lock.release()
+        self.lock.release()
 
     def release_and_acquire(self, timeout=None):
         job = self.job
