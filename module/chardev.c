@@ -10,6 +10,7 @@
 #include <linux/compat.h>
 #include <linux/fs.h>
 #include <linux/module.h>
+#include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
@@ -32,16 +33,12 @@
  */
 static struct kmem_cache *tlock_contenders;
 
-/* A cache with a constructor is never merged with another one. */
-static void tlock_contender_ctor(void *contender)
-{
-}
-
 int tlock_contenders_create(void)
 {
 	tlock_contenders = kmem_cache_create("tlock_contender",
 					     sizeof(struct tlock_contender), 0,
-					     SLAB_ACCOUNT,
+					     SLAB_ACCOUNT |
+					     SLAB_TYPESAFE_BY_RCU,
 					     tlock_contender_ctor);
 	return tlock_contenders ? 0 : -ENOMEM;
 }
@@ -177,7 +174,8 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 
 	if (to < end)
 		*to &= tlock_mask(*to, zeros, &consts);
-	if ((arg->flags | reserved) || !tlock_job_valid(arg->job))
+	if (((arg->flags & ~TLOCK_ASYNC) | reserved) ||
+	    !tlock_job_valid(arg->job))
 		return -EINVAL;
 	return 0;
 
@@ -232,6 +230,7 @@ static int tlock_ioctl_take(struct file *file,
 {
 	struct tlock_contender *c = file->private_data;
 	struct tlock_acquire arg = {};
+	bool resumed;
 	int err;
 
 	if (!(file->f_mode & FMODE_WRITE))
@@ -239,6 +238,7 @@ static int tlock_ioctl_take(struct file *file,
 	err = tlock_read_arg(&arg, uarg);
 	if (err)
 		return err;
+	resumed = arg.ticket;
 	err = again ? tlock_reacquire(c, &arg) : tlock_acquire(c, &arg);
 	switch (err) {
 	case 0:
@@ -246,6 +246,12 @@ static int tlock_ioctl_take(struct file *file,
 		err = tlock_write_arg(uarg, &arg, err);
 		/* The caller would never release a lock it does not know it holds */
 		if (err == -EFAULT)
+			tlock_undo(c, &arg);
+		return err;
+	case -EINPROGRESS:
+		err = tlock_write_arg(uarg, &arg, err);
+		/* Nor does it know of a request whose ticket it never got */
+		if (err == -EFAULT && !resumed)
 			tlock_undo(c, &arg);
 		return err;
 	case -ETIMEDOUT:
@@ -266,8 +272,8 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 {
 	const struct word_at_a_time consts = WORD_AT_A_TIME_CONSTANTS;
 	unsigned long __user *from = (unsigned long __user *)uarg->job;
-	const unsigned long *job = (const unsigned long *)c->job;
-	const unsigned long *end = job + sizeof(c->job) / sizeof(*job);
+	const unsigned long *job = (const unsigned long *)c->id.job;
+	const unsigned long *end = job + sizeof(c->id.job) / sizeof(*job);
 	u64 token = tlock_reacquire_fast(c), reserved, ticket;
 	unsigned long word, zeros;
 	u32 flags;
@@ -277,7 +283,7 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 	unsafe_get_user(flags, &uarg->flags, no);
 	unsafe_get_user(ticket, &uarg->ticket, no);
 	if (!tlock_read_reserved(&reserved, uarg) ||
-	    (flags | ticket | reserved))
+	    ((flags & ~TLOCK_ASYNC) | ticket | reserved))
 		goto no;
 	unsafe_get_user(word, from, no);
 	/* An empty job keeps the job, and so does the same one */
@@ -336,6 +342,17 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	}
 }
 
+static __poll_t tlock_poll(struct file *file, struct poll_table_struct *table)
+{
+	struct tlock_contender *c = file->private_data;
+
+	/* A file that cannot contend has nothing to wait for */
+	if (!(file->f_mode & FMODE_WRITE))
+		return tlock_device_deleted(tlock_device_of(file)) ? EPOLLHUP : 0;
+	poll_wait(file, &c->pollers, table);
+	return tlock_poll_events(c);
+}
+
 /* flock(2): acquires the same lock, with flock's usual semantics and no job */
 static int tlock_flock(struct file *file, int cmd, struct file_lock *request)
 {
@@ -384,6 +401,7 @@ static void tlock_show_fdinfo(struct seq_file *m, struct file *file)
 		[TLOCK_IDLE] = "idle",
 		[TLOCK_WAITING] = "waiting",
 		[TLOCK_AWAY] = "away",
+		[TLOCK_DECIDED] = "decided",
 		[TLOCK_HOLDING] = "holding",
 	};
 	u64 number;
@@ -401,6 +419,7 @@ const struct file_operations tlock_fops = {
 	.owner = THIS_MODULE,
 	.open = tlock_open,
 	.release = tlock_close,
+	.poll = tlock_poll,
 	.unlocked_ioctl = tlock_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.flock = tlock_flock,

@@ -5,6 +5,7 @@
 #ifndef TLOCK_COMPAT_H
 #define TLOCK_COMPAT_H
 
+#include <linux/hrtimer.h>
 #include <linux/version.h>
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
 #include <linux/fs.h>
@@ -25,6 +26,19 @@
 #else
 #define TLOCK_CLASS_CONST const
 #endif
+
+/* Prepares a timer on CLOCK_MONOTONIC, for absolute times */
+static inline void tlock_timer_setup(struct hrtimer *timer,
+				     enum hrtimer_restart (*fn)(struct hrtimer *),
+				     enum hrtimer_mode mode)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+	hrtimer_init(timer, CLOCK_MONOTONIC, mode);
+	timer->function = fn;
+#else
+	hrtimer_setup(timer, fn, CLOCK_MONOTONIC, mode);
+#endif
+}
 
 /* The type of lock that flock(2) asks for: F_RDLCK, F_WRLCK or F_UNLCK */
 static inline int tlock_flock_type(const struct file_lock *request)

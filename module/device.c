@@ -62,7 +62,10 @@ static void tlock_count_released(void)
 
 static void tlock_device_release(struct device *dev)
 {
-	kfree(container_of(dev, struct tlock_device, dev));
+	struct tlock_device *tdev = container_of(dev, struct tlock_device, dev);
+
+	tlock_exit(&tdev->lock);
+	kfree(tdev);
 	tlock_count_released();
 }
 

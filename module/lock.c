@@ -10,6 +10,9 @@
  * lock free while somebody waits, and the woken thread has nothing left to
  * compete for.
  *
+ * For an asynchronous request no thread sleeps. Its outcome stays in the
+ * contender until a call fetches it, and its deadline is kept by a timer.
+ *
  * A thread that wakes for its deadline or a signal takes the spinlock and
  * checks its request. If the request was decided in the meantime, the decision
  * stands, so no grant is ever lost. Otherwise the thread takes the request off
@@ -26,7 +29,17 @@
 #include <linux/string.h>
 #include <linux/timekeeping.h>
 
+#include "compat.h"
 #include "lock.h"
+
+/*
+ * The least time between two decisions of a lock's expiry timer, which runs as
+ * a hard interrupt: other work needs the CPU, too.
+ */
+#define TLOCK_EXPIRY_STEP_NS	(20 * NSEC_PER_USEC)
+
+/* How often to check whether the process behind an unfetched grant has ended */
+#define TLOCK_EXPIRY_CHECK_NS	NSEC_PER_SEC
 
 /**
  * struct tlock_wait - one sleep for a request, on the stack of its thread
@@ -50,17 +63,21 @@ struct tlock_wait {
 /**
  * struct tlock_deferred - work to do once the spinlock is released
  * @wake: a thread to wake, or NULL
+ * @poll: a contender whose pollers to wake, or NULL
  * @put: a pid to put, or NULL
  */
 struct tlock_deferred {
 	struct task_struct *wake;
+	struct tlock_contender *poll;
 	struct pid *put;
 };
 
 static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
 	__releases(&lock->spinlock)
 {
-	if (todo->wake) {
+	if (todo->wake || todo->poll) {
+		/* For the pollers: their contender may be freed from now on */
+		rcu_read_lock();
 		/*
 		 * A task that preempted us before the wake-up would delay the
 		 * next holder, which may be more urgent. While preemption is
@@ -69,13 +86,32 @@ static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
 		 */
 		preempt_disable();
 		raw_spin_unlock_irq(&lock->spinlock);
-		wake_up_process(todo->wake);
+		if (todo->wake)
+			wake_up_process(todo->wake);
 		preempt_enable();
+		if (todo->poll)
+			wake_up_poll(&todo->poll->pollers,
+				     EPOLLIN | EPOLLRDNORM | EPOLLPRI |
+				     EPOLLOUT | EPOLLWRNORM);
+		rcu_read_unlock();
 	} else {
 		raw_spin_unlock_irq(&lock->spinlock);
 	}
 	if (todo->put)
 		put_pid(todo->put);
+}
+
+/*
+ * Wakes those who poll @c, once the spinlock is released. No step changes what
+ * pollers see for more than one contender, except that it takes events away.
+ */
+static void tlock_notify(struct tlock_contender *c, struct tlock_deferred *todo)
+{
+	/* Pairs with the barrier in tlock_poll_events() */
+	if (!wq_has_sleeper(&c->pollers))
+		return;
+	WARN_ON_ONCE(todo->poll && todo->poll != c);
+	todo->poll = c;
 }
 
 static struct tlock_contender *tlock_of(struct rb_node *node)
@@ -107,6 +143,7 @@ static void tlock_enqueue(struct tlock_contender *c)
 	}
 	rb_link_node(&c->node, parent, link);
 	rb_insert_color_cached(&c->node, &lock->queue, leftmost);
+	WRITE_ONCE(c->queued, true);
 	WRITE_ONCE(lock->waiters, lock->waiters + 1);
 }
 
@@ -115,6 +152,7 @@ static void tlock_dequeue(struct tlock_contender *c)
 	struct tlock *lock = c->lock;
 
 	rb_erase_cached(&c->node, &lock->queue);
+	WRITE_ONCE(c->queued, false);
 	WRITE_ONCE(lock->waiters, lock->waiters - 1);
 	c->wait = NULL;
 }
@@ -126,8 +164,8 @@ static void tlock_grant(struct tlock_contender *c, u64 now)
 
 	lockdep_assert_held(&lock->spinlock);
 	lock->acquired++;
-	c->since_ns = now;
-	WRITE_ONCE(c->token, ++lock->token);
+	c->id.since_ns = now;
+	WRITE_ONCE(c->id.token, ++lock->token);
 	/*
 	 * Pairs with the loads in tlock_reacquire_fast() and
 	 * tlock_grant_stands(): a contender that sees itself as the holder also
@@ -136,8 +174,8 @@ static void tlock_grant(struct tlock_contender *c, u64 now)
 	smp_store_release(&lock->holder, c);
 }
 
-/* Ends the request of @c, which waited until @until. */
-static void tlock_end_request(struct tlock_contender *c, u64 until)
+/* Accounts for the wait of a request that waited until @until. */
+static void tlock_end_wait(struct tlock_contender *c, u64 until)
 {
 	struct tlock *lock = c->lock;
 	u64 waited = until - c->asked_ns;
@@ -145,70 +183,39 @@ static void tlock_end_request(struct tlock_contender *c, u64 until)
 	lockdep_assert_held(&lock->spinlock);
 	lock->wait_ns_total += waited;
 	lock->wait_ns_max = max(lock->wait_ns_max, waited);
+}
+
+/* Ends the request of @c, which waited until @until. */
+static void tlock_end_request(struct tlock_contender *c, u64 until)
+{
+	tlock_end_wait(c, until);
 	c->ticket = 0;
 }
 
-/*
- * Decides the request of a sleeping thread: grants it the lock if @err is 0, or
- * ends it with that error.
- */
-static void tlock_decide(struct tlock_contender *c, int err, u64 now,
-			 struct tlock_deferred *todo)
-{
-	struct tlock_wait *wait = c->wait;
-
-	tlock_dequeue(c);
-	tlock_end_request(c, now);
-	wait->err = err;
-	wait->until_ns = now;
-	if (!err) {
-		tlock_grant(c, now);
-		wait->token = c->token;
-		wait->result = c->lock->pending_result;
-	}
-	todo->wake = wait->task;
-	/*
-	 * Lets tlock_sleep() return, and @wait vanish. Pairs with the load
-	 * there: a thread that sees NULL sees the outcome.
-	 */
-	smp_store_release(&wait->task, NULL);
-}
-
-/* Takes the lock from its holder and leaves it free. */
-static void tlock_free(struct tlock *lock, u64 now)
-{
-	u64 held = now - lock->holder->since_ns;
-
-	lockdep_assert_held(&lock->spinlock);
-	lock->hold_ns_total += held;
-	lock->hold_ns_max = max(lock->hold_ns_max, held);
-	WRITE_ONCE(lock->holder, NULL);
-}
-
-/* Ends the holder's grant; the longest waiter, if any, gets the lock. */
-static void tlock_end_grant(struct tlock *lock, u64 now,
+/* Ends an asynchronous request, which is not in the queue, with its outcome. */
+static void tlock_end_async(struct tlock_contender *c,
 			    struct tlock_deferred *todo)
 {
-	struct rb_node *first = rb_first_cached(&lock->queue);
-
-	tlock_free(lock, now);
-	if (first)
-		tlock_decide(tlock_of(first), 0, now, todo);
+	todo->put = c->blocker.pid;
+	c->blocker.pid = NULL;
+	c->async = false;
+	if (c->lock->holder == c)
+		WRITE_ONCE(c->lock->unfetched, false);
+	c->ticket = 0;
+	/* If it fires nevertheless, it finds nothing to do */
+	if (hrtimer_is_queued(&c->timer))
+		hrtimer_try_to_cancel(&c->timer);
 }
 
-/* Ends the grant or the request of @c. Returns whether it had either. */
-static bool tlock_end(struct tlock_contender *c, u64 now,
-		      struct tlock_deferred *todo)
+/* Notes who holds the lock, for the failed asynchronous request of @c. */
+static void tlock_note_blocker(struct tlock_contender *c)
 {
-	if (c->lock->holder == c)
-		tlock_end_grant(c->lock, now, todo);
-	else if (c->wait)
-		tlock_decide(c, -ECANCELED, now, todo);
-	else if (c->ticket)
-		tlock_end_request(c, c->away_ns);
-	else
-		return false;
-	return true;
+	struct tlock *lock = c->lock;
+
+	lockdep_assert_held(&lock->spinlock);
+	c->blocker = lock->holder->id;
+	get_pid(c->blocker.pid);
+	c->blocker_flags = lock->unfetched ? TLOCK_UNFETCHED : 0;
 }
 
 /*
@@ -228,25 +235,226 @@ static bool tlock_pid_ended(struct pid *pid)
 	return ended;
 }
 
-/* Describes the holder, as the caller's namespaces see it. */
-static void tlock_describe(struct tlock *lock, struct tlock_holder *holder)
+/* The deadline of the request of @c; KTIME_MAX if it waits for ever */
+static ktime_t tlock_deadline(const struct tlock_contender *c)
+{
+	if (c->timeout_ns < 0)
+		return KTIME_MAX;
+	return ktime_add_safe(c->asked_ns, c->timeout_ns);
+}
+
+/* Whether the grant must end if somebody else wants the lock */
+static bool tlock_expired(const struct tlock *lock, ktime_t now)
+{
+	return lock->unfetched &&
+	       (!ktime_before(now, tlock_deadline(lock->holder)) ||
+		tlock_pid_ended(lock->holder->id.pid));
+}
+
+/* Starts the timer that ends the grant, if it can expire and somebody waits. */
+static void tlock_arm_expiry(struct tlock *lock, ktime_t now)
+{
+	ktime_t at;
+
+	lockdep_assert_held(&lock->spinlock);
+	if (!lock->waiters || !lock->unfetched)
+		return;
+	at = ktime_add_ns(now, TLOCK_EXPIRY_STEP_NS);
+	if (!tlock_expired(lock, now))
+		at = clamp(tlock_deadline(lock->holder), at,
+			   ktime_add_ns(now, TLOCK_EXPIRY_CHECK_NS));
+	if (!hrtimer_is_queued(&lock->expiry) ||
+	    ktime_before(at, hrtimer_get_expires(&lock->expiry)))
+		hrtimer_start(&lock->expiry, at, HRTIMER_MODE_ABS_HARD);
+}
+
+/*
+ * Decides a request in the queue: grants it the lock if @err is 0, or ends it
+ * with that error, which is ETIMEDOUT if it is asynchronous.
+ */
+static void tlock_decide(struct tlock_contender *c, int err, u64 now,
+			 struct tlock_deferred *todo)
+{
+	struct tlock_wait *wait = c->wait;
+
+	tlock_dequeue(c);
+	tlock_end_wait(c, now);
+	if (!err) {
+		/* Before the grant: see tlock_reacquire_fast() */
+		WRITE_ONCE(c->lock->unfetched, c->async);
+		tlock_grant(c, now);
+	}
+	tlock_notify(c, todo);
+	if (c->async) {
+		c->ended_ns = now;
+		if (err) {
+			c->lock->timed_out++;
+			tlock_note_blocker(c);
+		} else {
+			tlock_arm_expiry(c->lock, now);
+		}
+		return;
+	}
+	c->ticket = 0;
+	wait->err = err;
+	wait->until_ns = now;
+	if (!err) {
+		wait->token = c->id.token;
+		wait->result = c->lock->pending_result;
+	}
+	todo->wake = wait->task;
+	/*
+	 * Lets tlock_sleep() return, and @wait vanish. Pairs with the load
+	 * there: a thread that sees NULL sees the outcome.
+	 */
+	smp_store_release(&wait->task, NULL);
+}
+
+/* Takes the lock from its holder and leaves it free. */
+static void tlock_free(struct tlock *lock, u64 now)
+{
+	u64 held = now - lock->holder->id.since_ns;
+
+	lockdep_assert_held(&lock->spinlock);
+	lock->hold_ns_total += held;
+	lock->hold_ns_max = max(lock->hold_ns_max, held);
+	WRITE_ONCE(lock->holder, NULL);
+}
+
+/* Ends the holder's grant; the longest waiter, if any, gets the lock. */
+static void tlock_end_grant(struct tlock *lock, u64 now,
+			    struct tlock_deferred *todo)
+{
+	struct rb_node *first = rb_first_cached(&lock->queue);
+
+	tlock_free(lock, now);
+	if (first)
+		tlock_decide(tlock_of(first), 0, now, todo);
+}
+
+/*
+ * Ends the grant that has expired, because somebody wants the lock. Returns the
+ * contender if that leaves the lock free: then the next holder is its blocker.
+ */
+static struct tlock_contender *tlock_expire(struct tlock *lock, u64 now,
+					    struct tlock_deferred *todo)
+{
+	struct tlock_contender *c = lock->holder;
+
+	lockdep_assert_held(&lock->spinlock);
+	if (!tlock_expired(lock, now))
+		return NULL;
+	lock->timed_out++;
+	c->ended_ns = now;
+	WRITE_ONCE(lock->unfetched, false);
+	tlock_end_grant(lock, now, todo);
+	if (!lock->holder)
+		return c;
+	tlock_note_blocker(c);
+	return NULL;
+}
+
+/* Ends the grant or the request of @c. Returns whether it had either. */
+static bool tlock_end(struct tlock_contender *c, u64 now,
+		      struct tlock_deferred *todo)
+{
+	if (c->async) {
+		if (c->queued) {
+			tlock_dequeue(c);
+			tlock_end_wait(c, now);
+			tlock_notify(c, todo);
+		}
+		tlock_end_async(c, todo);
+		if (c->lock->holder == c)
+			tlock_end_grant(c->lock, now, todo);
+	} else if (c->lock->holder == c) {
+		tlock_end_grant(c->lock, now, todo);
+	} else if (c->wait) {
+		tlock_decide(c, -ECANCELED, now, todo);
+	} else if (c->ticket) {
+		tlock_end_request(c, c->ended_ns);
+	} else {
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Ends an asynchronous request at its deadline. Also wakes the pollers for
+ * tlock_expiry_timer().
+ */
+static enum hrtimer_restart tlock_deadline_timer(struct hrtimer *timer)
+{
+	struct tlock_contender *c =
+		container_of(timer, struct tlock_contender, timer);
+	struct tlock_deferred todo = {};
+	u64 now;
+
+	raw_spin_lock_irq(&c->lock->spinlock);
+	now = ktime_get_ns();
+	/* The timer may be late, and @c have another request by now */
+	if (!c->queued)
+		tlock_notify(c, &todo);
+	else if (c->async && !ktime_before(now, tlock_deadline(c)))
+		tlock_decide(c, -ETIMEDOUT, now, &todo);
+	tlock_unlock(c->lock, &todo);
+	return HRTIMER_NORESTART;
+}
+
+/*
+ * Ends a grant that has expired while somebody waits. Runs as a hard interrupt,
+ * on PREEMPT_RT too, where a more urgent waiter must not depend on the softirq
+ * thread's priority. Makes one decision at a time.
+ */
+static enum hrtimer_restart tlock_expiry_timer(struct hrtimer *timer)
+{
+	struct tlock *lock = container_of(timer, struct tlock, expiry);
+	struct tlock_deferred todo = {};
+	u64 now;
+
+	raw_spin_lock(&lock->spinlock);
+	now = ktime_get_ns();
+	if (lock->waiters)
+		tlock_expire(lock, now, &todo);
+	tlock_arm_expiry(lock, now);
+	/*
+	 * The lock of the pollers' queue sleeps on PREEMPT_RT. The contender's
+	 * own timer, which is no hard interrupt, wakes them.
+	 */
+	if (todo.poll)
+		hrtimer_start(&todo.poll->timer, 0, HRTIMER_MODE_ABS_SOFT);
+	raw_spin_unlock(&lock->spinlock);
+	if (todo.wake)
+		wake_up_process(todo.wake);
+	return HRTIMER_NORESTART;
+}
+
+/* Describes whose grant it is, as the caller's namespaces see it. */
+static void tlock_describe(const struct tlock_identity *id, u32 flags,
+			   struct tlock_holder *holder)
+{
+	holder->token = id->token;
+	holder->since_ns = id->since_ns;
+	holder->pid = tlock_pid_ended(id->pid) ? 0 : pid_vnr(id->pid);
+	holder->uid = from_kuid_munged(current_user_ns(), id->uid);
+	holder->flags = flags;
+	memset(holder->reserved, 0, sizeof(holder->reserved));
+	strscpy_pad(holder->comm, id->comm, sizeof(holder->comm));
+	/* Padded with NULs: see tlock_read_arg() */
+	memcpy(holder->job, id->job, sizeof(holder->job));
+}
+
+static void tlock_describe_holder(struct tlock *lock,
+				  struct tlock_holder *holder)
 {
 	const struct tlock_contender *c = lock->holder;
 
 	lockdep_assert_held(&lock->spinlock);
-	if (!c) {
+	if (c)
+		tlock_describe(&c->id, lock->unfetched ? TLOCK_UNFETCHED : 0,
+			       holder);
+	else
 		memset(holder, 0, sizeof(*holder));
-		return;
-	}
-	holder->token = c->token;
-	holder->since_ns = c->since_ns;
-	holder->pid = tlock_pid_ended(c->pid) ? 0 : pid_vnr(c->pid);
-	holder->uid = from_kuid_munged(current_user_ns(), c->uid);
-	holder->flags = 0;
-	memset(holder->reserved, 0, sizeof(holder->reserved));
-	strscpy_pad(holder->comm, c->comm, sizeof(holder->comm));
-	/* Padded with NULs: see tlock_read_arg() */
-	memcpy(holder->job, c->job, sizeof(holder->job));
 }
 
 /*
@@ -259,36 +467,28 @@ static struct pid *tlock_set_identity(struct tlock_contender *c,
 	struct task_struct *leader = current->group_leader;
 	struct pid *pid = task_tgid(current), *put = NULL;
 
-	if (c->pid != pid) {
-		put = c->pid;
-		WRITE_ONCE(c->pid, get_pid(pid));
+	if (c->id.pid != pid) {
+		put = c->id.pid;
+		WRITE_ONCE(c->id.pid, get_pid(pid));
 	} else if (!job) {
 		/* Nothing to record; tlock_reacquire_fast() assumes that too */
 		return NULL;
 	}
-	c->uid = current_euid();
-	BUILD_BUG_ON(sizeof(c->comm) != sizeof(leader->comm));
+	c->id.uid = current_euid();
+	BUILD_BUG_ON(sizeof(c->id.comm) != sizeof(leader->comm));
 	/*
 	 * Read without the lock that guards changes to it: at worst, this is a
 	 * mixture of an old and a new name. Its last byte is always NUL.
 	 */
-	data_race(memcpy(c->comm, leader->comm, sizeof(c->comm)));
+	data_race(memcpy(c->id.comm, leader->comm, sizeof(c->id.comm)));
 	if (job) {
 		/*
 		 * tlock_ioctl_reacquire_fast() may be reading it at this
 		 * moment: at worst, it compares with a mixture of two jobs.
 		 */
-		data_race(memcpy(c->job, job, sizeof(c->job)));
+		data_race(memcpy(c->id.job, job, sizeof(c->id.job)));
 	}
 	return put;
-}
-
-/* The deadline of the request of @c; KTIME_MAX if it waits for ever */
-static ktime_t tlock_deadline(const struct tlock_contender *c)
-{
-	if (c->timeout_ns < 0)
-		return KTIME_MAX;
-	return ktime_add_safe(c->asked_ns, c->timeout_ns);
 }
 
 /* Sleeps until the request is decided, the deadline passes or a signal comes */
@@ -337,7 +537,7 @@ static bool tlock_grant_stands(struct tlock_contender *c, u64 token)
 	 * grant, the old token is not seen.
 	 */
 	return smp_load_acquire(&c->lock->holder) == c &&
-	       READ_ONCE(c->token) == token;
+	       READ_ONCE(c->id.token) == token;
 }
 
 /*
@@ -383,6 +583,7 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	tlock_unlock(lock, todo);
 	err = tlock_sleep(wait, deadline);
 	if (err) {
+		*todo = (struct tlock_deferred){};
 		raw_spin_lock_irq(&lock->spinlock);
 		if (wait->task) {
 			/* Not decided: the request is still ours */
@@ -392,15 +593,16 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 			if (err == -ETIMEDOUT) {
 				tlock_end_request(c, wait->until_ns);
 				lock->timed_out++;
-				tlock_describe(lock, &arg->holder);
+				tlock_describe_holder(lock, &arg->holder);
 			} else {
-				if (!c->away_ns)
+				if (!c->ended_ns)
 					lock->interrupted++;
-				c->away_ns = wait->until_ns;
+				c->ended_ns = wait->until_ns;
 				arg->ticket = c->ticket;
 			}
+			tlock_notify(c, todo);
 		}
-		raw_spin_unlock_irq(&lock->spinlock);
+		tlock_unlock(lock, todo);
 	}
 
 	if (timeout > 0)
@@ -409,6 +611,39 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	if (!wait->err && !tlock_take_grant(c, arg, wait))
 		return -ECANCELED;
 	return wait->err;
+}
+
+/* Writes back what was left of the timeout of the request of @c at @until. */
+static void tlock_put_time_left(const struct tlock_contender *c,
+				struct tlock_acquire *arg, u64 until)
+{
+	if (c->timeout_ns > 0)
+		arg->timeout_ns = tlock_time_left(c->timeout_ns,
+						  until - c->asked_ns);
+}
+
+/* Fetches the outcome of an asynchronous request, if it is decided. */
+static int tlock_fetch(struct tlock_contender *c, struct tlock_acquire *arg,
+		       struct tlock_deferred *todo)
+{
+	struct tlock *lock = c->lock;
+	int err = 0;
+
+	if (c->queued) {
+		arg->ticket = c->ticket;
+		tlock_put_time_left(c, arg, ktime_get_ns());
+		return -EINPROGRESS;
+	}
+	tlock_put_time_left(c, arg, c->ended_ns);
+	if (lock->holder == c) {
+		arg->token = c->id.token;
+		tlock_take_result(lock, arg);
+	} else {
+		tlock_describe(&c->blocker, c->blocker_flags, &arg->holder);
+		err = -ETIMEDOUT;
+	}
+	tlock_end_async(c, todo);
+	return err;
 }
 
 /*
@@ -420,7 +655,9 @@ static noinline int tlock_request(struct tlock_contender *c,
 	__releases(&c->lock->spinlock)
 {
 	struct tlock *lock = c->lock;
+	bool async = arg->flags & TLOCK_ASYNC;
 	bool holds = lock->holder == c;
+	struct tlock_contender *expired = NULL;
 	struct tlock_deferred todo = {};
 	struct tlock_wait wait;
 	bool resumed;
@@ -434,25 +671,31 @@ static noinline int tlock_request(struct tlock_contender *c,
 	resumed = arg->ticket;
 	if (resumed && arg->ticket != c->ticket)
 		err = -ECANCELED;
-	else if (c->wait)
+	else if (c->wait || (c->async && !resumed))
 		err = -EBUSY;
+	else if (resumed && async != c->async)
+		err = -EINVAL;
 	else if (!resumed && holds != again)
 		err = again ? -EPERM : -EDEADLK;
 	/* ECANCELED writes this back; the other errors here write nothing */
 	arg->ticket = 0;
-	if (err)
+	if (!err && resumed && async)
+		err = tlock_fetch(c, arg, &todo);
+	if (err || (resumed && async))
 		goto unlock;
 
 	now = ktime_get_ns();
+	if (unlikely(lock->unfetched) && !holds)
+		expired = tlock_expire(lock, now, &todo);
 	if (!resumed) {
 		/* A request that is away is replaced */
 		if (c->ticket)
-			tlock_end_request(c, c->away_ns);
+			tlock_end_request(c, c->ended_ns);
 		todo.put = tlock_set_identity(c, again && !*arg->job ? NULL :
 								       arg->job);
 		if (holds && !lock->waiters) {
 			arg->result = 0;
-			arg->token = c->token;
+			arg->token = c->id.token;
 			goto unlock;
 		}
 		if (holds)
@@ -461,7 +704,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 			lock->contended++;
 		c->timeout_ns = arg->timeout_ns;
 		c->asked_ns = now;
-		c->away_ns = 0;
+		c->ended_ns = 0;
 		c->flock = arg->flags & TLOCK_FLOCK;
 	}
 
@@ -469,35 +712,50 @@ static noinline int tlock_request(struct tlock_contender *c,
 	    (resumed ? ktime_before(now, tlock_deadline(c)) : c->timeout_ns)) {
 		if (!resumed)
 			c->ticket = ++lock->ticket;
-		wait.task = current;
-		c->wait = &wait;
+		if (async) {
+			c->async = true;
+		} else {
+			wait.task = current;
+			c->wait = &wait;
+		}
 		/*
 		 * tlock_reacquire_fast() looks for waiters without the
 		 * spinlock, so we must be counted before there is a next
 		 * holder: see tlock_grant().
 		 */
 		tlock_enqueue(c);
-		if (holds)
+		if (holds) {
 			tlock_end_grant(lock, now, &todo);
-		return tlock_wait(c, arg, &wait, &todo);
+		} else if (lock->waiters == 1) {
+			tlock_notify(lock->holder, &todo);
+			tlock_arm_expiry(lock, now);
+		}
+		if (!async)
+			return tlock_wait(c, arg, &wait, &todo);
+		if (c->queued && tlock_deadline(c) != KTIME_MAX)
+			hrtimer_start(&c->timer, tlock_deadline(c),
+				      HRTIMER_MODE_ABS_SOFT);
+		arg->ticket = c->ticket;
+		err = -EINPROGRESS;
+		goto unlock;
 	}
 
 	/* No wait: one try, which ends the request */
 	if (resumed) {
 		tlock_end_request(c, now);
-		if (c->timeout_ns > 0)
-			arg->timeout_ns = tlock_time_left(c->timeout_ns,
-							  now - c->asked_ns);
+		tlock_put_time_left(c, arg, now);
 	}
 	if (holds)
 		tlock_end_grant(lock, now, &todo);
 	if (lock->holder) {
 		lock->timed_out++;
-		tlock_describe(lock, &arg->holder);
+		tlock_describe_holder(lock, &arg->holder);
 		err = -ETIMEDOUT;
 	} else {
 		tlock_grant(c, now);
-		arg->token = c->token;
+		if (expired)
+			tlock_note_blocker(expired);
+		arg->token = c->id.token;
 		tlock_take_result(lock, arg);
 	}
 unlock:
@@ -508,7 +766,7 @@ unlock:
 /**
  * tlock_acquire - acquire the lock, waiting for it if necessary
  * @c: the contender
- * @arg: as in the ABI; its flags are 0 or TLOCK_FLOCK
+ * @arg: as in the ABI; its flags may also be TLOCK_FLOCK
  *
  * Context: Process context; may sleep.
  * Return: as in the ABI, or -ERESTARTSYS: the request is away and @arg has its
@@ -525,7 +783,7 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 	put = tlock_set_identity(c, arg->job);
 	c->flock = arg->flags & TLOCK_FLOCK;
 	tlock_grant(c, ktime_get_ns());
-	arg->token = c->token;
+	arg->token = c->id.token;
 	tlock_take_result(lock, arg);
 	raw_spin_unlock_irq(&lock->spinlock);
 	if (unlikely(put))
@@ -550,16 +808,41 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
 	struct tlock *lock = c->lock;
 
 	/* Pairs with the store in tlock_grant() */
-	if (smp_load_acquire(&lock->holder) != c || READ_ONCE(lock->waiters) ||
-	    READ_ONCE(c->pid) != task_tgid(current))
+	if (smp_load_acquire(&lock->holder) != c ||
+	    READ_ONCE(lock->attention) ||
+	    READ_ONCE(c->id.pid) != task_tgid(current))
 		return 0;
-	return READ_ONCE(c->token);
+	return READ_ONCE(c->id.token);
+}
+
+/**
+ * tlock_poll_events - tell what poll(2) reports
+ * @c: the contender, whose pollers are waiting already
+ *
+ * Return: EPOLLOUT unless @c has a request that is not decided; EPOLLIN and
+ * EPOLLPRI if it holds the lock and somebody waits.
+ */
+__poll_t tlock_poll_events(struct tlock_contender *c)
+{
+	struct tlock *lock = c->lock;
+	__poll_t events = 0;
+
+	/*
+	 * Pairs with the barrier in wq_has_sleeper(): whoever changes what is
+	 * read here either sees that we wait, or we see the change.
+	 */
+	smp_mb();
+	if (!READ_ONCE(c->queued))
+		events |= EPOLLOUT | EPOLLWRNORM;
+	if (READ_ONCE(lock->holder) == c && READ_ONCE(lock->waiters))
+		events |= EPOLLIN | EPOLLRDNORM | EPOLLPRI;
+	return events;
 }
 
 /**
  * tlock_reacquire - let the waiters in, and acquire the lock again
  * @c: the contender
- * @arg: as in the ABI; its flags are 0
+ * @arg: as in the ABI
  *
  * The spinlock makes this one step: nobody can get into the queue between the
  * hand-over and the caller's request.
@@ -598,7 +881,7 @@ int tlock_release(struct tlock_contender *c)
 	struct tlock *lock = c->lock;
 
 	raw_spin_lock_irq(&lock->spinlock);
-	if (unlikely(lock->holder != c || lock->waiters))
+	if (unlikely(lock->holder != c || lock->attention))
 		return tlock_release_slow(c);
 	tlock_free(lock, ktime_get_ns());
 	raw_spin_unlock_irq(&lock->spinlock);
@@ -609,7 +892,7 @@ int tlock_release(struct tlock_contender *c)
  * tlock_undo - end a grant or request that the caller could not be given
  * @c: the contender
  * @arg: as filled in by tlock_acquire() or tlock_reacquire(), which returned 0
- *	or -ERESTARTSYS
+ *	or -ERESTARTSYS, or -EINPROGRESS for a new request
  *
  * For an outcome that could not be copied to user space. The next grant reports
  * its result flags.
@@ -639,7 +922,7 @@ void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 {
 	memset(status, 0, sizeof(*status));
 	raw_spin_lock_irq(&lock->spinlock);
-	tlock_describe(lock, &status->holder);
+	tlock_describe_holder(lock, &status->holder);
 	status->waiters = lock->waiters;
 	status->acquired = lock->acquired;
 	status->contended = lock->contended;
@@ -669,9 +952,11 @@ enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *number)
 
 	raw_spin_lock_irq(&lock->spinlock);
 	*number = c->ticket;
-	if (lock->holder == c) {
+	if (c->async) {
+		state = c->queued ? TLOCK_WAITING : TLOCK_DECIDED;
+	} else if (lock->holder == c) {
 		state = TLOCK_HOLDING;
-		*number = c->token;
+		*number = c->id.token;
 	} else if (c->ticket) {
 		state = c->wait ? TLOCK_WAITING : TLOCK_AWAY;
 	}
@@ -689,6 +974,32 @@ void tlock_init(struct tlock *lock, u64 token)
 	raw_spin_lock_init(&lock->spinlock);
 	lock->queue = RB_ROOT_CACHED;
 	lock->token = token;
+	tlock_timer_setup(&lock->expiry, tlock_expiry_timer,
+			  HRTIMER_MODE_ABS_HARD);
+}
+
+/**
+ * tlock_exit - end what a lock has, before it is freed
+ * @lock: the lock, which has no contenders any more
+ */
+void tlock_exit(struct tlock *lock)
+{
+	hrtimer_cancel(&lock->expiry);
+}
+
+/**
+ * tlock_contender_ctor - prepare memory that will only be used for contenders
+ * @contender: the memory
+ *
+ * The memory belongs to a slab cache with SLAB_TYPESAFE_BY_RCU: within an RCU
+ * read-side section its wait queue can be woken, even if the contender is freed
+ * or is another one by now, whose pollers then just look once more.
+ */
+void tlock_contender_ctor(void *contender)
+{
+	struct tlock_contender *c = contender;
+
+	init_waitqueue_head(&c->pollers);
 }
 
 /**
@@ -709,13 +1020,17 @@ u64 tlock_newest_token(struct tlock *lock)
 
 /**
  * tlock_contender_init - initialize an idle contender
- * @c: memory, which need not be zeroed
+ * @c: memory, prepared by tlock_contender_ctor(), which need not be zeroed
  * @lock: the lock that it competes for
  */
 void tlock_contender_init(struct tlock_contender *c, struct tlock *lock)
 {
-	memset(c, 0, sizeof(*c));
+	const size_t begin = offsetofend(struct tlock_contender, pollers);
+
+	memset((void *)c + begin, 0, sizeof(*c) - begin);
 	c->lock = lock;
+	tlock_timer_setup(&c->timer, tlock_deadline_timer,
+			  HRTIMER_MODE_ABS_SOFT);
 }
 
 /**
@@ -723,7 +1038,7 @@ void tlock_contender_init(struct tlock_contender *c, struct tlock *lock)
  * @c: the contender; no thread sleeps for it
  *
  * If @c holds the lock, the longest waiter gets it, and the lock counts as
- * abandoned unless it was acquired by flock(2).
+ * abandoned unless it was acquired by flock(2), or no call has fetched the grant.
  */
 void tlock_contender_exit(struct tlock_contender *c)
 {
@@ -731,11 +1046,13 @@ void tlock_contender_exit(struct tlock_contender *c)
 	struct tlock_deferred todo = {};
 
 	raw_spin_lock_irq(&lock->spinlock);
-	if (lock->holder == c && !c->flock) {
+	if (lock->holder == c && !c->flock && !c->async) {
 		lock->pending_result |= TLOCK_ABANDONED;
 		lock->abandoned++;
 	}
 	tlock_end(c, ktime_get_ns(), &todo);
 	tlock_unlock(lock, &todo);
-	put_pid(c->pid);
+	/* Nobody starts it any more */
+	hrtimer_cancel(&c->timer);
+	put_pid(c->id.pid);
 }

@@ -8,24 +8,33 @@
  * because its owner must not be preempted or throttled, not even on PREEMPT_RT:
  * a process that only reads the status could then stall every contender.
  *
- * Read without the spinlock: tlock_reacquire_fast() reads @holder and @waiters
- * of the lock, and @pid and @token of the contender. A thread that slept reads
- * @holder and @token to see whether its grant still stands. All of these are
- * written with WRITE_ONCE() or smp_store_release(). The contender's @job is
- * read by tlock_ioctl_reacquire_fast(): see tlock_set_identity().
+ * Two timers take it, too, so interrupts are off while it is held.
+ *
+ * Read without the spinlock: tlock_reacquire_fast() and tlock_poll_events()
+ * read @holder and @attention of the lock, and @pid, @token and @queued of the
+ * contender. A thread that slept reads @holder and @token to see whether its
+ * grant still stands. All of these are written with WRITE_ONCE() or
+ * smp_store_release(). The contender's @job is read by
+ * tlock_ioctl_reacquire_fast(): see tlock_set_identity().
  *
  * Lifetime: a contender lives as long as its open file. A file is not released
  * while one of its calls runs, so every contender that is in the queue or holds
  * the lock exists. An open file also keeps its lock: see struct tlock_device.
+ * Pollers are woken after the spinlock is released, when their contender may be
+ * gone. Its memory is then still, or again, that of a contender, until the end
+ * of the RCU read-side section: see tlock_contender_ctor().
  */
 #ifndef TLOCK_LOCK_H
 #define TLOCK_LOCK_H
 
+#include <linux/hrtimer.h>
 #include <linux/pid.h>
+#include <linux/poll.h>
 #include <linux/rbtree.h>
 #include <linux/spinlock.h>
 #include <linux/tlock.h>
 #include <linux/uidgid.h>
+#include <linux/wait.h>
 
 struct tlock_wait;
 
@@ -35,7 +44,10 @@ struct tlock_wait;
  * @queue: waiting contenders, by ticket
  * @holder: the contender that holds the lock; NULL if the lock is free
  * @waiters: number of contenders in @queue; 0 if @holder is NULL
+ * @unfetched: whether no call has fetched the grant of @holder
+ * @attention: both of these, for fast paths: not 0 if one of them is not
  * @pending_result: result flags that no call has returned yet
+ * @expiry: ends a grant that has expired while somebody waits
  * @token: token of the newest grant
  * @ticket: ticket of the newest request that waited
  * @acquired: grants; see struct tlock_status for this and the fields below
@@ -53,10 +65,17 @@ struct tlock {
 	raw_spinlock_t spinlock;
 	struct rb_root_cached queue;
 	struct tlock_contender *holder;
-	u32 waiters;
+	union {
+		struct {
+			u32 waiters;
+			u32 unfetched;
+		};
+		u64 attention;
+	};
 	u32 pending_result;
 	u64 token;
 	u64 ticket;
+	struct hrtimer expiry;
 
 	u64 acquired;
 	u64 contended;
@@ -71,40 +90,62 @@ struct tlock {
 };
 
 /**
- * struct tlock_contender - a party that competes for the lock
- * @lock: the lock
- * @node: entry in the lock's queue, while a thread sleeps for the request
- * @wait: the sleep of that thread; NULL if no thread sleeps
- * @ticket: ticket of the request; 0 if there is none
- * @timeout_ns: timeout of the request, as in struct tlock_acquire
- * @asked_ns: when the request was made
- * @away_ns: when the request last went away; 0 if it never did
- * @token: token of the newest grant
+ * struct tlock_identity - whose grant it is, in kernel objects
+ * @token: token of the grant
  * @since_ns: when the lock was granted with that token
  * @pid: the process that asked last; NULL if none has asked yet
  * @uid: its effective user at that time
- * @flock: it asked by flock(2): closing the file is then no abandonment
  * @comm: its command name at that time
  * @job: the job that it gave
- *
- * A contender holds the lock, has a request, or is idle. A request is waiting
- * if a thread sleeps for it, and away otherwise.
  */
-struct tlock_contender {
-	struct tlock *lock;
-	struct rb_node node;
-	struct tlock_wait *wait;
-	u64 ticket;
-	s64 timeout_ns;
-	u64 asked_ns;
-	u64 away_ns;
+struct tlock_identity {
 	u64 token;
 	u64 since_ns;
 	struct pid *pid;
 	kuid_t uid;
-	bool flock;
 	char comm[TLOCK_COMM_SIZE];
 	char job[TLOCK_JOB_SIZE] __aligned(sizeof(long));
+};
+
+/**
+ * struct tlock_contender - a party that competes for the lock
+ * @pollers: those who poll the file. Outlives the contender, see above.
+ * @lock: the lock
+ * @node: entry in the lock's queue
+ * @queued: whether it is in the queue
+ * @async: whether the request is asynchronous; false if there is none
+ * @flock: it asked by flock(2): closing the file is then no abandonment
+ * @wait: the sleep of a thread for the request; NULL if no thread sleeps
+ * @ticket: ticket of the request; 0 if there is none
+ * @timeout_ns: timeout of the request, as in struct tlock_acquire
+ * @asked_ns: when the request was made
+ * @ended_ns: when the request last went away, or was decided; 0 if neither has
+ *	happened
+ * @timer: ends an asynchronous request at its deadline
+ * @id: of the process that asked last, and of its newest grant
+ * @blocker: of the grant because of which an asynchronous request failed
+ * @blocker_flags: of that grant, as in struct tlock_holder
+ *
+ * A contender has a request, holds the lock, or is idle; see
+ * enum tlock_state. A request is asynchronous, or a thread sleeps for it, or it
+ * is away.
+ */
+struct tlock_contender {
+	wait_queue_head_t pollers;
+	struct tlock *lock;
+	struct rb_node node;
+	bool queued;
+	bool async;
+	bool flock;
+	struct tlock_wait *wait;
+	u64 ticket;
+	s64 timeout_ns;
+	u64 asked_ns;
+	u64 ended_ns;
+	struct hrtimer timer;
+	struct tlock_identity id;
+	struct tlock_identity blocker;
+	u32 blocker_flags;
 };
 
 /* In tlock_acquire.flags, but only inside the kernel: the caller is flock(2) */
@@ -113,27 +154,33 @@ struct tlock_contender {
 /**
  * enum tlock_state - what a contender is doing
  * @TLOCK_IDLE: it neither holds the lock nor has a request
- * @TLOCK_WAITING: it has a request, and a thread sleeps for it
- * @TLOCK_AWAY: it has a request, and no thread sleeps for it
+ * @TLOCK_WAITING: it has a request, which is in the queue
+ * @TLOCK_AWAY: it has a request, for which no thread sleeps
+ * @TLOCK_DECIDED: it has a request that is decided, and nobody has fetched the
+ *	outcome; it holds the lock if that was a grant
  * @TLOCK_HOLDING: it holds the lock
  */
 enum tlock_state {
 	TLOCK_IDLE,
 	TLOCK_WAITING,
 	TLOCK_AWAY,
+	TLOCK_DECIDED,
 	TLOCK_HOLDING,
 };
 
 void tlock_init(struct tlock *lock, u64 token);
+void tlock_exit(struct tlock *lock);
 u64 tlock_newest_token(struct tlock *lock);
 void tlock_get_status(struct tlock *lock, struct tlock_status *status);
 
+void tlock_contender_ctor(void *contender);
 void tlock_contender_init(struct tlock_contender *c, struct tlock *lock);
 void tlock_contender_exit(struct tlock_contender *c);
 enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *number);
 
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg);
 u64 tlock_reacquire_fast(struct tlock_contender *c);
+__poll_t tlock_poll_events(struct tlock_contender *c);
 int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg);
 int tlock_release(struct tlock_contender *c);
 void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg);

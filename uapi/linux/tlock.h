@@ -30,6 +30,9 @@
 #define TLOCK_COMM_SIZE	16	/* a command name and its NUL */
 #define TLOCK_NAME_SIZE	128	/* a device's name and its NUL */
 
+/* In tlock_holder.flags: no call has returned the grant yet, see TLOCK_ASYNC */
+#define TLOCK_UNFETCHED	0x1U
+
 /**
  * struct tlock_holder - who holds a lock
  * @token: token of the grant; 0 if the lock is free, and then all else is 0 too
@@ -40,7 +43,7 @@
  *	ended while another process still has its file open
  * @uid: effective user of that process, as the caller's user namespace sees
  *	it; the overflow uid if that namespace does not map it
- * @flags: 0; no flag is defined yet
+ * @flags: TLOCK_UNFETCHED or 0
  * @reserved: 0
  * @comm: command name of that process at that time; may contain any byte but
  *	NUL
@@ -63,13 +66,19 @@ struct tlock_holder {
 /* In tlock_acquire.result: the previous holder lost the lock without releasing it */
 #define TLOCK_ABANDONED	0x1U
 
+/*
+ * In tlock_acquire.flags: don't sleep. A call that would wait fails with
+ * EINPROGRESS and the request's ticket, and the request waits by itself.
+ */
+#define TLOCK_ASYNC	0x1U
+
 /**
  * struct tlock_acquire - argument of TLOCK_IOC_ACQUIRE and TLOCK_IOC_REACQUIRE
  * @timeout_ns: in: how long to wait at most. 0 tries once, a negative value
  *	waits for ever. The deadline is fixed when the request is made. Out, if
  *	positive: how much of it was left when the call ended (0 with
  *	ETIMEDOUT), or when it was interrupted.
- * @flags: in: 0; no flag is defined yet
+ * @flags: in: TLOCK_ASYNC or 0
  * @result: out, on success: 0, or TLOCK_ABANDONED if the lock was taken from
  *	a holder whose last descriptor was closed without a release: the
  *	instrument may be in the middle of a command. Only the next successful
@@ -82,10 +91,10 @@ struct tlock_holder {
  * @ticket: in: 0 makes a request. Any other number resumes the request with
  *	that ticket, in its place and with its deadline; @timeout_ns, @job and
  *	@lease_ns are then ignored. Out: the ticket of the request if the call
- *	fails with EINTR, and before it is restarted; 0 with success, ETIMEDOUT
- *	and ECANCELED; untouched with every other error. So a caller that does
- *	not hold the lock and finds a ticket here has a request, to resume or to
- *	withdraw with TLOCK_IOC_RELEASE.
+ *	fails with EINTR or EINPROGRESS, and before it is restarted; 0 with
+ *	success, ETIMEDOUT and ECANCELED; untouched with every other error. So a
+ *	caller that does not hold the lock and finds a ticket here has a
+ *	request, to resume or to withdraw with TLOCK_IOC_RELEASE.
  * @lease_ns: in: 0; nothing else is defined yet
  * @reserved: in: 0
  * @job: in: what the caller is going to do: up to 63 bytes and a NUL, without
@@ -93,7 +102,7 @@ struct tlock_holder {
  *	UTF-8). Bytes after the NUL are ignored. In TLOCK_IOC_REACQUIRE an
  *	empty job keeps the previous one.
  * @holder: out, if the call fails with ETIMEDOUT, and untouched otherwise: who
- *	held the lock at the instant the caller gave up
+ *	held the lock at the instant the request ended
  */
 struct tlock_acquire {
 	__s64 timeout_ns;
@@ -179,6 +188,24 @@ struct tlock_status {
  * end the wait, which continues in place, with the same deadline.
  *
  * EFAULT while the ticket or the time left is written withdraws the request.
+ *
+ * With TLOCK_ASYNC the call never sleeps. EINPROGRESS: the request waits by
+ * itself; it is never away. poll(2) reports POLLOUT once it is decided. Then a
+ * call with its ticket and TLOCK_ASYNC fetches the outcome, once: 0, or
+ * ETIMEDOUT with the holder at the instant it was decided. Before, such a call
+ * fails with EINPROGRESS again. A call with its ticket and without TLOCK_ASYNC,
+ * or the other way round, fails with EINVAL. Until the outcome is fetched, all
+ * calls without its ticket fail with EBUSY, but for TLOCK_IOC_RELEASE, which
+ * withdraws the request or gives the lock back.
+ *
+ * A grant that no call has fetched lasts until another contender wants the lock
+ * after the request's deadline, or after the end of the process that made it,
+ * which may take a second to be noticed. Then the lock passes on, and the
+ * request fails with ETIMEDOUT. Closing the file before is no abandonment.
+ *
+ * poll(2) reports, on a file that is open for writing: POLLOUT unless the file
+ * has a request that is not decided yet; POLLIN and POLLPRI while it holds the
+ * lock and another contender waits.
  */
 #define TLOCK_IOC_ACQUIRE	_IOWR(TLOCK_IOC_MAGIC, 0x00, struct tlock_acquire)
 
