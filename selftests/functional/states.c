@@ -7,6 +7,7 @@
  * Guarantee 11: a wait can be withdrawn, and after that the contender neither
  * holds nor waits, whoever raced.
  */
+#include <poll.h>
 #include <signal.h>
 #include <time.h>
 
@@ -38,12 +39,17 @@ enum column {
 	RELEASE,
 	FLOCK_EX, FLOCK_NB, FLOCK_UN,
 	CLOSE,
+	/* With TLOCK_ASYNC */
+	START, RESTART,				/* with ticket 0 */
+	FETCH, REFETCH,				/* with the request's ticket */
+	FETCH_FOREIGN, REFETCH_FOREIGN,		/* with another one */
 	COLUMNS
 };
 
 static call_fn *const column_fns[COLUMNS] = {
 	acquire, reacquire, acquire, reacquire, acquire, reacquire,
 	do_release, flock_wait, flock_try, flock_end, NULL,
+	acquire, reacquire, acquire, reacquire, acquire, reacquire,
 };
 
 /* What a call does: a cell of the table. A cell left out is MISSING. */
@@ -55,6 +61,8 @@ struct cell {
 		TAKEN,		/* a new grant */
 		WAITS_ON,	/* with the same ticket */
 		WAITS_ANEW,	/* with a larger ticket */
+		STARTED,	/* the same without a thread: EINPROGRESS */
+		FETCHED,	/* the grant, which stays */
 		ABANDONED,	/* the lock passes on, as abandoned */
 	} effect;
 	int ret;
@@ -68,10 +76,16 @@ struct cell {
 #define WAITS_OWN	{ WAITS_ON, 0, false }
 #define WAITS_NEW	{ WAITS_ANEW, 0, false }
 #define PASSES_ON	{ WAITS_ANEW, 0, true }
+#define STARTS		{ STARTED, -EINPROGRESS, false }
+#define STARTS_PASSING	{ STARTED, -EINPROGRESS, true }
+#define FETCHES		{ FETCHED, 0, false }
+#define FAILS		ENDS(-ETIMEDOUT)
 #define ABANDONS	{ ABANDONED, 0, false }
 /* Only the contender's own ticket ever has an effect */
 #define FOREIGN		LEAVES(-ECANCELED), LEAVES(-ECANCELED)
 #define SPENT		LEAVES(-ECANCELED), LEAVES(-ECANCELED)
+/* A call with TLOCK_ASYNC cannot go on with a request without, nor vice versa */
+#define NOT_ITS_KIND	LEAVES(-EINVAL), LEAVES(-EINVAL)
 
 FIXTURE(state)
 {
@@ -96,11 +110,17 @@ FIXTURE_VARIANT(state)
 		AWAY,
 		GRANTED,	/* but its thread has not run yet */
 		HOLDING,
+		/* With an asynchronous request: */
+		PENDING,
+		UNFETCHED,	/* granted */
+		FAILED,
+		EXPIRED,	/* failed after it had been granted */
 	} state;
 	call_fn *fn;		/* the call that led to the state */
 	bool held;		/* the other contender holds */
 	bool wanted;		/* another contender waits */
 	struct cell cells[COLUMNS];
+	int events;		/* what poll(2) says */
 };
 
 FIXTURE_VARIANT_ADD(state, idle_of_a_free_lock)
@@ -113,7 +133,10 @@ FIXTURE_VARIANT_ADD(state, idle_of_a_free_lock)
 		LEAVES(-EPERM),
 		TAKES, TAKES, LEAVES(0),
 		LEAVES(0),
+		TAKES, LEAVES(-EPERM),
+		SPENT, FOREIGN,
 	},
+	.events = POLLOUT,
 };
 
 FIXTURE_VARIANT_ADD(state, idle_of_a_held_lock)
@@ -127,7 +150,10 @@ FIXTURE_VARIANT_ADD(state, idle_of_a_held_lock)
 		LEAVES(-EPERM),
 		WAITS_NEW, ENDS(-EWOULDBLOCK), LEAVES(0),
 		LEAVES(0),
+		STARTS, LEAVES(-EPERM),
+		SPENT, FOREIGN,
 	},
+	.events = POLLOUT,
 };
 
 #define CELLS_SLEEPS {							\
@@ -137,6 +163,8 @@ FIXTURE_VARIANT_ADD(state, idle_of_a_held_lock)
 	LEAVES(-EBUSY), LEAVES(-EBUSY), CANCELS,			\
 	/* The call goes on and keeps the file open: see close */	\
 	LEAVES(0),							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
+	LEAVES(-EBUSY), LEAVES(-EBUSY), FOREIGN,			\
 }
 
 FIXTURE_VARIANT_ADD(state, sleeps)
@@ -169,6 +197,8 @@ FIXTURE_VARIANT_ADD(state, sleeps_in_flock)
 	ENDS(0),							\
 	WAITS_NEW, ENDS(-EWOULDBLOCK), ENDS(0),				\
 	ENDS(0),							\
+	STARTS, LEAVES(-EPERM),						\
+	NOT_ITS_KIND, FOREIGN,						\
 }
 
 FIXTURE_VARIANT_ADD(state, away_of_a_held_lock)
@@ -177,6 +207,7 @@ FIXTURE_VARIANT_ADD(state, away_of_a_held_lock)
 	.fn = acquire,
 	.held = true,
 	.cells = CELLS_AWAY_HELD,
+	.events = POLLOUT,
 };
 
 FIXTURE_VARIANT_ADD(state, away_from_reacquire_of_a_held_lock)
@@ -185,6 +216,7 @@ FIXTURE_VARIANT_ADD(state, away_from_reacquire_of_a_held_lock)
 	.fn = reacquire,
 	.held = true,
 	.cells = CELLS_AWAY_HELD,
+	.events = POLLOUT,
 };
 
 FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_held_lock)
@@ -198,7 +230,10 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_held_lock)
 		ENDS(0),
 		WAITS_OWN, ENDS(-EWOULDBLOCK), ENDS(0),
 		ENDS(0),
+		STARTS, LEAVES(-EPERM),
+		NOT_ITS_KIND, FOREIGN,
 	},
+	.events = POLLOUT,
 };
 
 #define CELLS_AWAY_FREE {						\
@@ -207,6 +242,8 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_held_lock)
 	ENDS(0),							\
 	TAKES, TAKES, ENDS(0),						\
 	ENDS(0),							\
+	TAKES, LEAVES(-EPERM),						\
+	NOT_ITS_KIND, FOREIGN,						\
 }
 
 FIXTURE_VARIANT_ADD(state, away_of_a_free_lock)
@@ -214,6 +251,7 @@ FIXTURE_VARIANT_ADD(state, away_of_a_free_lock)
 	.state = AWAY,
 	.fn = acquire,
 	.cells = CELLS_AWAY_FREE,
+	.events = POLLOUT,
 };
 
 FIXTURE_VARIANT_ADD(state, away_from_reacquire_of_a_free_lock)
@@ -221,6 +259,7 @@ FIXTURE_VARIANT_ADD(state, away_from_reacquire_of_a_free_lock)
 	.state = AWAY,
 	.fn = reacquire,
 	.cells = CELLS_AWAY_FREE,
+	.events = POLLOUT,
 };
 
 FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_free_lock)
@@ -228,6 +267,7 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_free_lock)
 	.state = AWAY,
 	.fn = flock_wait,
 	.cells = CELLS_AWAY_FREE,
+	.events = POLLOUT,
 };
 
 #define CELLS_GRANTED {							\
@@ -237,6 +277,8 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_free_lock)
 	LEAVES(0), LEAVES(0), CANCELS,					\
 	/* The same as for a sleeper */					\
 	LEAVES(0),							\
+	LEAVES(-EDEADLK), LEAVES(0),					\
+	SPENT, FOREIGN,							\
 }
 
 #define CELLS_GRANTED_WANTED {						\
@@ -245,6 +287,8 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_free_lock)
 	CANCELS,							\
 	LEAVES(0), LEAVES(0), CANCELS,					\
 	LEAVES(0),							\
+	LEAVES(-EDEADLK), STARTS_PASSING,				\
+	SPENT, FOREIGN,							\
 }
 
 FIXTURE_VARIANT_ADD(state, granted_before_its_thread_ran)
@@ -252,6 +296,7 @@ FIXTURE_VARIANT_ADD(state, granted_before_its_thread_ran)
 	.state = GRANTED,
 	.fn = acquire,
 	.cells = CELLS_GRANTED,
+	.events = POLLOUT,
 };
 
 FIXTURE_VARIANT_ADD(state, granted_before_its_thread_ran_and_wanted)
@@ -260,6 +305,7 @@ FIXTURE_VARIANT_ADD(state, granted_before_its_thread_ran_and_wanted)
 	.fn = acquire,
 	.wanted = true,
 	.cells = CELLS_GRANTED_WANTED,
+	.events = POLLOUT | POLLIN | POLLPRI,
 };
 
 FIXTURE_VARIANT_ADD(state, granted_to_reacquire_before_its_thread_ran)
@@ -267,6 +313,7 @@ FIXTURE_VARIANT_ADD(state, granted_to_reacquire_before_its_thread_ran)
 	.state = GRANTED,
 	.fn = reacquire,
 	.cells = CELLS_GRANTED,
+	.events = POLLOUT,
 };
 
 FIXTURE_VARIANT_ADD(state, granted_to_flock_before_its_thread_ran)
@@ -275,6 +322,7 @@ FIXTURE_VARIANT_ADD(state, granted_to_flock_before_its_thread_ran)
 	.fn = flock_wait,
 	.wanted = true,
 	.cells = CELLS_GRANTED_WANTED,
+	.events = POLLOUT | POLLIN | POLLPRI,
 };
 
 FIXTURE_VARIANT_ADD(state, holding)
@@ -287,7 +335,10 @@ FIXTURE_VARIANT_ADD(state, holding)
 		ENDS(0),
 		LEAVES(0), LEAVES(0), ENDS(0),
 		ABANDONS,
+		LEAVES(-EDEADLK), LEAVES(0),
+		SPENT, FOREIGN,
 	},
+	.events = POLLOUT,
 };
 
 FIXTURE_VARIANT_ADD(state, holding_and_wanted)
@@ -301,7 +352,10 @@ FIXTURE_VARIANT_ADD(state, holding_and_wanted)
 		ENDS(0),
 		LEAVES(0), LEAVES(0), ENDS(0),
 		ABANDONS,
+		LEAVES(-EDEADLK), STARTS,
+		SPENT, FOREIGN,
 	},
+	.events = POLLOUT | POLLIN | POLLPRI,
 };
 
 FIXTURE_VARIANT_ADD(state, holding_by_flock)
@@ -314,7 +368,10 @@ FIXTURE_VARIANT_ADD(state, holding_by_flock)
 		ENDS(0),
 		LEAVES(0), LEAVES(0), ENDS(0),
 		ENDS(0),
+		LEAVES(-EDEADLK), LEAVES(0),
+		SPENT, FOREIGN,
 	},
+	.events = POLLOUT,
 };
 
 FIXTURE_VARIANT_ADD(state, holding_by_flock_and_wanted)
@@ -328,7 +385,118 @@ FIXTURE_VARIANT_ADD(state, holding_by_flock_and_wanted)
 		ENDS(0),
 		LEAVES(0), LEAVES(0), ENDS(0),
 		ENDS(0),
+		LEAVES(-EDEADLK), STARTS,
+		SPENT, FOREIGN,
 	},
+	.events = POLLOUT | POLLIN | POLLPRI,
+};
+
+#define CELLS_PENDING {							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
+	NOT_ITS_KIND, FOREIGN,						\
+	ENDS(0),							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY), ENDS(0),			\
+	ENDS(0),							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
+	LEAVES(-EINPROGRESS), LEAVES(-EINPROGRESS), FOREIGN,		\
+}
+
+FIXTURE_VARIANT_ADD(state, undecided)
+{
+	.state = PENDING,
+	.fn = acquire,
+	.held = true,
+	.cells = CELLS_PENDING,
+};
+
+FIXTURE_VARIANT_ADD(state, undecided_reacquire)
+{
+	.state = PENDING,
+	.fn = reacquire,
+	.held = true,
+	.cells = CELLS_PENDING,
+};
+
+#define CELLS_UNFETCHED {						\
+	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
+	NOT_ITS_KIND, FOREIGN,						\
+	ENDS(0),							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY), ENDS(0),			\
+	ENDS(0),							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
+	FETCHES, FETCHES, FOREIGN,					\
+}
+
+FIXTURE_VARIANT_ADD(state, granted_not_fetched)
+{
+	.state = UNFETCHED,
+	.fn = acquire,
+	.cells = CELLS_UNFETCHED,
+	.events = POLLOUT,
+};
+
+FIXTURE_VARIANT_ADD(state, granted_not_fetched_and_wanted)
+{
+	.state = UNFETCHED,
+	.fn = acquire,
+	.wanted = true,
+	.cells = CELLS_UNFETCHED,
+	.events = POLLOUT | POLLIN | POLLPRI,
+};
+
+FIXTURE_VARIANT_ADD(state, granted_to_reacquire_not_fetched)
+{
+	.state = UNFETCHED,
+	.fn = reacquire,
+	.cells = CELLS_UNFETCHED,
+	.events = POLLOUT,
+};
+
+#define CELLS_FAILED {							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
+	NOT_ITS_KIND, FOREIGN,						\
+	ENDS(0),							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY), ENDS(0),			\
+	ENDS(0),							\
+	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
+	FAILS, FAILS, FOREIGN,						\
+}
+
+FIXTURE_VARIANT_ADD(state, failed_not_fetched)
+{
+	.state = FAILED,
+	.fn = acquire,
+	.held = true,
+	.cells = CELLS_FAILED,
+	.events = POLLOUT,
+};
+
+FIXTURE_VARIANT_ADD(state, failed_reacquire_not_fetched)
+{
+	.state = FAILED,
+	.fn = reacquire,
+	.held = true,
+	.cells = CELLS_FAILED,
+	.events = POLLOUT,
+};
+
+/* Neither an old request nor the free lock helps */
+FIXTURE_VARIANT_ADD(state, failed_not_fetched_of_a_free_lock)
+{
+	.state = FAILED,
+	.fn = acquire,
+	.cells = CELLS_FAILED,
+	.events = POLLOUT,
+};
+
+/* A grant that ended unfetched */
+FIXTURE_VARIANT_ADD(state, expired_not_fetched)
+{
+	.state = EXPIRED,
+	.fn = acquire,
+	.held = true,
+	.cells = CELLS_FAILED,
+	.events = POLLOUT,
 };
 
 #define NEED_TWO_CPUS() do {						\
@@ -336,10 +504,10 @@ FIXTURE_VARIANT_ADD(state, holding_by_flock_and_wanted)
 		SKIP(return, "this needs two CPUs");			\
 } while (0)
 
-/* Makes a contender sleep for its request; the other one holds the lock. */
-static struct call *begin_sleep(int c, call_fn *fn, int other)
+/* What comes before @fn by a contender makes the other one hold the lock. */
+static struct call *begin(int c, call_fn *fn, int other)
 {
-	struct call *next = NULL, *sleeper;
+	struct call *next = NULL;
 
 	if (fn == reacquire) {
 		take(c, "c");
@@ -349,12 +517,64 @@ static struct call *begin_sleep(int c, call_fn *fn, int other)
 	} else {
 		take(other, "other");
 	}
-	sleeper = call(c, fn, FOREVER, "c");
+	return next;
+}
+
+/* Makes a contender sleep for its request; the other one holds the lock. */
+static struct call *begin_sleep(int c, call_fn *fn, int other)
+{
+	struct call *next = begin(c, fn, other);
+	struct call *sleeper = call(c, fn, FOREVER, "c");
+
 	if (next && result(next))
 		die("nobody was let in");
 	if (!await_state(c, "waiting") || !await_asleep(sleeper->tid))
 		die("it does not wait");
 	return sleeper;
+}
+
+/* The same with an asynchronous request, made by @a if it is not NULL */
+static void begin_async(int c, call_fn *fn, int other, __s64 timeout_ns,
+			struct agent *a)
+{
+	struct call *next = begin(c, fn, other);
+	struct tlock_acquire arg = ask_async(timeout_ns, "c");
+	int ret = a ? agent_do(a, fn, &arg) : fn(c, &arg);
+
+	if (ret != -EINPROGRESS)
+		die("a request does not wait: %d", ret);
+	if (next && result(next))
+		die("nobody was let in");
+}
+
+static void set_up_async(FIXTURE_DATA(state) *self,
+			 const FIXTURE_VARIANT(state) *variant)
+{
+	bool fails = variant->state == FAILED;
+	struct agent *a = NULL;
+
+	if (variant->state == EXPIRED)
+		a = agent_sharing(self->c);
+	begin_async(self->c, variant->fn, self->other, fails ? MSEC : FOREVER,
+		    a);
+	state_of(self->c, &self->ticket);
+	if (a)
+		agent_kill(a);
+	if (fails && !await_state(self->c, "decided"))
+		die("it does not fail");
+	if (!fails || !variant->held) {
+		if (variant->wanted) {
+			self->waiter = call(contender(), acquire, FOREVER,
+					    "waiter");
+			if (!await_waiters(self->c, 2))
+				die("nobody waits");
+		}
+		if (variant->state != PENDING && release(self->other))
+			die("the other does not hold the lock");
+	}
+	/* The end of its process was the end of its grant */
+	if (a)
+		take(self->other, "other");
 }
 
 FIXTURE_SETUP(state)
@@ -367,6 +587,13 @@ FIXTURE_SETUP(state)
 
 	self->newest = take(self->other, "other") - look(self->c).acquired;
 	ASSERT_EQ(0, release(self->other));
+	if (variant->state >= PENDING) {
+		set_up_async(self, variant);
+		self->state = state_of(self->c, &self->number);
+		self->before = look(self->c);
+		self->newest += self->before.acquired;
+		return;
+	}
 	self->sleeper = begin_sleep(self->c, variant->fn, self->other);
 	state_of(self->c, &self->ticket);
 	if (variant->wanted) {
@@ -438,34 +665,46 @@ static void examine(struct __test_metadata *_metadata,
 {
 	const struct cell *cell = &variant->cells[column];
 	bool waits = cell->effect == WAITS_ON || cell->effect == WAITS_ANEW;
-	bool yields = waits && variant->wanted;
-	bool has_arg = column <= REACQUIRE_FOREIGN;
+	bool yields = variant->wanted &&
+		      (waits || cell->effect == STARTED);
+	bool has_arg = column <= REACQUIRE_FOREIGN || column >= START;
 	struct tlock_acquire arg;
 	const char *state;
 	struct call *call;
 	__u64 ticket = 0, number;
 
 	ASSERT_NE(MISSING, cell->effect);
-	if (column == ACQUIRE_OWN || column == REACQUIRE_OWN)
+	if (column == ACQUIRE_OWN || column == REACQUIRE_OWN ||
+	    column == FETCH || column == REFETCH)
 		ticket = self->ticket;
 	/* If another contender waits, its ticket is the one after ours */
-	if (column == ACQUIRE_FOREIGN || column == REACQUIRE_FOREIGN)
+	if (column == ACQUIRE_FOREIGN || column == REACQUIRE_FOREIGN ||
+	    column == FETCH_FOREIGN || column == REFETCH_FOREIGN)
 		ticket = self->ticket + 1;
 
 	arg = ask(FOREVER, column == ACQUIRE ? "anew" : "");
 	arg.ticket = ticket;
+	if (column >= START)
+		arg.flags = TLOCK_ASYNC;
 	call = call_with(self->c, column_fns[column], &arg);
 	if (waits) {
 		ASSERT_TRUE(await_state(self->c, "waiting"));
 	} else {
 		ASSERT_EQ(cell->ret, result(call));
 		/* Only an outcome clears the ticket, not another error */
+		if (cell->effect == STARTED)
+			state_of(self->c, &ticket);
 		if (has_arg) {
-			EXPECT_EQ(cell->ret && cell->ret != -ECANCELED ?
-				  ticket : 0, arg.ticket);
+			EXPECT_EQ(cell->ret && cell->ret != -ECANCELED &&
+				  cell->ret != -ETIMEDOUT ? ticket : 0,
+				  arg.ticket);
 		}
 		if (has_arg && cell->ret) {
 			EXPECT_TRUE(poisoned(&arg.token, sizeof(arg.token)));
+		}
+		if (cell->ret == -ETIMEDOUT) {
+			EXPECT_STREQ("other", arg.holder.job);
+			EXPECT_EQ(self->newest, arg.holder.token);
 		}
 	}
 
@@ -497,12 +736,25 @@ static void examine(struct __test_metadata *_metadata,
 	case WAITS_ANEW:
 		EXPECT_LT(self->ticket, number);
 		break;
+	case STARTED:
+		EXPECT_STREQ("waiting", state);
+		EXPECT_LT(self->ticket, number);
+		EXPECT_EQ(0, events_of(self->c));
+		break;
+	case FETCHED:
+		EXPECT_STREQ("holding", state);
+		EXPECT_EQ(self->newest, number);
+		EXPECT_EQ(number, arg.token);
+		/* Only once */
+		arg.ticket = ticket;
+		EXPECT_EQ(-ECANCELED, column_fns[column](self->c, &arg));
+		break;
 	default:
 		ASSERT_TRUE(false);
 	}
 
 	LET_RUN();
-	if (waits) {
+	if (waits || cell->effect == STARTED) {
 		EXPECT_SLEEPER(cell->cancels);
 		if (yields) {
 			ASSERT_EQ(0, result(self->waiter));
@@ -510,7 +762,12 @@ static void examine(struct __test_metadata *_metadata,
 		} else {
 			ASSERT_EQ(0, release(self->other));
 		}
-		ASSERT_EQ(0, result(call));
+		if (waits) {
+			ASSERT_EQ(0, result(call));
+		} else {
+			EXPECT_EQ(POLLOUT, await_events(self->c, POLLOUT));
+			ASSERT_EQ(0, column_fns[column](self->c, &arg));
+		}
 		EXPECT_STREQ("holding", state_of(self->c, &number));
 		if (has_arg) {
 			EXPECT_EQ(number, arg.token);
@@ -525,7 +782,7 @@ static void examine(struct __test_metadata *_metadata,
 		ASSERT_EQ(0, release(self->other));
 	}
 	EXPECT_SLEEPER(cell->cancels);
-	if (cell->effect == TAKEN ||
+	if (cell->effect == TAKEN || cell->effect == FETCHED ||
 	    (cell->effect == KEPT && variant->state != IDLE)) {
 		ASSERT_EQ(0, release(self->c));
 	}
@@ -555,6 +812,33 @@ TEST_COLUMN(release, RELEASE)
 TEST_COLUMN(flock_ex, FLOCK_EX)
 TEST_COLUMN(flock_nb, FLOCK_NB)
 TEST_COLUMN(flock_un, FLOCK_UN)
+TEST_COLUMN(start, START)
+TEST_COLUMN(restart, RESTART)
+TEST_COLUMN(fetch, FETCH)
+TEST_COLUMN(refetch, REFETCH)
+TEST_COLUMN(fetch_with_foreign_ticket, FETCH_FOREIGN)
+TEST_COLUMN(refetch_with_foreign_ticket, REFETCH_FOREIGN)
+
+TEST_F(state, poll)
+{
+	if (variant->state == GRANTED)
+		NEED_TWO_CPUS();
+	EXPECT_EQ(variant->events, events_of(self->c));
+	/* It changes nothing */
+	EXPECT_STREQ(self->state, state_of(self->c, NULL));
+	EXPECT_UNCHANGED();
+
+	LET_RUN();
+	release(self->c);
+	release(self->other);
+	if (self->sleeper)
+		result(self->sleeper);
+	release(self->c);
+	if (self->waiter) {
+		ASSERT_EQ(0, result(self->waiter));
+		ASSERT_EQ(0, release(self->waiter->fd));
+	}
+}
 
 TEST_F(state, close)
 {
@@ -578,7 +862,7 @@ TEST_F(state, close)
 		}
 		EXPECT_SLEEPER(false);
 		result_flags = variant->fn == flock_wait ? 0 : TLOCK_ABANDONED;
-	} else if (variant->state != HOLDING) {
+	} else if (variant->state != HOLDING && variant->state != UNFETCHED) {
 		/* The close affected neither the holder nor the grants */
 		EXPECT_EQ(self->before.holder.token,
 			  look(self->other).holder.token);
@@ -634,13 +918,13 @@ TEST_F(tlock, order_of_errors)
 		EXPECT_EQ(1234, arg.ticket);
 		/* EFAULT */
 		memcpy(cut, &arg, offsetof(struct tlock_acquire, job));
-		cut->flags = 1;
+		cut->flags = 2;
 		EXPECT_REFUSED(-EFAULT, self->fd, cut);
 		EXPECT_EQ(1234, cut->ticket);
 		/* EINVAL: the job, a flag, a field */
 		EXPECT_REFUSED(-EINVAL, self->fd, &arg);
 		arg.job[0] = 0;
-		arg.flags = 1;
+		arg.flags = 2;
 		EXPECT_REFUSED(-EINVAL, self->fd, &arg);
 		arg.flags = 0;
 		arg.lease_ns = 1;

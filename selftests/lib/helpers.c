@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -113,6 +114,14 @@ struct tlock_acquire ask(__s64 timeout_ns, const char *job)
 	return arg;
 }
 
+struct tlock_acquire ask_async(__s64 timeout_ns, const char *job)
+{
+	struct tlock_acquire arg = ask(timeout_ns, job);
+
+	arg.flags = TLOCK_ASYNC;
+	return arg;
+}
+
 static bool filled_with(const void *field, size_t size, unsigned char value)
 {
 	const unsigned char *byte = field;
@@ -141,6 +150,28 @@ __u64 take(int fd, const char *job)
 	if (ret)
 		die("cannot acquire the lock for %s: %d", job, ret);
 	return arg.token;
+}
+
+static struct tlock_acquire
+start_with(int fd, int (*fn)(int fd, struct tlock_acquire *arg),
+	   __s64 timeout_ns, const char *job)
+{
+	struct tlock_acquire arg = ask_async(timeout_ns, job);
+	int ret = fn(fd, &arg);
+
+	if (ret != -EINPROGRESS)
+		die("a request for %s does not wait: %d", job, ret);
+	return arg;
+}
+
+struct tlock_acquire start_acquire(int fd, __s64 timeout_ns, const char *job)
+{
+	return start_with(fd, acquire, timeout_ns, job);
+}
+
+struct tlock_acquire start_reacquire(int fd, __s64 timeout_ns, const char *job)
+{
+	return start_with(fd, reacquire, timeout_ns, job);
 }
 
 struct tlock_status look(int fd)
@@ -255,10 +286,11 @@ unsigned long sleeps(pid_t tid)
 const char *state_of(int fd, __u64 *number)
 {
 	static const char *const states[] = {
-		"idle", "waiting", "away", "holding",
+		"idle", "waiting", "away", "decided", "holding",
 	};
 	static const char *const labels[] = {
-		"", "tlock-ticket", "tlock-ticket", "tlock-token",
+		"", "tlock-ticket", "tlock-ticket", "tlock-ticket",
+		"tlock-token",
 	};
 	unsigned long long value = 0;
 	char path[40], expected[80] = "";
@@ -268,7 +300,7 @@ const char *state_of(int fd, __u64 *number)
 	text = strstr(read_text(path), "tlock-state:");
 	if (!text)
 		die("%s does not show the lock", path);
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 5; i++) {
 		snprintf(expected, sizeof(expected), "tlock-state:\t%s%s%s%s",
 			 states[i], i ? "\n" : "", labels[i], i ? ":\t" : "");
 		if (strncmp(text, expected, strlen(expected)))
@@ -295,6 +327,25 @@ bool await_state(int fd, const char *state)
 		pause_briefly();
 	}
 	return true;
+}
+
+static int poll_events(int fd, int events, int timeout_ms)
+{
+	struct pollfd pollfd = { .fd = fd, .events = events };
+
+	if (poll(&pollfd, 1, timeout_ms) < 0)
+		die("cannot poll");
+	return pollfd.revents;
+}
+
+int events_of(int fd)
+{
+	return poll_events(fd, POLLIN | POLLOUT | POLLPRI, 0);
+}
+
+int await_events(int fd, int events)
+{
+	return poll_events(fd, events, PATIENCE / MSEC);
 }
 
 int contender(void)

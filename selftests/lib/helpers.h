@@ -73,8 +73,18 @@ struct tlock_acquire ask(__s64 timeout_ns, const char *job);
 bool poisoned(const void *field, size_t size);
 bool zeroed(const void *field, size_t size);
 
+/* The same with TLOCK_ASYNC */
+struct tlock_acquire ask_async(__s64 timeout_ns, const char *job);
+
 /* Acquires the lock without waiting for it; returns the token, or dies */
 __u64 take(int fd, const char *job);
+
+/*
+ * Start an asynchronous request that must wait, or die. They return the
+ * argument, with the ticket.
+ */
+struct tlock_acquire start_acquire(int fd, __s64 timeout_ns, const char *job);
+struct tlock_acquire start_reacquire(int fd, __s64 timeout_ns, const char *job);
 
 /* STATUS, or dies */
 struct tlock_status look(int fd);
@@ -89,11 +99,17 @@ bool await_asleep(pid_t tid);
 bool await_state(int fd, const char *state);
 
 /*
- * A contender's state in /proc/self/fdinfo: "idle", "waiting", "away" or
- * "holding". @number (may be NULL) receives the token of a contender that
- * holds, the ticket of one that waits or is away, and 0 if it is idle.
+ * A contender's state in /proc/self/fdinfo: "idle", "waiting", "away",
+ * "decided" or "holding". @number (may be NULL) receives the token of a
+ * contender that holds, the ticket of one that has a request, and 0 if it is
+ * idle.
  */
 const char *state_of(int fd, __u64 *number);
+
+/* What poll(2) reports of all events that the lock knows, without waiting */
+int events_of(int fd);
+/* Waits in poll(2) for one of these; returns those that came within PATIENCE */
+int await_events(int fd, int events);
 
 /* Opens a new contender, for writing, or dies */
 int contender(void);
