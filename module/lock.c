@@ -202,8 +202,11 @@ static void tlock_end_async(struct tlock_contender *c,
 	if (c->lock->holder == c)
 		WRITE_ONCE(c->lock->unfetched, false);
 	c->ticket = 0;
-	/* If it fires nevertheless, it finds nothing to do */
-	if (hrtimer_is_queued(&c->timer))
+	/*
+	 * If it fires nevertheless, it finds nothing to do. At time 0 it is yet
+	 * to wake the pollers: see tlock_expiry_timer().
+	 */
+	if (hrtimer_is_queued(&c->timer) && hrtimer_get_expires(&c->timer))
 		hrtimer_try_to_cancel(&c->timer);
 }
 
