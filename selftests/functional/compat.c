@@ -3,6 +3,7 @@
  * A short test of each guarantee for a 32-bit program on a 64-bit kernel: every
  * field of each argument arrives, in both directions.
  */
+#include <poll.h>
 #include <signal.h>
 
 #include "tlock_test.h"
@@ -170,6 +171,50 @@ TEST_F(tlock, g11_release_withdraws)
 	EXPECT_EQ(-EPERM, release(fd));
 	EXPECT_EQ(0, release(self->fd));
 	close(fd);
+}
+
+TEST_F(tlock, asynchronous)
+{
+	int c = contender(), other = contender();
+	struct tlock_acquire arg, second;
+	__u64 ticket, token;
+
+	token = take(self->fd, "holder's job");
+	/* A deadline, with the holder at that instant */
+	arg = start_acquire(c, MSEC, "c");
+	ASSERT_EQ(POLLOUT, await_events(c, POLLOUT));
+	ASSERT_EQ(-ETIMEDOUT, acquire(c, &arg));
+	EXPECT_EQ(0, arg.timeout_ns);
+	EXPECT_EQ(0, arg.ticket);
+	EXPECT_EQ(token, arg.holder.token);
+	EXPECT_EQ(getpid(), arg.holder.pid);
+	EXPECT_STREQ("holder's job", arg.holder.job);
+
+	/* Grants, and the ticket and the time left until then */
+	arg = start_acquire(c, LONG, "c");
+	EXPECT_STREQ("waiting", state_of(c, &ticket));
+	EXPECT_EQ(ticket, arg.ticket);
+	EXPECT_EQ(0, events_of(c));
+	EXPECT_EQ(POLLIN | POLLPRI | POLLOUT, events_of(self->fd));
+	EXPECT_EQ(-EINPROGRESS, acquire(c, &arg));
+	EXPECT_GT(LONG, arg.timeout_ns);
+	EXPECT_LE(LONG - PATIENCE, arg.timeout_ns);
+	second = start_reacquire(self->fd, LONG, "");
+	EXPECT_STREQ("c", look(c).holder.job);
+	EXPECT_EQ(TLOCK_UNFETCHED, look(c).holder.flags);
+	ASSERT_EQ(0, acquire(c, &arg));
+	EXPECT_EQ(token + 1, arg.token);
+	ASSERT_EQ(0, release(c));
+	ASSERT_EQ(0, reacquire(self->fd, &second));
+	EXPECT_EQ(token + 2, second.token);
+
+	/* A withdrawal */
+	arg = start_acquire(other, FOREVER, "other");
+	EXPECT_EQ(0, release(other));
+	EXPECT_EQ(-ECANCELED, acquire(other, &arg));
+	EXPECT_EQ(0, release(self->fd));
+	close(c);
+	close(other);
 }
 
 TEST_F(tlock, unknown_fields)

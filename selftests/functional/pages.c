@@ -9,6 +9,7 @@
  * faults.c); this test reaches each access to a field.
  */
 #include <signal.h>
+#include <sys/uio.h>
 
 #include "tlock_test.h"
 
@@ -359,6 +360,239 @@ TEST_F(pages, g9_interrupted)
 			ASSERT_EQ(0, release(self->other));
 		}
 	}
+}
+
+/*
+ * An asynchronous request: a call that fails at its start makes none, and
+ * leaves one that exists as it was.
+ */
+TEST_F(pages, g11_asynchronous_request)
+{
+	struct tlock_acquire *arg;
+	int expected, ret;
+	__u64 ticket;
+
+	take(self->other, "holder");
+	for (EACH_OF_THE_PLACES(there)) {
+		arg = place(self, there, LONG, "victim");
+		arg->flags = TLOCK_ASYNC;
+		expected = FAULTS_AT_THE_START() ? -EFAULT : -EINPROGRESS;
+		SPOIL();
+		ret = acquire(self->fd, arg);
+		MEND();
+		EXPECT_RET(expected, ret);
+		EXPECT_STREQ(ret == -EFAULT ? "idle" : "waiting",
+			     state_of(self->fd, &ticket));
+		EXPECT_EQ(ticket, arg->ticket);
+		EXPECT_EQ(ret != -EFAULT, look(self->fd).waiters);
+		if (ret == -EFAULT)
+			ASSERT_EQ(-EINPROGRESS, acquire(self->fd, arg));
+		state_of(self->fd, &ticket);
+
+		/* It is not decided yet */
+		SPOIL();
+		ret = acquire(self->fd, arg);
+		MEND();
+		EXPECT_RET(expected, ret);
+		EXPECT_EQ(ticket, arg->ticket);
+		EXPECT_STREQ("waiting", state_of(self->fd, NULL));
+		ASSERT_EQ(0, release(self->fd));
+	}
+	EXPECT_EQ(0, release(self->other));
+}
+
+/*
+ * Its outcome cannot be written. At the start of the call, that leaves it to be
+ * fetched again; only the holder is written without a look beforehand.
+ */
+TEST_F(pages, g11_asynchronous_outcome)
+{
+	struct tlock_acquire *arg, next;
+	bool failed;
+	int expected, ret, dying;
+
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(places); i++) {
+		size_t there = places[i / 2];
+
+		failed = i % 2;
+		arg = place(self, there, failed ? 1 : FOREVER, "victim");
+		arg->flags = TLOCK_ASYNC;
+		dying = contender();
+		take(dying, "dying");
+		ASSERT_EQ(-EINPROGRESS, acquire(self->fd, arg));
+		if (!failed)
+			close(dying);
+		ASSERT_TRUE(await_state(self->fd, "decided"));
+		expected = FAULTS_AT_THE_START() ||
+			   (failed && WRITE_FAULTS(holder)) ? -EFAULT :
+			   failed ? -ETIMEDOUT : 0;
+		SPOIL();
+		ret = acquire(self->fd, arg);
+		MEND();
+		EXPECT_RET(expected, ret);
+		if (FAULTS_AT_THE_START()) {
+			EXPECT_STREQ("decided", state_of(self->fd, NULL));
+			ret = acquire(self->fd, arg);
+			EXPECT_RET(failed ? -ETIMEDOUT : 0, ret);
+		}
+		if (!failed) {
+			EXPECT_EQ(TLOCK_ABANDONED, arg->result);
+		}
+		EXPECT_STREQ(failed ? "idle" : "holding",
+			     state_of(self->fd, NULL));
+		ASSERT_EQ(failed ? -EPERM : 0, release(self->fd));
+		if (failed) {
+			ASSERT_EQ(0, release(dying));
+			close(dying);
+		}
+		next = ask(0, "next");
+		ASSERT_EQ(0, acquire(self->other, &next));
+		EXPECT_EQ(0, next.result);
+		ASSERT_EQ(0, release(self->other));
+	}
+}
+
+/*
+ * A page that turns bad in the middle of a call. A thread changes it all the
+ * time; that this met a call after its start shows in what the lock counts.
+ */
+static atomic_int flipping;
+
+static int flip(int fd, struct tlock_acquire *arg)
+{
+	while (atomic_load(&flipping))
+		if (mprotect(arg, 1, PROT_READ) ||
+		    mprotect(arg, 1, PROT_READ | PROT_WRITE))
+			die("mprotect");
+	return 0;
+}
+
+FIXTURE(flipped)
+{
+	int c;
+	int other;
+	struct tlock_acquire *arg;
+	struct call *flipper;
+};
+
+FIXTURE_SETUP(flipped)
+{
+	self->c = contender();
+	self->other = contender();
+	ASSERT_FREE(self->c);
+	self->arg = mmap(NULL, sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->arg);
+	atomic_store(&flipping, 1);
+	self->flipper = call_with(-1, flip, self->arg);
+}
+
+FIXTURE_TEARDOWN(flipped)
+{
+	atomic_store(&flipping, 0);
+	result(self->flipper);
+	close(self->c);
+	close(self->other);
+	EXPECT_LEFT_FREE();
+}
+
+/* Writes the argument, however often the page is read-only meanwhile. */
+static void write_arg(struct tlock_acquire *to, struct tlock_acquire from)
+{
+	struct iovec local = { &from, sizeof(from) };
+	struct iovec remote = { to, sizeof(from) };
+
+	while (process_vm_writev(getpid(), &local, 1, &remote, 1, 0) !=
+	       sizeof(from))
+		;
+}
+
+/* Whoever does not get a ticket has no request. */
+TEST_F(flipped, g11_ticket_that_cannot_be_written)
+{
+	__s64 end = now() + 20 * SEC;
+	__u64 ticket, last = 0;
+	int ret, withdrawn = 0;
+
+	take(self->other, "holder");
+	while (withdrawn < 10 && now() < end) {
+		write_arg(self->arg, ask_async(FOREVER, "victim"));
+		ret = acquire(self->c, self->arg);
+		if (ret == -EINPROGRESS) {
+			ASSERT_STREQ("waiting", state_of(self->c, &ticket));
+			/* The tickets in between were made and withdrawn */
+			if (last)
+				withdrawn += ticket - last - 1;
+			last = ticket;
+			ASSERT_EQ(0, release(self->c));
+		} else {
+			ASSERT_EQ(-EFAULT, ret);
+			ASSERT_STREQ("idle", state_of(self->c, NULL));
+			ASSERT_EQ(0, look(self->c).waiters);
+			ASSERT_EQ(-EPERM, release(self->c));
+		}
+	}
+	TH_LOG("%d requests were withdrawn", withdrawn);
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
+		EXPECT_LT(0, withdrawn);
+	EXPECT_EQ(0, release(self->other));
+}
+
+/* A grant that a fetch could not return passes on, with what it had to say. */
+TEST_F(flipped, g11_grant_that_cannot_be_written)
+{
+	__s64 end = now() + 20 * SEC;
+	struct tlock_acquire arg, next;
+	int ret, dying, passed_on = 0;
+
+	while (passed_on < 10 && now() < end) {
+		dying = contender();
+		take(dying, "dying");
+		arg = start_acquire(self->c, FOREVER, "victim");
+		close(dying);
+		do {
+			write_arg(self->arg, arg);
+			ret = acquire(self->c, self->arg);
+		} while (ret == -EFAULT &&
+			 !strcmp(state_of(self->c, NULL), "decided"));
+		if (ret == -EFAULT) {
+			passed_on++;
+			ASSERT_STREQ("idle", state_of(self->c, NULL));
+			ASSERT_EQ(-EPERM, release(self->c));
+			next = ask(0, "next");
+			ASSERT_EQ(0, acquire(self->other, &next));
+			ASSERT_EQ(TLOCK_ABANDONED, next.result);
+			ASSERT_EQ(0, release(self->other));
+		} else {
+			ASSERT_EQ(0, ret);
+			ASSERT_EQ(TLOCK_ABANDONED, self->arg->result);
+			ASSERT_EQ(0, release(self->c));
+		}
+	}
+	TH_LOG("%d grants passed on", passed_on);
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
+		EXPECT_LT(0, passed_on);
+}
+
+/* An undecided request stays, even if a call could not say that it does. */
+TEST_F(flipped, g11_undecided_stays)
+{
+	struct tlock_acquire arg;
+	__s64 end = now() + SEC;
+	__u64 ticket;
+	int ret;
+
+	take(self->other, "holder");
+	arg = start_acquire(self->c, FOREVER, "victim");
+	while (now() < end) {
+		write_arg(self->arg, arg);
+		ret = acquire(self->c, self->arg);
+		ASSERT_TRUE(ret == -EINPROGRESS || ret == -EFAULT);
+		ASSERT_STREQ("waiting", state_of(self->c, &ticket));
+		ASSERT_EQ(arg.ticket, ticket);
+	}
+	EXPECT_EQ(0, release(self->c));
+	EXPECT_EQ(0, release(self->other));
 }
 
 TEST_F(pages, g10_status)
