@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <time.h>
 
@@ -439,6 +440,164 @@ TEST_F(tlock, g10_nobody_comes_between_release_and_grant)
 	}
 	EXPECT_EQ(0, atomic_load(&came_between));
 	close(fd);
+}
+
+/*
+ * A grant that was not fetched in time ends for an urgent waiter, although a
+ * task of middle priority keeps the CPU busy. On PREEMPT_RT, that task also
+ * keeps the thread from running that most timers run in.
+ */
+static int keep_busy(int fd, struct tlock_acquire *arg)
+{
+	__s64 until;
+
+	pin_to(READERS_CPU);
+	run_fifo(MIDDLE);
+	for (until = now() + SEC; now() < until && !atomic_load(&urgent_runs);)
+		;
+	return 0;
+}
+
+/* Releases the lock at a certain time */
+static int release_late(int fd, struct tlock_acquire *arg)
+{
+	struct timespec at = {
+		arg->timeout_ns / SEC, arg->timeout_ns % SEC
+	};
+
+	pin_to(READERS_CPU);
+	run_fifo(URGENT + 1);
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL))
+		;
+	return release(fd);
+}
+
+FIXTURE(unfetched)
+{
+	int holder;
+	int c;
+	int urgent;
+};
+
+FIXTURE_VARIANT(unfetched)
+{
+	bool late;		/* the grant comes after the deadline */
+};
+
+FIXTURE_VARIANT_ADD(unfetched, granted_in_time)
+{
+};
+
+/* Where the busy task delayed even the end of the request */
+FIXTURE_VARIANT_ADD(unfetched, granted_late)
+{
+	.late = true,
+};
+
+FIXTURE_SETUP(unfetched)
+{
+	self->holder = contender();
+	self->c = contender();
+	self->urgent = contender();
+	ASSERT_FREE(self->c);
+}
+
+FIXTURE_TEARDOWN(unfetched)
+{
+	close(self->holder);
+	close(self->c);
+	close(self->urgent);
+	EXPECT_LEFT_FREE();
+}
+
+TEST_F(unfetched, g2_ends_beneath_a_busy_task)
+{
+	struct call *first, *busy, *releaser = NULL;
+	struct tlock_acquire arg;
+	__s64 deadline, begins, worst = 0;
+
+	pin_to(READERS_CPU);
+	for (int round = 0; round < 3; round++) {
+		atomic_store(&urgent_runs, 0);
+		take(self->holder, "holder");
+		deadline = now() + 100 * MSEC;
+		begins = deadline;
+		start_acquire(self->c, 100 * MSEC, "c");
+		first = call(self->urgent, take_and_go, FOREVER, "urgent");
+		ASSERT_TRUE(await_asleep(first->tid));
+		if (variant->late) {
+			begins += 50 * MSEC;
+			arg = ask(begins, "");
+			releaser = call_with(self->holder, release_late, &arg);
+			ASSERT_TRUE(await_asleep(releaser->tid));
+		} else {
+			ASSERT_EQ(0, release(self->holder));
+		}
+		busy = call(-1, keep_busy, 0, "");
+		ASSERT_EQ(0, result(busy));
+		ASSERT_EQ(0, result(first));
+		if (releaser) {
+			ASSERT_EQ(0, result(releaser));
+		}
+		EXPECT_LE(begins, first->ended);
+		if (first->ended - begins > worst)
+			worst = first->ended - begins;
+		ASSERT_EQ(0, release(self->c));
+	}
+	TH_LOG("the urgent task ran at most %lld us late", worst / USEC);
+	/* The busy task is so for twice as long */
+	EXPECT_GT(SEC / 2, worst);
+}
+
+/*
+ * Many requests with the same deadline: their ends take one call of the kernel
+ * each, one after the other. For so long, other tasks do not get that CPU where
+ * timers are not threads.
+ */
+#define MANY		10000
+#define BOUND_OF_MANY	SEC
+
+static int watch_the_clock(int fd, struct tlock_acquire *arg)
+{
+	__s64 last, time, worst = 0;
+
+	pin_to(READERS_CPU);
+	run_fifo(URGENT);
+	for (last = now(); last < arg->timeout_ns; last = time) {
+		time = now();
+		if (time - last > worst)
+			worst = time - last;
+	}
+	arg->timeout_ns = worst;
+	return 0;
+}
+
+TEST_F(tlock, g10_many_deadlines_at_once)
+{
+	const struct rlimit limit = { MANY + 100, MANY + 100 };
+	static int fds[MANY];
+	struct tlock_acquire arg;
+	struct call *watcher;
+	__s64 deadline;
+
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
+	pin_to(READERS_CPU);
+	take(self->fd, "holder");
+	for (int i = 0; i < MANY; i++)
+		fds[i] = contender();
+	deadline = now() + 2 * SEC;
+	for (int i = 0; i < MANY && now() < deadline - MSEC; i++)
+		start_acquire(fds[i], deadline - now(), "c");
+	TH_LOG("%u of %d requests wait", look(self->fd).waiters, MANY);
+	arg = ask(deadline + SEC / 2, "");
+	watcher = call_with(-1, watch_the_clock, &arg);
+	ASSERT_EQ(0, result(watcher));
+	TH_LOG("the CPU was taken for at most %lld us", arg.timeout_ns / USEC);
+	EXPECT_GT(BOUND_OF_MANY, arg.timeout_ns);
+	ASSERT_TRUE(await_waiters(self->fd, 0));
+	for (int i = 0; i < MANY; i++)
+		close(fds[i]);
+	EXPECT_EQ(0, release(self->fd));
 }
 
 TEST_HARNESS_MAIN
