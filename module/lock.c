@@ -75,9 +75,10 @@ struct tlock_deferred {
 static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
 	__releases(&lock->spinlock)
 {
-	if (todo->wake || todo->poll) {
-		/* For the pollers: their contender may be freed from now on */
+	/* Its contender may be gone from now on, but its queue stays one */
+	if (unlikely(todo->poll))
 		rcu_read_lock();
+	if (todo->wake) {
 		/*
 		 * A task that preempted us before the wake-up would delay the
 		 * next holder, which may be more urgent. While preemption is
@@ -86,16 +87,16 @@ static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
 		 */
 		preempt_disable();
 		raw_spin_unlock_irq(&lock->spinlock);
-		if (todo->wake)
-			wake_up_process(todo->wake);
+		wake_up_process(todo->wake);
 		preempt_enable();
-		if (todo->poll)
-			wake_up_poll(&todo->poll->pollers,
-				     EPOLLIN | EPOLLRDNORM | EPOLLPRI |
-				     EPOLLOUT | EPOLLWRNORM);
-		rcu_read_unlock();
 	} else {
 		raw_spin_unlock_irq(&lock->spinlock);
+	}
+	if (unlikely(todo->poll)) {
+		wake_up_poll(&todo->poll->pollers,
+			     EPOLLIN | EPOLLRDNORM | EPOLLPRI |
+			     EPOLLOUT | EPOLLWRNORM);
+		rcu_read_unlock();
 	}
 	if (todo->put)
 		put_pid(todo->put);
@@ -288,7 +289,7 @@ static void tlock_decide(struct tlock_contender *c, int err, u64 now,
 		tlock_grant(c, now);
 	}
 	tlock_notify(c, todo);
-	if (c->async) {
+	if (unlikely(c->async)) {
 		c->ended_ns = now;
 		if (err) {
 			c->lock->timed_out++;
@@ -731,7 +732,8 @@ static noinline int tlock_request(struct tlock_contender *c,
 			tlock_end_grant(lock, now, &todo);
 		} else if (lock->waiters == 1) {
 			tlock_notify(lock->holder, &todo);
-			tlock_arm_expiry(lock, now);
+			if (unlikely(lock->unfetched))
+				tlock_arm_expiry(lock, now);
 		}
 		if (!async)
 			return tlock_wait(c, arg, &wait, &todo);
