@@ -737,7 +737,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 		}
 		if (!async)
 			return tlock_wait(c, arg, &wait, &todo);
-		if (c->queued && tlock_deadline(c) != KTIME_MAX)
+		if (tlock_deadline(c) != KTIME_MAX)
 			hrtimer_start(&c->timer, tlock_deadline(c),
 				      HRTIMER_MODE_ABS_SOFT);
 		arg->ticket = c->ticket;

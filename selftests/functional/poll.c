@@ -8,6 +8,7 @@
 #include <linux/io_uring.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -706,6 +707,79 @@ TEST_F(poll, g11_closed)
 	ASSERT_EQ(0, acquire(self->other, &arg));
 	EXPECT_EQ(0, arg.result);
 	EXPECT_EQ(0, release(self->other));
+}
+
+/* Somebody polls a file for which a thread sleeps. */
+TEST_F(tlock, g2_blocking_calls)
+{
+	enum { TIMES_OUT, IS_INTERRUPTED, IS_WITHDRAWN, IS_GRANTED, WAYS };
+	const int rets[WAYS] = { -ETIMEDOUT, -EINTR, -ECANCELED, 0 };
+	struct call *sleeper, *poller;
+	int c = contender();
+	struct watch w;
+
+	handle_usr1(0);
+	for (int how = 0; how < WAYS; how++) {
+		take(self->fd, "holder");
+		sleeper = call(c, acquire, how == TIMES_OUT ? SEC / 2 : FOREVER,
+			       "c");
+		ASSERT_TRUE(await_waiters(c, 1));
+		EXPECT_EQ(0, events_of(c));
+		watch_begin(&w, POLL, c, POLLOUT);
+		poller = begin_watching(&w);
+		if (how == IS_INTERRUPTED)
+			send_signal(sleeper, SIGUSR1);
+		if (how == IS_WITHDRAWN) {
+			ASSERT_EQ(0, release(c));
+		}
+		if (how == IS_GRANTED) {
+			ASSERT_EQ(0, release(self->fd));
+		}
+		ASSERT_EQ(rets[how], result(sleeper));
+		EXPECT_EQ(POLLOUT, result(poller)) {
+			TH_LOG("way %d", how);
+		}
+		release(c);
+		release(self->fd);
+		watch_end(&w);
+	}
+	close(c);
+}
+
+static int release_soon(int fd, struct tlock_acquire *arg)
+{
+	while (now() < arg->timeout_ns)
+		;
+	return release(fd);
+}
+
+/*
+ * A file is closed as soon as its grant is seen, perhaps before the pollers of
+ * that contender have been woken.
+ */
+TEST_F(tlock, g11_closed_at_its_grant)
+{
+	struct tlock_acquire when;
+	__s64 end = now() + 2 * SEC;
+	struct call *releaser;
+	int c, rounds = 0;
+	struct watch w;
+
+	for (; now() < end; rounds++) {
+		c = contender();
+		take(self->fd, "holder");
+		start_acquire(c, FOREVER, "c");
+		watch_begin(&w, EPOLL, c, POLLOUT);
+		when = ask(now() + MSEC / 2, "");
+		releaser = call_with(self->fd, release_soon, &when);
+		while (look(self->fd).holder.job[0] != 'c')
+			;
+		close(c);
+		ASSERT_EQ(0, result(releaser));
+		ASSERT_EQ(0, look(self->fd).holder.token);
+		watch_end(&w);
+	}
+	TH_LOG("%d rounds", rounds);
 }
 
 /* In an agent: poll(2) of the file that it shares */
