@@ -1027,6 +1027,29 @@ TEST_F(async, g6_flock_before)
 	EXPECT_EQ(0, release(self->other));
 }
 
+/* A lock is deleted soon after somebody waited for an unfetched grant to end. */
+TEST_F(async, deleted)
+{
+	const char *name = "expiring";
+	int fds[3];
+
+	for (int round = 0; round < 3; round++) {
+		ASSERT_EQ(0, write_text("/sys/class/tlock/new_lock", name));
+		for (int i = 0; i < 3; i++) {
+			fds[i] = open("/dev/tlock-expiring", O_RDWR | O_CLOEXEC);
+			ASSERT_LE(0, fds[i]);
+		}
+		take(fds[0], "holder");
+		start_acquire(fds[1], FOREVER, "unfetched");
+		start_acquire(fds[2], FOREVER, "waiter");
+		ASSERT_EQ(0, release(fds[0]));
+		for (int i = 2; i >= 0; i--)
+			close(fds[i]);
+		ASSERT_EQ(0, write_text("/sys/class/tlock/delete_lock", name));
+	}
+	EXPECT_EQ(0, release(self->holder));
+}
+
 /* Two threads, or two processes, on one file */
 
 TEST_F(async, g7_another_thread)
