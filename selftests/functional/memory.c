@@ -188,6 +188,102 @@ TEST_F(memory, g10_stalled_when_granted)
 }
 
 /*
+ * A call is stalled when it has found that it can write its argument, and reads
+ * the job, which is on the second page. Then the first page turns bad.
+ */
+static int stall_at_job(struct trap *t, int fd, const struct tlock_acquire *arg)
+{
+	const size_t first = offsetof(struct tlock_acquire, job);
+	struct tlock_acquire *at = (void *)(t->second - first);
+	struct call *stalled;
+	int ret;
+
+	if (spring(t))
+		die("the second page stays");
+	memcpy(at, arg, first);
+	stalled = call_with(fd, acquire, at);
+	if (!trapped(t) || mprotect(t->first, t->page, PROT_READ) ||
+	    serve(t, arg->job, sizeof(arg->job)))
+		die("no trap");
+	ret = result(stalled);
+	if (mprotect(t->first, t->page, PROT_READ | PROT_WRITE))
+		die("mprotect");
+	return ret;
+}
+
+/* Whoever does not get the ticket of a new request has no request. */
+TEST_F(memory, g11_ticket_that_cannot_be_written)
+{
+	struct tlock_acquire arg = ask_async(FOREVER, "victim");
+	int c = contender();
+
+	NEED_TRAP();
+	take(self->fd, "holder");
+	EXPECT_EQ(-EFAULT, stall_at_job(&self->trap, c, &arg));
+	EXPECT_STREQ("idle", state_of(c, NULL));
+	EXPECT_EQ(0, look(c).waiters);
+	EXPECT_EQ(-EPERM, release(c));
+	EXPECT_EQ(0, release(self->fd));
+	close(c);
+}
+
+/* But whoever has the ticket keeps the request, and can ask again. */
+TEST_F(memory, g11_undecided_stays)
+{
+	struct tlock_acquire arg;
+	int c = contender();
+	__u64 ticket;
+
+	NEED_TRAP();
+	take(self->fd, "holder");
+	arg = start_acquire(c, FOREVER, "victim");
+	EXPECT_EQ(-EFAULT, stall_at_job(&self->trap, c, &arg));
+	EXPECT_STREQ("waiting", state_of(c, &ticket));
+	EXPECT_EQ(arg.ticket, ticket);
+	EXPECT_EQ(-EINPROGRESS, acquire(c, &arg));
+	EXPECT_EQ(0, release(c));
+	EXPECT_EQ(0, release(self->fd));
+	close(c);
+}
+
+/* A grant that a fetch could not return passes on, with what it had to say. */
+TEST_F(memory, g11_grant_that_cannot_be_fetched)
+{
+	int c = contender(), dying = contender();
+	struct tlock_acquire arg, next;
+
+	NEED_TRAP();
+	take(dying, "dying");
+	arg = start_acquire(c, FOREVER, "victim");
+	close(dying);
+	EXPECT_EQ(-EFAULT, stall_at_job(&self->trap, c, &arg));
+	EXPECT_STREQ("idle", state_of(c, NULL));
+	EXPECT_EQ(-EPERM, release(c));
+	next = ask(0, "next");
+	ASSERT_EQ(0, acquire(self->fd, &next));
+	EXPECT_EQ(TLOCK_ABANDONED, next.result);
+	EXPECT_EQ(self->before.abandoned + 1, look(self->fd).abandoned);
+	EXPECT_EQ(0, release(self->fd));
+	close(c);
+}
+
+/* A failure that could not be returned is gone. */
+TEST_F(memory, g11_failure_that_cannot_be_fetched)
+{
+	struct tlock_acquire arg;
+	int c = contender();
+
+	NEED_TRAP();
+	take(self->fd, "holder");
+	arg = start_acquire(c, 1, "victim");
+	ASSERT_TRUE(await_state(c, "decided"));
+	EXPECT_EQ(-EFAULT, stall_at_job(&self->trap, c, &arg));
+	EXPECT_STREQ("idle", state_of(c, NULL));
+	EXPECT_EQ(0, release(self->fd));
+	close(c);
+}
+
+/*
  * A thread is stalled between the grant and its return, and meanwhile another
  * thread ends that grant through the same file. The next holder, even if it is
  * the same file again, keeps the lock when the stalled thread finds that it
