@@ -175,7 +175,7 @@ TEST_F(async, g3_never_early)
 		EXPECT_EQ(self->token, arg.holder.token);
 	}
 	TH_LOG("at most %lld us late", worst / USEC);
-	EXPECT_GT(SEC, worst);
+	EXPECT_GT(PATIENCE, worst);
 	EXPECT_EQ(0, release(self->holder));
 }
 
@@ -716,13 +716,16 @@ TEST_F(expiry, g2_ends_when_somebody_wants_it)
 		ASSERT_EQ(0, result(self->call));
 	}
 
-	/* Not early, and soon: noticing a death may take a second */
+	/*
+	 * Not early, and soon: noticing a death may take a second, and the
+	 * machine may be busy
+	 */
 	before = look(self->holder);
 	since = before.holder.since_ns;
 	EXPECT_STREQ(variant->fn == acquire ? "wanter" : "", before.holder.job);
 	EXPECT_EQ(0, before.holder.flags);
 	EXPECT_LE(wanted, since);
-	EXPECT_GE(wanted + (variant->dies ? SEC : 0) + SEC / 2, since);
+	EXPECT_GE(wanted + (variant->dies ? 2 * SEC : 700 * MSEC), since);
 
 	/* Who comes too late learns who has the lock */
 	EXPECT_STREQ("decided", state_of(self->c, NULL));
@@ -807,7 +810,7 @@ TEST_F(async, g2_many_of_an_ended_process)
 	ASSERT_EQ(0, finish(self->c, &live));
 	TH_LOG("%d grants ended within %lld us", MANY,
 	       (look(self->c).holder.since_ns - released) / USEC);
-	EXPECT_GE(released + SEC, look(self->c).holder.since_ns);
+	EXPECT_GE(released + PATIENCE, look(self->c).holder.since_ns);
 	EXPECT_EQ(self->token + MANY + 1, live.token);
 	EXPECT_EQ(self->before.abandoned, look(self->c).abandoned);
 	EXPECT_EQ(self->before.timed_out + MANY, look(self->c).timed_out);
@@ -1350,6 +1353,16 @@ TEST_F(race, g11_two_fetch)
 	}
 }
 
+/*
+ * A timer runs on the CPU on which it was started. To meet it, go to another
+ * one.
+ */
+static void go_to_cpu(int cpu)
+{
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
+		run_on(0, cpu);
+}
+
 /* The file is closed when the deadline comes, or the grant. */
 TEST_F(race, g11_closed)
 {
@@ -1360,8 +1373,10 @@ TEST_F(race, g11_closed)
 
 	while (now() < end) {
 		take(self->holder, "holder");
+		go_to_cpu(0);
 		at = now() + MSEC;
 		start_acquire(self->c, MSEC, "c");
+		go_to_cpu(1);
 		when = ask(at + rand_r(&seed) % MARGIN, "");
 		releaser = call_with(self->holder, release_at, &when);
 		at += rand_r(&seed) % MARGIN;
@@ -1387,8 +1402,10 @@ TEST_F(race, g3_another_request_at_the_deadline)
 
 	take(self->holder, "holder");
 	while (now() < end) {
+		go_to_cpu(0);
 		at = now() + MSEC;
 		start_acquire(self->c, MSEC, "first");
+		go_to_cpu(1);
 		at += -MARGIN / 2 + rand_r(&seed) % MARGIN;
 		while (now() < at)
 			;
