@@ -583,6 +583,7 @@ FIXTURE_VARIANT(expiry)
 {
 	bool dies;		/* the process, before the deadline */
 	bool waits;		/* the wanter came before the end */
+	bool later;		/* but after the grant */
 	int (*fn)(int fd, struct tlock_acquire *arg);
 	__s64 timeout_ns;
 	bool async;
@@ -612,6 +613,10 @@ EXPIRY(before_it_an_acquire, acquire, .timeout_ns = FOREVER, .waits = true)
 EXPIRY(before_it_flock, flock_wait, .timeout_ns = FOREVER, .waits = true)
 EXPIRY(before_it_an_asynchronous_acquire, acquire, .timeout_ns = FOREVER,
        .async = true, .waits = true)
+EXPIRY(before_it_a_later_acquire, acquire, .timeout_ns = FOREVER,
+       .waits = true, .later = true)
+EXPIRY(before_it_a_later_asynchronous_acquire, acquire, .timeout_ns = FOREVER,
+       .async = true, .waits = true, .later = true)
 
 /* Makes the wanter ask. */
 static void want(FIXTURE_DATA(expiry) *self,
@@ -640,13 +645,18 @@ static bool grant_unfetched(FIXTURE_DATA(expiry) *self,
 	if (a ? agent_do(a, acquire, &self->arg) != -EINPROGRESS :
 		acquire(self->c, &self->arg) != -EINPROGRESS)
 		die("a request does not wait");
-	if (variant->waits) {
+	if (variant->waits && !variant->later) {
 		want(self, variant);
-		if (!await_waiters(self->c, 2) && !await_waiters(self->c, 1))
+		if (!await_waiters(self->c, 2))
 			die("nobody waits");
 	}
 	if (release(self->holder))
 		die("the holder does not hold the lock");
+	if (variant->later) {
+		want(self, variant);
+		if (!await_state(self->wanter, "waiting"))
+			die("nobody waits");
+	}
 	if (!strcmp(look(self->holder).holder.job, "c") &&
 	    (a || now() < self->end))
 		return true;
@@ -767,6 +777,26 @@ TEST_F(expiry, g2_fetched_late)
 	arg = ask(50 * MSEC, "waits");
 	EXPECT_EQ(-ETIMEDOUT, acquire(self->wanter, &arg));
 	EXPECT_EQ(self->arg.token, arg.holder.token);
+	EXPECT_EQ(0, release(self->c));
+}
+
+/* A process may have its grant for a while, and end only then. */
+TEST_F(async, g2_ends_later)
+{
+	struct tlock_acquire arg = ask_async(FOREVER, "mortal");
+	struct agent *a = agent_sharing(self->other);
+	__s64 ended;
+
+	ASSERT_EQ(-EINPROGRESS, agent_do(a, acquire, &arg));
+	arg = start_acquire(self->c, FOREVER, "c");
+	ASSERT_EQ(0, release(self->holder));
+	usleep(1300000);
+	EXPECT_STREQ("mortal", look(self->c).holder.job);
+	ended = now();
+	agent_kill(a);
+	ASSERT_EQ(0, finish(self->c, &arg));
+	EXPECT_GE(ended + 2 * SEC, look(self->c).holder.since_ns);
+	EXPECT_EQ(0, release(self->other));
 	EXPECT_EQ(0, release(self->c));
 }
 
