@@ -23,12 +23,12 @@
 
 /**
  * enum state - what tlock_cancel() finds
- * @QUIET: no call runs and no request is away: the handle is idle or holds
+ * @QUIET: no call runs and there is no request: the handle is idle or holds
  * @CALLING: a call runs, and a grant or request that RELEASE ends is that
  *	call's
  * @REPLACING: a call runs, and RELEASE may end the grant or request that the
  *	handle had before that call
- * @AWAY: no call runs, and a request is away
+ * @AWAY: no call runs, and there is a request, which was interrupted or started
  * @CANCELING: a thread is in tlock_cancel()
  * @RETURNED: a thread is in tlock_cancel(), and the handle's own thread waits
  *	for it to finish
@@ -56,21 +56,26 @@ enum state {
  * @caller: the generation of the process that made the last call
  * @owner: the generation of the process that @token or @ticket belongs to
  * @abandoned: whether the last grant came from a holder that abandoned the lock
+ * @started: whether the request that @ticket belongs to was started, and not
+ *	interrupted
  * @token: the token of the grant that is held, or 0
- * @ticket: the ticket of the request that is away, or 0
+ * @ticket: the ticket of the request that was interrupted or started, or 0
  * @time_left: what was left of the last timeout
  * @arg: the argument of the call that runs; its holder is that of the last
  *	ETIMEDOUT. It is kept here because an argument on the stack would have
- *	to be zeroed for each call.
+ *	to be zeroed for each call. Its flags are 0 between calls, so that calls
+ *	that wait need not set them.
  *
- * Members other than @fd, @state and @caller are for the handle's own thread.
+ * Members other than @fd, @state, @caller and @owner are for the handle's own
+ * thread.
  */
 struct tlock {
 	int fd;
 	atomic_uint state;
 	atomic_uint caller;
-	unsigned int owner;
+	atomic_uint owner;
 	bool abandoned;
+	bool started;
 	uint64_t token;
 	uint64_t ticket;
 	int64_t time_left;
@@ -337,18 +342,25 @@ static inline int begin(struct tlock *t, unsigned int call)
 	return advance(t, AWAY, call) ? 0 : ECANCELED;
 }
 
+static inline void set_owner(struct tlock *t)
+{
+	atomic_store_explicit(&t->owner, generation, memory_order_relaxed);
+}
+
 /* Ends a call that failed. Returns the errno. */
 static __attribute__((__noinline__))
 int fail(struct tlock *t, unsigned int call, int err)
 {
 	switch (err) {
 	case EINTR:
+	case EINPROGRESS:
 	case ETIMEDOUT:
 		t->time_left = t->arg.timeout_ns;
 		/* fall through */
 	case ECANCELED:
-		t->ticket = err == EINTR ? t->arg.ticket : 0;
-		t->owner = generation;
+		t->started = err == EINPROGRESS;
+		t->ticket = t->started || err == EINTR ? t->arg.ticket : 0;
+		set_owner(t);
 		/* fall through */
 	case EPERM:
 		t->token = 0;
@@ -356,8 +368,10 @@ int fail(struct tlock *t, unsigned int call, int err)
 	return advance(t, call, t->ticket ? AWAY : QUIET) ? err : ECANCELED;
 }
 
-static inline int take(struct tlock *t, unsigned long cmd, const char *job,
-		       int64_t timeout_ns, uint64_t ticket, unsigned int call)
+/* A copy for each kind of call: what a call does not need costs nothing */
+static inline __attribute__((__always_inline__))
+int take(struct tlock *t, unsigned long cmd, uint32_t flags, const char *job,
+	 int64_t timeout_ns, uint64_t ticket, unsigned int call)
 {
 	size_t size = job ? strnlen(job, TLOCK_JOB_SIZE) + 1 : 0;
 	int err = EINVAL;
@@ -375,13 +389,18 @@ static inline int take(struct tlock *t, unsigned long cmd, const char *job,
 		memcpy(t->arg.job, job, size);
 	else
 		t->arg.job[0] = '\0';
-	if (ioctl(t->fd, cmd, &t->arg)) {
-		err = fail(t, call, errno);
+	if (flags)
+		t->arg.flags = flags;
+	err = ioctl(t->fd, cmd, &t->arg) ? errno : 0;
+	if (flags)
+		t->arg.flags = 0;
+	if (err) {
+		err = fail(t, call, err);
 		goto failed;
 	}
 	t->token = t->arg.token;
 	t->ticket = 0;
-	t->owner = generation;
+	set_owner(t);
 	t->abandoned = t->arg.result & TLOCK_ABANDONED;
 	t->time_left = t->arg.timeout_ns;
 	if (advance(t, call, QUIET))
@@ -393,32 +412,70 @@ failed:
 	return -1;
 }
 
+/* How tlock_cancel() finds a call that may replace what the handle has */
+static inline unsigned int replacing(const struct tlock *t)
+{
+	return t->token || t->ticket ? REPLACING : CALLING;
+}
+
 int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns)
 {
-	return take(t, TLOCK_IOC_ACQUIRE, job, timeout_ns, 0,
-		    t->token || t->ticket ? REPLACING : CALLING);
+	return take(t, TLOCK_IOC_ACQUIRE, 0, job, timeout_ns, 0, replacing(t));
 }
 
 int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns)
 {
 	/* Not REPLACING: once RELEASE has ended the grant, this gets EPERM */
-	return take(t, TLOCK_IOC_REACQUIRE, job, timeout_ns, 0, CALLING);
+	return take(t, TLOCK_IOC_REACQUIRE, 0, job, timeout_ns, 0, CALLING);
 }
 
 int tlock_resume(struct tlock *t)
 {
-	if (!t->ticket) {
+	if (!t->ticket || t->started) {
 		errno = EPERM;
 		return -1;
 	}
-	return take(t, TLOCK_IOC_ACQUIRE, NULL, t->time_left, t->ticket,
+	return take(t, TLOCK_IOC_ACQUIRE, 0, NULL, t->time_left, t->ticket,
 		    CALLING);
+}
+
+/* A call that does not wait */
+static __attribute__((__noinline__))
+int take_async(struct tlock *t, unsigned long cmd, const char *job,
+	       int64_t timeout_ns, uint64_t ticket, unsigned int call)
+{
+	return take(t, cmd, TLOCK_ASYNC, job, timeout_ns, ticket, call);
+}
+
+int tlock_start_acquire(struct tlock *t, const char *job, int64_t timeout_ns)
+{
+	return take_async(t, TLOCK_IOC_ACQUIRE, job, timeout_ns, 0,
+			  replacing(t));
+}
+
+int tlock_start_reacquire(struct tlock *t, const char *job, int64_t timeout_ns)
+{
+	return take_async(t, TLOCK_IOC_REACQUIRE, job, timeout_ns, 0, CALLING);
+}
+
+int tlock_finish(struct tlock *t)
+{
+	/* The kernel would show the parent as the holder, not the child */
+	if (!t->ticket || !t->started || tlock_inherited(t)) {
+		errno = EPERM;
+		return -1;
+	}
+	return take_async(t, TLOCK_IOC_ACQUIRE, NULL, t->time_left, t->ticket,
+			  CALLING);
 }
 
 int tlock_release(struct tlock *t)
 {
-	if (atomic_load_explicit(&t->state, memory_order_relaxed) != QUIET)
+	if (atomic_load_explicit(&t->state, memory_order_relaxed) != QUIET) {
 		advance(t, AWAY, QUIET);
+		/* A signal handler may have left a call by longjmp() */
+		t->arg.flags = 0;
+	}
 	t->token = 0;
 	t->ticket = 0;
 	return ioctl(t->fd, TLOCK_IOC_RELEASE);
@@ -431,8 +488,9 @@ int tlock_cancel(struct tlock *t)
 	bool returned, ended;
 
 	do {
-		/* The state that a child inherits is not of its own threads */
-		if (state == QUIET || t->caller != generation) {
+		/* What a child inherits is not of its own threads */
+		if (state == QUIET || generation !=
+		    (state == AWAY ? t->owner : t->caller)) {
 			errno = EPERM;
 			return -1;
 		}

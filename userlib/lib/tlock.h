@@ -28,12 +28,17 @@
  * A handle that asks for the lock makes a request: a place in the queue and a
  * deadline. The request outlives a call that a signal handler interrupts
  * (EINTR): tlock_resume() goes on with it in its place, tlock_release()
- * withdraws it, and tlock_acquire() replaces it by a new one. A handle whose
- * tlock_ticket() is not 0 has such a request.
+ * withdraws it, and tlock_acquire() replaces it by a new one.
+ *
+ * An event loop starts a request instead, by tlock_start_acquire(), and no
+ * thread waits: poll(2) of tlock_fd() reports when the request is decided, and
+ * tlock_finish() then returns the outcome. A handle whose tlock_ticket() is not
+ * 0 has a request that was interrupted or started.
  *
  * A function that fails returns -1, or NULL, and sets errno. tlock_acquire(),
- * tlock_reacquire(), tlock_resume() and tlock_release() make one system call
- * each, which they do not repeat, and allocate nothing.
+ * tlock_reacquire(), tlock_resume(), tlock_start_acquire(),
+ * tlock_start_reacquire(), tlock_finish() and tlock_release() make one system
+ * call each, which they do not repeat, and allocate nothing.
  */
 #ifndef TLOCK_H
 #define TLOCK_H
@@ -124,15 +129,27 @@ char *tlock_explain(const char *lock, int err, char *buf, size_t size);
  *
  * This does not release the lock. If the handle still holds it, the kernel
  * passes it on as abandoned; if the handle has a request, the kernel withdraws
- * it. It does neither while another process still has this contender's
- * descriptor. No other thread may be using the handle, or about to use it. Does
- * not change errno.
+ * it. It does neither while another process, or an io_uring that polls it,
+ * still has this contender's file. No other thread may be using the handle, or
+ * about to use it. Does not change errno.
  */
 void tlock_close(struct tlock *t);
 
 /**
  * tlock_fd - the descriptor of the device
  * @t: the handle
+ *
+ * poll(2), select(2), epoll(7) and io_uring report, if @t is not for looking
+ * only:
+ *
+ * POLLOUT (writable): @t has no request that is still undecided. After
+ * tlock_start_acquire() or tlock_start_reacquire() has failed with EINPROGRESS,
+ * this is the moment for tlock_finish(). Wait for it only then: it is also true
+ * while @t is idle or holds the lock.
+ *
+ * POLLPRI, and POLLIN with it: @t holds the lock, and somebody waits for it.
+ * This is the moment for tlock_reacquire() or tlock_start_reacquire(), if the
+ * instrument can be left to others now.
  *
  * Return: the descriptor, which still belongs to the handle. Never fails.
  */
@@ -161,9 +178,9 @@ int tlock_fd(const struct tlock *t);
  * tlock_resume(). ECANCELED: see tlock_cancel(); or another process with this
  * contender called tlock_release(). EINVAL: @job is not valid. EDEADLK: @t
  * holds the lock already, and still does. EBADF: @t is for looking only. EBUSY:
- * such a call of @t is already running, in another thread or process; or a
- * signal handler left one by longjmp(), after which tlock_release() must be
- * called.
+ * @t has a started request, which is left as it is; or such a call of @t is
+ * already running, in another thread or process; or a signal handler left one
+ * by longjmp(), after which tlock_release() must be called.
  */
 int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns);
 
@@ -198,6 +215,7 @@ char *tlock_make_job(char job[TLOCK_JOB_SIZE], const char *text);
  * grant. Or -1 and errno. ETIMEDOUT, EINTR, ECANCELED: as for tlock_acquire();
  * the lock is not held any more. EINVAL: @job is not valid; the lock is still
  * held. EPERM: @t did not hold it; an interrupted request is left as it is.
+ * EBUSY: as for tlock_acquire().
  */
 int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns);
 
@@ -217,16 +235,74 @@ int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns);
  * not wanted any more costs nothing; tlock_release() withdraws it.
  *
  * Return: as tlock_acquire(), or tlock_reacquire() if that was interrupted; or
- * -1 and errno EPERM: @t has no such request
+ * -1 and errno EPERM: @t has no such request. A started request is not one.
  */
 int tlock_resume(struct tlock *t);
 
 /**
- * tlock_release - end what the handle has: a grant, or an interrupted request
+ * tlock_start_acquire - ask for the lock, and do not wait
+ * @t: the handle
+ * @job: as for tlock_acquire()
+ * @timeout_ns: as for tlock_acquire(); the kernel keeps the deadline by itself
+ *
+ * Never sleeps. If another contender has the lock, the request waits in the
+ * queue by itself, like a thread in tlock_acquire(). poll(2) reports POLLOUT for
+ * tlock_fd() once the request is decided; then call tlock_finish().
+ * tlock_release() withdraws the request.
+ *
+ * A request that was interrupted is replaced, as by tlock_acquire().
+ *
+ * Return: 0: the lock is held, and there is nothing to finish. Or -1 and errno.
+ * EINPROGRESS: the request waits, and tlock_ticket() is its ticket. Other
+ * errors are as for tlock_acquire(), except EINTR; ETIMEDOUT only if
+ * @timeout_ns is TLOCK_TRY.
+ */
+int tlock_start_acquire(struct tlock *t, const char *job, int64_t timeout_ns);
+
+/**
+ * tlock_start_reacquire - let the waiters in, ask for the lock again, and do not
+ *	wait
+ * @t: the handle, which holds the lock
+ * @job: as for tlock_reacquire()
+ * @timeout_ns: as for tlock_start_acquire()
+ *
+ * As tlock_reacquire(), in one step. If nobody waits, this returns at once,
+ * still holding. Otherwise the longest waiter has the lock, and the request of
+ * @t waits by itself, as after tlock_start_acquire().
+ *
+ * Return: 0: the lock is held, and there is nothing to finish. Or -1 and errno.
+ * EINPROGRESS: the lock is not held any more, and the request waits. Other
+ * errors are as for tlock_reacquire(), except EINTR; ETIMEDOUT only if
+ * @timeout_ns is TLOCK_TRY.
+ */
+int tlock_start_reacquire(struct tlock *t, const char *job, int64_t timeout_ns);
+
+/**
+ * tlock_finish - take the outcome of a started request
+ * @t: the handle, once poll(2) has reported POLLOUT for it
+ *
+ * Never sleeps. Call it soon: once the request has got the lock, nobody else
+ * has it. If somebody else wants it, a grant that is not taken ends at the
+ * request's deadline, or within a second of the end of its process, and this
+ * then returns ETIMEDOUT. A grant that ends so, or by tlock_close(), does not
+ * count as abandoned.
+ *
+ * Return: 0: the lock is held; tlock_token() and tlock_abandoned() describe the
+ * grant. Or -1 and errno. ETIMEDOUT: not in time; tlock_blocker() had the lock
+ * at that moment. EINPROGRESS: the request still waits. ECANCELED: see
+ * tlock_cancel(); or another process with this contender called
+ * tlock_release(). EPERM: @t has no started request, or this process is a
+ * forked child and its parent started it.
+ */
+int tlock_finish(struct tlock *t);
+
+/**
+ * tlock_release - end what the handle has: a grant or a request
  * @t: the handle
  *
- * If it holds the lock, the longest waiter gets it. To end a call that another
- * thread is in, use tlock_cancel().
+ * If it holds the lock, the longest waiter gets it. A request that was
+ * interrupted or started is withdrawn, even if it has got the lock by now. To
+ * end a call that another thread is in, use tlock_cancel().
  *
  * Return: 0; or -1 and errno EPERM: @t had neither, or was canceled. In both
  * cases @t has neither afterwards.
@@ -234,16 +310,18 @@ int tlock_resume(struct tlock *t);
 int tlock_release(struct tlock *t);
 
 /**
- * tlock_cancel - end another thread's call, or an interrupted request
+ * tlock_cancel - end another thread's call or request
  * @t: the handle
  *
- * Ends a tlock_acquire(), tlock_reacquire() or tlock_resume() of @t that runs
- * in another thread. If this returns 0, that call returns ECANCELED, even if it
- * was just about to return 0, and @t neither holds the lock nor waits: a grant
- * that came in the meantime passes on. If no call runs, but @t has an
- * interrupted request, that request is withdrawn, and the next of these calls
- * returns ECANCELED without asking for the lock, unless tlock_release() is
- * called first.
+ * Ends a tlock_acquire(), tlock_reacquire(), tlock_resume(),
+ * tlock_start_acquire(), tlock_start_reacquire() or tlock_finish() of @t that
+ * runs in another thread. If this returns 0, that call returns ECANCELED, even
+ * if it was just about to return 0, and @t neither holds the lock nor waits: a
+ * grant that came in the meantime passes on. If no call runs, but @t has a
+ * request that was interrupted or started, that request is withdrawn, and the
+ * next of these calls returns ECANCELED without asking for the lock, unless
+ * tlock_release() is called first. Once a started request is withdrawn, poll(2)
+ * reports POLLOUT, so that an event loop calls tlock_finish() and learns of it.
  *
  * If there is nothing to cancel, nothing happens: a lock that is held stays
  * held, and a call that begins later is not affected. So a thread that must be
@@ -263,8 +341,8 @@ int tlock_release(struct tlock *t);
  *
  * A forked child cannot cancel its parent's calls or requests.
  *
- * Return: 0; or -1 and errno EPERM: no call runs, or it has its outcome, and no
- * request is interrupted
+ * Return: 0; or -1 and errno EPERM: no call runs, or it has its outcome, and
+ * there is no request that was interrupted or started
  */
 int tlock_cancel(struct tlock *t);
 
@@ -275,6 +353,10 @@ int tlock_cancel(struct tlock *t);
  * It is if this process is a forked child (or a child's child), @t has acquired
  * nothing in it yet, and tlock_adopt() has not been called. Makes no system
  * call. Does not recognize a child made by clone(2) or _Fork(3).
+ *
+ * A started request stays the parent's: in the child, tlock_finish() fails with
+ * EPERM, and until the parent has finished it, calls that ask for the lock fail
+ * with EBUSY. Only tlock_release() ends it, for both.
  */
 bool tlock_inherited(const struct tlock *t);
 
@@ -288,7 +370,7 @@ bool tlock_inherited(const struct tlock *t);
  *
  * Return: 0: this process holds the lock, as if it had acquired it. Or -1 and
  * errno EPERM: @t held nothing at the fork, or the parent has released it
- * since.
+ * since. A request that waits cannot be taken over: ask anew.
  */
 int tlock_adopt(struct tlock *t);
 
@@ -316,12 +398,13 @@ int tlock_status(const struct tlock *t, struct tlock_status *status);
 uint64_t tlock_token(const struct tlock *t);
 
 /**
- * tlock_ticket - the ticket of the request that was interrupted
+ * tlock_ticket - the ticket of the request that was interrupted or started
  * @t: the handle
  *
  * Makes no system call.
  *
- * Return: the ticket, or 0: there is nothing for tlock_resume() to go on with
+ * Return: the ticket, or 0: there is nothing for tlock_resume() to go on with,
+ * nor for tlock_finish() to finish
  */
 uint64_t tlock_ticket(const struct tlock *t);
 
@@ -351,9 +434,9 @@ const struct tlock_holder *tlock_blocker(const struct tlock *t);
  * tlock_time_left - what was left of the timeout
  * @t: the handle
  *
- * Return: nanoseconds that were left when the last tlock_acquire(),
- * tlock_reacquire() or tlock_resume() of @t succeeded, timed out (0) or was
- * interrupted; the request's timeout_ns if that was TLOCK_TRY or negative
+ * Return: nanoseconds that were left when the last request of @t got the lock,
+ * timed out (0) or was interrupted, or when a call last failed with
+ * EINPROGRESS; the request's timeout_ns if that was TLOCK_TRY or negative
  */
 int64_t tlock_time_left(const struct tlock *t);
 
@@ -435,8 +518,8 @@ static inline void tlock_scope_leave(struct tlock_scope *scope)
  * The latter two leave only this block, not a loop around it. If the block has
  * lost the lock by then, by a tlock_release() or a tlock_reacquire() that
  * failed, leaving it releases nothing; but it withdraws a request that was
- * interrupted. In a forked child it leaves the parent's grant and request
- * alone: see tlock_adopt(). Leaving the block keeps errno.
+ * interrupted or started. In a forked child it leaves the parent's grant and
+ * request alone: see tlock_adopt(). Leaving the block keeps errno.
  *
  * The second block, which may be left out, runs if tlock_acquire() fails, with
  * its errno; after EINTR the request has been withdrawn.
