@@ -2,64 +2,13 @@
 /*
  * libtlock as its header describes it, once a lock is open. Runs as root with
  * the module loaded, and needs /dev/tlock for itself.
- *
- * No test sleeps and hopes: it waits until the lock's status shows a state.
  */
 #define _GNU_SOURCE
 #include <math.h>
-#include <pthread.h>
 #include <setjmp.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "kselftest_harness.h"
-#include <tlock.h>
-
+#include "libtlock_test.h"
 #include "table.h"
-
-#define MSEC		1000000LL
-#define SEC		1000000000LL
-/* Only a broken library waits this long */
-#define PATIENCE	(10 * SEC)
-#define LONG		(100 * SEC)
-
-static int64_t now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * SEC + ts.tv_nsec;
-}
-
-static struct tlock_status look(const struct tlock *t)
-{
-	struct tlock_status st;
-
-	if (tlock_status(t, &st))
-		abort();
-	return st;
-}
-
-/* Waits until the lock's status meets a condition; false: it did not */
-#define AWAIT(t, condition) ({						\
-	struct timespec briefly_ = { .tv_nsec = MSEC };			\
-	int64_t deadline_ = now() + PATIENCE;				\
-	struct tlock_status st;						\
-									\
-	while (st = look(t), !(condition) && now() < deadline_)		\
-		nanosleep(&briefly_, NULL);				\
-	(condition);							\
-})
-
-static bool await_waiters(const struct tlock *t, unsigned int waiters)
-{
-	return AWAIT(t, st.waiters == waiters);
-}
 
 static bool await_interrupted(const struct tlock *t, uint64_t interrupted)
 {
@@ -71,103 +20,11 @@ static bool await_held(const struct tlock *t)
 	return AWAIT(t, st.holder.token);
 }
 
-/* A call of tlock_acquire() or a similar function, in a thread of its own */
-struct call {
-	pthread_t thread;
-	int (*fn)(struct tlock *t, const char *job, int64_t timeout_ns);
-	struct tlock *t;
-	const char *job;
-	int64_t timeout_ns;
-	int64_t took;
-	int err;	/* errno or 0 */
-	atomic_bool ended;
-};
-
 static int resume(struct tlock *t, const char *job, int64_t timeout_ns)
 {
 	(void)job;
 	(void)timeout_ns;
 	return tlock_resume(t);
-}
-
-static void *call_thread(void *data)
-{
-	struct call *c = data;
-	int64_t begun = now();
-
-	c->err = c->fn(c->t, c->job, c->timeout_ns) ? errno : 0;
-	c->took = now() - begun;
-	c->ended = true;
-	return NULL;
-}
-
-static void begin(struct call *c)
-{
-	c->ended = false;
-	if (pthread_create(&c->thread, NULL, call_thread, c))
-		abort();
-}
-
-static int end(struct call *c)
-{
-	if (pthread_join(c->thread, NULL))
-		abort();
-	return c->err;
-}
-
-static void ignore(int sig)
-{
-	(void)sig;
-}
-
-static void handle_sigusr1(int flags)
-{
-	struct sigaction sa = { .sa_handler = ignore, .sa_flags = flags };
-
-	sigaction(SIGUSR1, &sa, NULL);
-}
-
-static int exit_status(pid_t pid)
-{
-	int status;
-
-	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		return -1;
-	return WEXITSTATUS(status);
-}
-
-/* Two contenders for a free lock, which the test leaves free */
-FIXTURE(lock)
-{
-	struct tlock *a, *b;
-};
-
-FIXTURE_SETUP(lock)
-{
-	char why[TLOCK_EXPLAIN_SIZE];
-
-	self->a = tlock_open(NULL, O_RDWR);
-	ASSERT_NE(NULL, self->a) {
-		TH_LOG("%s", tlock_explain(NULL, errno, why, sizeof(why)));
-	}
-	self->b = tlock_open(NULL, O_RDWR);
-	ASSERT_NE(NULL, self->b);
-	ASSERT_EQ(0, look(self->a).holder.token);
-	/* So that the test does not see a lock abandoned before it began */
-	ASSERT_EQ(0, tlock_acquire(self->a, "setup", TLOCK_TRY));
-	ASSERT_EQ(0, tlock_release(self->a));
-}
-
-FIXTURE_TEARDOWN(lock)
-{
-	struct tlock_status st = look(self->a);
-
-	EXPECT_EQ(0, st.holder.token) {
-		TH_LOG("the lock is still held for %s", st.holder.job);
-	}
-	EXPECT_EQ(0, st.waiters);
-	tlock_close(self->a);
-	tlock_close(self->b);
 }
 
 TEST_F(lock, acquire_and_release)
@@ -524,22 +381,6 @@ TEST_F(lock, fork_and_scoped)
 	EXPECT_EQ(0, look(self->a).holder.token);
 	EXPECT_EQ(-1, tlock_adopt(self->a));
 	EXPECT_EQ(EPERM, errno);
-}
-
-/*
- * Leaves a contender with an interrupted request: it waited for the lock, which
- * another one holds, until a handler without SA_RESTART ran.
- */
-static void interrupt(struct __test_metadata *_metadata, struct call *c)
-{
-	unsigned int waiters = look(c->t).waiters;
-
-	handle_sigusr1(0);
-	begin(c);
-	ASSERT_TRUE(await_waiters(c->t, waiters + 1));
-	ASSERT_EQ(0, pthread_kill(c->thread, SIGUSR1));
-	ASSERT_EQ(EINTR, end(c));
-	ASSERT_EQ(waiters, look(c->t).waiters);
 }
 
 TEST_F(lock, g9_signal_interrupts_wait)
@@ -930,16 +771,6 @@ TEST_F(lock, g11_release_by_another_process)
 	EXPECT_EQ(0, tlock_ticket(self->b));
 	EXPECT_EQ(0, tlock_release(self->a));
 }
-
-static void spin(int turns)
-{
-	for (volatile int i = 0; i < turns; i++)
-		;
-}
-
-/* This many rounds at most, and only as many as fit into this time */
-#define ROUNDS	3000
-#define WHILE	(10 * SEC)
 
 /*
  * The lock is handed over and the call canceled at the same time. The cancel
