@@ -59,6 +59,21 @@ int main(void)
 	expect(!tlock_reacquire(holder, NULL, TLOCK_TRY), "reacquire");
 	expect(tlock_resume(other) && errno == EPERM, "resume of nothing");
 	expect(tlock_cancel(other) && errno == EPERM, "cancel of nothing");
+	expect(tlock_start_acquire(other, "other", TLOCK_FOREVER) &&
+	       errno == EINPROGRESS, "start");
+	expect(tlock_finish(other) && errno == EINPROGRESS, "finish early");
+	expect(tlock_start_reacquire(holder, NULL, TLOCK_FOREVER) &&
+	       errno == EINPROGRESS, "start of a reacquire");
+	expect(!tlock_finish(other), "finish");
+	expect(!tlock_cancel(holder), "cancel");
+	expect(tlock_finish(holder) && errno == ECANCELED, "finish a cancel");
+	expect(!tlock_release(other), "release");
+	expect(!tlock_acquire(holder, "leaks", TLOCK_TRY), "acquire");
+	/* Closed while its request waits */
+	expect(tlock_start_acquire(other, "other", TLOCK_FOREVER) &&
+	       errno == EINPROGRESS, "start");
+	tlock_close(other);
+	other = tlock_open(NULL, O_RDWR);
 	expect(!tlock_release(holder), "release");
 	tlock_scoped(holder, "scoped", TLOCK_TRY)
 		held = 1;

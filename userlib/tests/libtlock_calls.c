@@ -43,14 +43,19 @@ void *__wrap_realloc(void *old, size_t size)
 }
 
 /* The calls in question, succeeding and failing. Returns 1 if one is wrong. */
-static int calls(struct tlock *t)
+static int calls(struct tlock *t, struct tlock *other)
 {
 	if (tlock_acquire(t, "job", TLOCK_FOREVER) ||
 	    !tlock_acquire(t, "job", TLOCK_TRY) ||
 	    tlock_reacquire(t, NULL, tlock_seconds(0.5)) ||
 	    !tlock_token(t) || tlock_abandoned(t) || tlock_time_left(t) < 0 ||
 	    tlock_blocker(t)->token || tlock_fd(t) < 0 || tlock_ticket(t) ||
-	    !tlock_resume(t) || !tlock_cancel(t) ||
+	    !tlock_resume(t) || !tlock_finish(t) || !tlock_cancel(t) ||
+	    !tlock_start_acquire(other, "other", TLOCK_FOREVER) ||
+	    !tlock_ticket(other) || !tlock_finish(other) ||
+	    !tlock_resume(other) || tlock_cancel(other) ||
+	    !tlock_finish(other) ||
+	    tlock_start_reacquire(t, NULL, TLOCK_FOREVER) ||
 	    tlock_release(t) || !tlock_release(t))
 		return 1;
 	tlock_scoped(t, "block", TLOCK_TRY) {
@@ -63,21 +68,24 @@ static int calls(struct tlock *t)
 	return 1;
 }
 
-/* Five outside the blocks, and two for each block */
-#define CALLS	9
+/* Nine outside the blocks, and two for each block */
+#define CALLS	13
 
 TEST(nothing_is_allocated)
 {
 	struct tlock *t = tlock_open(NULL, O_RDWR);
+	struct tlock *other = tlock_open(NULL, O_RDWR);
 	int before;
 
 	ASSERT_NE(NULL, t);
-	/* The handle was allocated, so the counter works */
-	EXPECT_EQ(1, allocations);
+	ASSERT_NE(NULL, other);
+	/* The handles were allocated, so the counter works */
+	EXPECT_EQ(2, allocations);
 	before = allocations;
-	EXPECT_EQ(0, calls(t));
+	EXPECT_EQ(0, calls(t, other));
 	EXPECT_EQ(before, allocations);
 	tlock_close(t);
+	tlock_close(other);
 }
 
 /* Runs to the entry of the next system call; returns its number, or -1 */
@@ -100,11 +108,13 @@ static int64_t next_syscall(pid_t pid)
 TEST(one_system_call_each)
 {
 	struct tlock *t = tlock_open(NULL, O_RDWR);
+	struct tlock *other = tlock_open(NULL, O_RDWR);
 	int status, ioctls = 0;
 	int64_t nr;
 	pid_t pid;
 
 	ASSERT_NE(NULL, t);
+	ASSERT_NE(NULL, other);
 	pid = fork();
 	if (!pid) {
 		int ret;
@@ -113,7 +123,7 @@ TEST(one_system_call_each)
 		raise(SIGSTOP);
 		/* A getppid() marks the start and the end */
 		syscall(SYS_getppid);
-		ret = calls(t);
+		ret = calls(t, other);
 		syscall(SYS_getppid);
 		_exit(ret);
 	}
@@ -133,6 +143,7 @@ TEST(one_system_call_each)
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
 	tlock_close(t);
+	tlock_close(other);
 }
 
 TEST_HARNESS_MAIN
