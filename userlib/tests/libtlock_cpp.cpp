@@ -1,89 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * tlock.hpp, with the standard library's users of a TimedLockable. Runs as root
- * with the module loaded, and needs /dev/tlock for itself. The kselftest
- * harness is C, so this uses only the KTAP functions of the kselftests.
+ * with the module loaded, and needs /dev/tlock for itself.
  */
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <exception>
-#include <functional>
+#include <memory>
 #include <mutex>
-#include <shared_mutex>
-#include <stdexcept>
-#include <thread>
 #include <type_traits>
-#include <vector>
 
 #include <pthread.h>
-#include <signal.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "kselftest.h"
-#include <tlock.hpp>
-
+#include "libtlock_test.hpp"
 #include "locks.h"
-
-using namespace std::chrono_literals;
-using libtlock::contender;
-using libtlock::timeout;
-
-/* Only a broken library waits this long */
-static constexpr auto patience = 10s;
-
-#define CHECK(condition) do {						\
-	if (!(condition))						\
-		throw std::logic_error("line " + std::to_string(__LINE__) + \
-				       ": not so: " #condition);	\
-} while (0)
-
-static int error_of(const std::function<void()> &call)
-{
-	try {
-		call();
-	} catch (const std::system_error &error) {
-		CHECK(error.code().category() == std::generic_category());
-		return error.code().value();
-	}
-	return 0;
-}
-
-#define CHECK_FAILS(error, call)					\
-	CHECK(error_of([&] { call; }) == static_cast<int>(std::errc::error))
-
-static void await_waiters(const contender &c, unsigned int waiters)
-{
-	auto deadline = std::chrono::steady_clock::now() + patience;
-
-	while (c.status().waiters != waiters) {
-		CHECK(std::chrono::steady_clock::now() < deadline);
-		std::this_thread::sleep_for(1ms);
-	}
-}
-
-static bool is_free(const contender &c)
-{
-	return !c.status().holder.token;
-}
-
-static bool held_for(const contender &c, const char *job)
-{
-	return c.status().holder.token &&
-	       !std::strcmp(c.status().holder.job, job);
-}
-
-static void await_job(const contender &c, const char *job)
-{
-	auto deadline = std::chrono::steady_clock::now() + patience;
-
-	while (!held_for(c, job)) {
-		CHECK(std::chrono::steady_clock::now() < deadline);
-		std::this_thread::sleep_for(1ms);
-	}
-}
 
 /* A thread that acquires the lock; the destructor releases it */
 class task {
@@ -387,44 +316,6 @@ static void g9_lock_goes_on_after_a_signal()
 	CHECK(!std::strcmp(c.blocker().job, "waiter"));
 	b.unlock();
 }
-
-/* A child that ends with this object, whatever becomes of the test */
-class child {
-public:
-	explicit child(const std::function<void()> &run) : pid_(fork())
-	{
-		if (pid_)
-			return;
-		try {
-			run();
-		} catch (const std::exception &error) {
-			std::fprintf(stderr, "# child: %s\n", error.what());
-			_exit(1);
-		}
-		_exit(0);
-	}
-	~child()
-	{
-		if (pid_ > 0) {
-			kill(pid_, SIGKILL);
-			waitpid(pid_, nullptr, 0);
-		}
-	}
-	void send(int signal) { CHECK(!kill(pid_, signal)); }
-	/* Waits for the child's next change of state */
-	int await(int options)
-	{
-		int status;
-
-		CHECK(waitpid(pid_, &status, options) == pid_);
-		if (!WIFSTOPPED(status) && !WIFCONTINUED(status))
-			pid_ = -1;
-		return status;
-	}
-
-private:
-	pid_t pid_;
-};
 
 /* An agent as in the README: Ctrl-Z, then fg, while others hold the lock */
 static void g9_agent_is_stopped_and_goes_on()
@@ -913,8 +804,7 @@ static_assert(!std::is_move_constructible_v<contender>);
 
 int main()
 {
-	const std::vector<std::pair<const char *, void (*)()>> tests = {
-#define ENTRY(test) { #test, test }
+	run_tests({
 		ENTRY(lock_unlock),
 		ENTRY(try_and_time_out),
 		ENTRY(unique_lock),
@@ -936,18 +826,5 @@ int main()
 		ENTRY(fork_child_cancels_nothing),
 		ENTRY(named_locks),
 		ENTRY(timeouts),
-	};
-
-	ksft_print_header();
-	ksft_set_plan(tests.size());
-	for (const auto &[name, test] : tests) {
-		try {
-			test();
-			ksft_test_result_pass("%s\n", name);
-		} catch (const std::exception &error) {
-			ksft_print_msg("%s\n", error.what());
-			ksft_test_result_fail("%s\n", name);
-		}
-	}
-	ksft_finished();
+	});
 }
