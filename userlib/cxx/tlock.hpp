@@ -10,6 +10,12 @@
  *		std::cerr << "busy: " << stage.blocker().job << '\n';
  *
  * Link with libtlock. tlock.h says more about what happens here.
+ *
+ * In C++20, a coroutine can wait for a lock without a thread that waits, in
+ * whatever event loop the program has:
+ *
+ *	if (co_await stage.async_try_lock_for(loop, std::chrono::seconds(3)))
+ *		...
  */
 #ifndef TLOCK_HPP
 #define TLOCK_HPP
@@ -20,6 +26,14 @@
 #include <limits>
 #include <string>
 #include <system_error>
+
+/* Compilers for C++20 */
+#if defined(__cpp_impl_coroutine) && defined(__cpp_concepts)
+#define TLOCK_COROUTINES 1
+#include <coroutine>
+#include <exception>
+#include <type_traits>
+#endif
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -45,6 +59,28 @@ std::int64_t timeout(const std::chrono::duration<Rep, Period> &time)
 		return std::numeric_limits<std::int64_t>::max();
 	return ceil<duration<std::int64_t, std::nano>>(time).count();
 }
+
+#ifdef TLOCK_COROUTINES
+
+/**
+ * concept event_loop - what a coroutine needs of the program's event loop
+ *
+ * loop.when_writable(fd, callback): call the callback once poll(2) reports
+ * POLLOUT for the descriptor: once only, and not from within this call. The
+ * callback has no arguments, can be copied, and resumes the coroutine; while it
+ * runs, it may use the loop, and this very descriptor, again. There is at most
+ * one callback for each descriptor. To call it too early does no harm.
+ *
+ * loop.cancel(fd): do not call this descriptor's callback any more, even if its
+ * event has been reported by now. Must not throw.
+ */
+template <class Loop>
+concept event_loop = requires(Loop &loop, int fd, void (*callback)()) {
+	loop.when_writable(fd, callback);
+	loop.cancel(fd);
+};
+
+#endif /* TLOCK_COROUTINES */
 
 /**
  * class contender - one contender for one lock
@@ -192,7 +228,9 @@ public:
 			return;
 		if (lost_) {
 			lost_ = false;
-			return;
+			/* A coroutine may be waiting to reacquire it */
+			if (!tlock_ticket(t_))
+				return;
 		}
 		if (tlock_release(t_))
 			fail(errno, "tlock: unlock");
@@ -225,6 +263,66 @@ public:
 	{
 		return yield(job, timeout(time));
 	}
+
+#ifdef TLOCK_COROUTINES
+	template <class Loop, class Result> class request;
+
+	/**
+	 * async_lock() - lock(), in a coroutine
+	 * @loop: the program's event loop, see event_loop
+	 *
+	 *	co_await stage.async_lock(loop);
+	 *
+	 * This and the members below return what to co_await. The result, and
+	 * any exception, are those of the member without async_, but nothing
+	 * throws EDEADLK because this thread holds the lock with another
+	 * contender: that may be for another coroutine. If there is no need to
+	 * wait, the coroutine is not suspended.
+	 *
+	 * To destroy a suspended coroutine withdraws its request, and gives
+	 * back a lock that it has got by then. cancel() makes it throw
+	 * ECANCELED, and so does an unlock() while it waits. Only one coroutine
+	 * at a time can wait with a contender: others get EBUSY. The contender
+	 * and the loop must exist until the coroutine goes on or is destroyed.
+	 *
+	 * In a forked child, the request is the parent's, and the parent's
+	 * coroutine must not be resumed; to destroy it does nothing to the
+	 * request, nor to the loop.
+	 */
+	template <event_loop Loop>
+	request<Loop, void> async_lock(Loop &loop, const char *job = nullptr)
+	{
+		return { *this, loop, false, job, TLOCK_FOREVER };
+	}
+
+	/** async_try_lock_for() - try_lock_for(), in a coroutine */
+	template <event_loop Loop, class Rep, class Period>
+	request<Loop, bool>
+	async_try_lock_for(Loop &loop,
+			   const std::chrono::duration<Rep, Period> &time,
+			   const char *job = nullptr)
+	{
+		return { *this, loop, false, job, timeout(time) };
+	}
+
+	/** async_reacquire() - reacquire(), in a coroutine */
+	template <event_loop Loop>
+	request<Loop, void> async_reacquire(Loop &loop,
+					    const char *job = nullptr)
+	{
+		return { *this, loop, true, job, TLOCK_FOREVER };
+	}
+
+	/** async_reacquire_for() - reacquire_for(), in a coroutine */
+	template <event_loop Loop, class Rep, class Period>
+	request<Loop, bool>
+	async_reacquire_for(Loop &loop,
+			    const std::chrono::duration<Rep, Period> &time,
+			    const char *job = nullptr)
+	{
+		return { *this, loop, true, job, timeout(time) };
+	}
+#endif
 
 	/**
 	 * adopt() - take over, in a forked child, what the parent holds
@@ -295,6 +393,18 @@ private:
 		return ret;
 	}
 
+	/* Keeps account of a call that asked, with the token before it */
+	void asked(bool held, std::uint64_t before) noexcept
+	{
+		if (held) {
+			lost_ = false;
+			if (token() != before)
+				note_grant();
+		} else if (before && !token()) {
+			lost_ = true;
+		}
+	}
+
 	/* Returns whether a call succeeded, false if it timed out, or throws */
 	static bool outcome(int ret, const char *what)
 	{
@@ -350,10 +460,7 @@ private:
 		int ret = wait(tlock_acquire(t_, job ? job : job_.c_str(),
 					     timeout_ns));
 
-		if (!ret) {
-			lost_ = false;
-			note_grant();
-		}
+		asked(!ret, 0);
 		return outcome(ret, "tlock: lock");
 	}
 
@@ -365,9 +472,7 @@ private:
 		std::uint64_t before = token();
 		int ret = wait(tlock_reacquire(t_, job, timeout_ns));
 
-		lost_ = lost_ || (before && !token());
-		if (token() && token() != before)
-			note_grant();
+		asked(!ret, before);
 		return outcome(ret, "tlock: reacquire");
 	}
 
@@ -376,6 +481,130 @@ private:
 	dev_t device_ = 0;
 	bool lost_ = false;
 };
+
+#ifdef TLOCK_COROUTINES
+
+/* What co_await of contender::async_lock() and the like waits for */
+template <class Loop, class Result>
+class [[nodiscard]] contender::request {
+public:
+	request(const request &) = delete;
+	request &operator=(const request &) = delete;
+
+	~request()
+	{
+		/* Suspended, in the process that asked? */
+		if (!ticket_ || tlock_inherited(c_.t_))
+			return;
+		if (watched_)
+			loop_.cancel(tlock_fd(c_.t_));
+		if (is_current())
+			tlock_release(c_.t_);
+	}
+
+	/* Asks for the lock. Returns whether that has decided it. */
+	bool await_ready()
+	{
+		if (again_ && tlock_inherited(c_.t_))
+			fail(EPERM, "tlock: reacquire in a forked child");
+		before_ = c_.token();
+		return take(again_ ?
+			tlock_start_reacquire(c_.t_, job_, timeout_ns_) :
+			tlock_start_acquire(c_.t_, job_ ? job_ :
+					    c_.job_.c_str(), timeout_ns_));
+	}
+
+	void await_suspend(std::coroutine_handle<> coroutine)
+	{
+		coroutine_ = coroutine;
+		watch();
+		/* By now, another thread may have resumed the coroutine */
+	}
+
+	Result await_resume()
+	{
+		if (exception_)
+			std::rethrow_exception(exception_);
+		errno = err_;
+
+		bool held = outcome(err_ ? -1 : 0, again_ ? "tlock: reacquire" :
+							    "tlock: lock");
+
+		if constexpr (std::is_same_v<Result, bool>)
+			return held;
+		else if (!held)
+			fail(ETIMEDOUT, "tlock: lock");	/* cannot be */
+	}
+
+private:
+	friend class contender;
+
+	request(contender &c, Loop &loop, bool again, const char *job,
+		std::int64_t timeout_ns)
+		: c_(c), loop_(loop), again_(again), job_(job),
+		  timeout_ns_(timeout_ns)
+	{
+	}
+
+	/* Whether the contender still has this request, and no later one */
+	bool is_current() const noexcept
+	{
+		return tlock_ticket(c_.t_) == ticket_;
+	}
+
+	/* Takes the result of a call. Returns whether the request is decided. */
+	bool take(int ret) noexcept
+	{
+		err_ = ret ? errno : 0;
+		ticket_ = err_ == EINPROGRESS ? tlock_ticket(c_.t_) : 0;
+		c_.asked(!ret, before_);
+		return !ticket_;
+	}
+
+	void watch()
+	{
+		watched_ = true;
+		try {
+			loop_.when_writable(tlock_fd(c_.t_),
+					    [this] { wake(); });
+		} catch (...) {
+			watched_ = false;
+			throw;
+		}
+	}
+
+	/* Called by the loop */
+	void wake()
+	{
+		watched_ = false;
+		if (!is_current()) {
+			/* Somebody else has withdrawn it */
+			err_ = ECANCELED;
+			ticket_ = 0;
+		} else if (!take(tlock_finish(c_.t_))) {
+			try {
+				return watch();
+			} catch (...) {
+				exception_ = std::current_exception();
+			}
+		}
+		coroutine_.resume();
+	}
+
+	contender &c_;
+	Loop &loop_;
+	bool again_;
+	const char *job_;
+	std::int64_t timeout_ns_;
+	std::uint64_t before_ = 0;
+	std::uint64_t ticket_ = 0;	/* 0: not started, or decided */
+	int err_ = 0;
+	bool watched_ = false;
+	std::exception_ptr exception_;
+	std::coroutine_handle<> coroutine_;
+};
+
+#endif /* TLOCK_COROUTINES */
 
 } /* namespace libtlock */
 
