@@ -134,10 +134,10 @@ header() {
 			-I"$include" -fsyntax-only -
 }
 
-# The example in the manual page, which is C99 and C++11
+# example SECTION: the example in a section of the manual page
 example() {
-	sed -n '/^\.SH EXAMPLES/,/^\.EE/p' "$userlib/man/libtlock.3" |
-		sed '1,/^\.EX/d; /^\.EE/d; s/\\e/\\/g'
+	sed -n "/^\\.S[HS] $1/,/^\\.EE/p" "$userlib/man/libtlock.3" |
+		sed '1,/^\.EX/d; /^\.EE/d; s/\\e/\\/g; s/\\-/-/g'
 }
 
 # runs PROGRAM [NAME]: it works or, without a device, says why not. It takes the
@@ -153,14 +153,16 @@ runs() {
 	fi
 }
 
+# builds_shared FILE: the example, which is C99, with the shared library
 builds_shared() {
 	# shellcheck disable=SC2046 # words
 	$CC -std=c99 -pedantic -Wall -Wextra -Werror -o "$work/shared" \
-		"$work/example.c" $(pkg-config --cflags --libs libtlock) &&
+		"$1" $(pkg-config --cflags --libs libtlock) &&
 		readelf -d "$work/shared" | grep -q 'NEEDED.*libtlock.so.1' &&
 		runs "$work/shared"
 }
 
+# This example is C++11, too
 builds_static() {
 	# shellcheck disable=SC2046 # words
 	$CXX -xc++ -std=c++11 -pedantic -Wall -Wextra -Werror -static \
@@ -199,6 +201,13 @@ takes_lock_by_name() {
 	runs "$work/shared" psu && runs "$work/static" psu &&
 		runs "$work/cpp" psu && runs "$work/command" psu &&
 		runs "$work/command"
+}
+
+# builds_ours COMPILER... FILE: an example builds with what is installed
+builds_ours() {
+	# shellcheck disable=SC2046 # words
+	"$@" -Wall -Wextra -Werror -o "$work/ours" \
+		$(pkg-config --cflags --libs libtlock) && "$work/ours"
 }
 
 manual_has_all() {
@@ -250,7 +259,7 @@ uninstalls_all() {
 }
 
 echo "TAP version 13"
-echo "1..19"
+echo "1..23"
 try installs installs
 try one_version one_version
 try dkms_version dkms_version
@@ -263,11 +272,17 @@ try header_c99 header "$CC" -xc -std=c99 tlock.h
 try header_c17 header "$CC" -xc -std=c17 tlock.h
 try header_cpp11 header "$CXX" -xc++ -std=c++11 tlock.h
 try header_cpp17 header "$CXX" -xc++ -std=c++17 tlock.hpp
-example >"$work/example.c"
-try builds_shared builds_shared
+try header_cpp20 header "$CXX" -xc++ -std=c++20 tlock.hpp
+example EXAMPLES >"$work/example.c"
+example "Event loops" >"$work/loop.c"
+try builds_shared builds_shared "$work/example.c"
+try builds_event_loop builds_shared "$work/loop.c"
 try builds_static builds_static
 try builds_cpp builds_cpp
 try takes_lock_by_name takes_lock_by_name
+try builds_epoll builds_ours "$CC" "$userlib/examples/epoll.c"
+try builds_coroutine builds_ours "$CXX" -std=c++20 \
+	"$userlib/examples/coroutine.cpp"
 try manual_has_all manual_has_all
 try installs_all installs_all
 try uninstalls_all uninstalls_all
