@@ -53,6 +53,9 @@ class Examples(TestCase):
     def test_agent_of_threads(self):
         self.check_agent("simple_agent.py")
 
+    def test_agent_for_asyncio(self):
+        self.check_agent("aio_agent.py")
+
     def test_agent_of_two_processes(self):
         self.check_agent("two_processes.py")
 

@@ -21,6 +21,7 @@ JOB_SIZE = 64
 COMM_SIZE = 16
 NAME_SIZE = 128
 ABANDONED = 0x1
+ASYNC = 0x1
 
 # How a caller names a lock: see device_path()
 PathLike = Union[str, "os.PathLike[str]"]

@@ -10,7 +10,7 @@ from fcntl import ioctl
 from functools import lru_cache
 from math import ceil
 from threading import get_ident
-from typing import Iterator, List, Optional, Tuple, Type
+from typing import Any, Iterator, List, Optional, Tuple, Type
 
 from . import _device
 from ._device import (ABANDONED, ACQUIRE, REACQUIRE, RELEASE, Contender,
@@ -734,7 +734,7 @@ def _make(cls: Type[TimeoutLock], default_timeout: float,
     return lock
 
 
-_locks: "weakref.WeakSet[TimeoutLock]" = weakref.WeakSet()
+_locks: "weakref.WeakSet[Any]" = weakref.WeakSet()
 _warned = False
 
 

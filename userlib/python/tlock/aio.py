@@ -1,0 +1,484 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The lock for an agent that is an asyncio program.
+
+    from tlock.aio import TimeoutLock
+
+    async with lock.acquire_timeout(timeout=3, job="acq") as acquired:
+        if acquired:
+            ...
+            await lock.release_and_acquire(timeout=10)
+
+As tlock.TimeoutLock, but waiting for the lock blocks neither the loop nor a
+thread, and cancelling a wait ends it. It works with each loop that has
+add_reader() and add_writer(), such as that of Twisted's asyncioreactor.
+"""
+import asyncio
+import weakref
+from errno import ETIMEDOUT
+from typing import (Any, Coroutine, List, MutableMapping, Optional, Set)
+
+from . import _device, _event
+from ._device import Contender, Holder, PathLike, make_job
+
+__all__ = ["Acquisition", "TimeoutLock"]
+
+
+class _Decision:
+    """Fetches the outcome of a request, once the loop says it is decided.
+
+    Nothing but the loop refers to this object, so it vanishes with a loop that
+    is closed while the request waits. Nobody would ever fetch a grant then.
+    """
+
+    __slots__ = "acquisition", "contender", "ticket", "future"
+
+    def __init__(self, acquisition: _event.Acquisition, contender: Contender,
+                 future: "asyncio.Future[bool]") -> None:
+        self.acquisition = acquisition
+        self.contender = contender
+        self.ticket = contender.argument.ticket
+        self.future = future
+
+    def waits(self) -> bool:
+        # The file may have another request by now
+        return (not self.future.done()
+                and self.contender.argument.ticket == self.ticket)
+
+    def __call__(self) -> None:
+        if not self.waits():
+            return
+        try:
+            held = self.acquisition._fetch(self.contender)
+            if held is None:
+                return
+            self.future.set_result(held)
+        except Exception as error:  # pylint: disable=broad-except
+            self.future.set_exception(error)
+        # The file stays writable, so the loop would call this again
+        self.future.get_loop().remove_writer(self.contender.fd)
+
+    def __del__(self) -> None:
+        if self.waits():
+            self.acquisition._withdraw()
+
+
+async def _take(acquisition: _event.Acquisition, held: Optional[bool]) -> bool:
+    """Waits for a request, unless it has ended.
+
+    held: what the call returned that made it
+    """
+    if held is not None:
+        return held
+    contender = acquisition._claim[0]
+    lost = acquisition._lost
+    future: "Optional[asyncio.Future[bool]]" = None
+    try:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.add_writer(contender.fd,
+                        _Decision(acquisition, contender, future))
+        return await future
+    except BaseException:
+        # The task was cancelled, or the loop cannot watch files
+        if future is not None and future.done() and not future.cancelled():
+            # The file is not watched any more, and may be another's by now.
+            # Nobody learns of a grant, but somebody may have begun the next
+            # call.
+            if acquisition._end():
+                acquisition._lost = lost
+        else:
+            if (future is not None and contender.fd >= 0
+                    and not loop.is_closed()):
+                loop.remove_writer(contender.fd)
+            acquisition._withdraw()
+        raise
+
+
+class _Watch(_event.Watch):
+    """Those of one loop who wait until somebody wants the lock"""
+
+    def __init__(self, acquisition: "Acquisition", contender: Contender,
+                 loop: asyncio.AbstractEventLoop) -> None:
+        self.acquisition = acquisition
+        self.contender = contender
+        self.loop = loop
+        self.futures: "Set[asyncio.Future[None]]" = set()
+        loop.add_reader(contender.fd, self.look)
+
+    def look(self) -> None:
+        try:
+            if self.acquisition._is_wanted():
+                self.stop(None)
+        except RuntimeError:
+            # Another thread has ended it, and this watch too in a moment
+            pass
+
+    def stop(self, error: Optional[Exception]) -> None:
+        if self.acquisition._watch is self:
+            self.acquisition._watch = None
+        if self.contender.fd < 0 or self.loop.is_closed():
+            return
+        # The file stays readable, so the loop would call look() again
+        self.loop.remove_reader(self.contender.fd)
+        for future in self.futures:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    def end(self) -> bool:
+        error = RuntimeError("the lock is not held any more")
+        if self.loop.is_closed() or not self.loop.is_running() or (
+                self.loop is asyncio._get_running_loop()):
+            self.stop(error)
+            return True
+        self.acquisition._watch = None
+        self.loop.call_soon_threadsafe(self.stop, error)
+        return False
+
+
+class Acquisition(_event.Acquisition):
+    """One acquisition of a lock: the value of a block of acquire_timeout().
+
+    It is true while it holds the lock, as far as its calls have returned. Its
+    methods concern this acquisition and no other, no matter which task calls
+    them. Those that wait must be called in the loop in which it was acquired.
+    """
+
+    __slots__ = ()
+
+    async def release_and_acquire(self,
+                                  timeout: Optional[float] = None) -> bool:
+        """Lets the waiters in, and takes the lock again, for the same job.
+
+        Like TimeoutLock.release_and_acquire().
+        """
+        return await _take(self, self._restart(self._lock._timeout(timeout)))
+
+    async def wanted(self) -> None:
+        """Waits until somebody wants the lock.
+
+        Like TimeoutLock.wanted().
+        """
+        if not self:
+            raise RuntimeError("the lock is not held")
+        if self._is_wanted():
+            return
+        loop = asyncio.get_running_loop()
+        watch = self._watch
+        assert watch is None or isinstance(watch, _Watch)
+        if watch is None or watch.loop.is_closed():
+            watch = self._watch = _Watch(self, self._claim[0], loop)
+        if watch.loop is not loop:
+            raise RuntimeError("another event loop watches this lock")
+        future: "asyncio.Future[None]" = loop.create_future()
+        watch.futures.add(future)
+        try:
+            await future
+        finally:
+            watch.futures.discard(future)
+            if not watch.futures and self._watch is watch:
+                watch.stop(None)
+
+
+_Own = List[Acquisition]
+
+
+class _Block:
+    """A context manager: only the async with statement has it, while it is
+    entered."""
+
+    def __init__(self, lock: "TimeoutLock", ns: int, job: bytes) -> None:
+        self._lock = lock
+        self._ns = ns
+        self._job = job
+        self.acquisition: Optional[Acquisition] = None
+
+    async def __aenter__(self) -> Acquisition:
+        if self.acquisition is not None:
+            raise RuntimeError("this acquire_timeout() is in use")
+        own = self._lock._own()
+        if self._ns < 0:
+            self._lock._check_own(own)
+        try:
+            self.acquisition = self._lock._begin(own, self._job, True)
+            await _take(self.acquisition, self.acquisition._start(self._ns))
+            return self.acquisition
+        except BaseException:
+            self.leave()
+            raise
+
+    async def __aexit__(self, *_unused: object) -> None:
+        # Nothing here waits, so a cancelled task still leaves
+        self.leave()
+
+    def leave(self) -> None:
+        acquisition, self.acquisition = self.acquisition, None
+        if acquisition is not None:
+            acquisition._leave()
+
+    def __del__(self) -> None:
+        # An exception from a signal handler, such as KeyboardInterrupt, may
+        # have come between the acquisition and the block
+        if getattr(self, "acquisition", None) is not None:
+            self.leave()
+
+
+class TimeoutLock(_event.Lock):
+    """A lock that is shared by tasks, threads, processes and containers.
+
+    It has the names, arguments, defaults and results of tlock.TimeoutLock.
+    What may wait is a coroutine. All objects with the same path, of either
+    class and in any process, are one and the same lock. Waiters get the lock
+    in the order in which they came.
+
+    One object is for all tasks of a process, in all its loops. These rules say
+    which acquisition its methods mean:
+
+    1. An acquisition belongs to the task that called acquire() or entered the
+       block, also if another task awaits the call, as in asyncio.wait_for().
+    2. release(), release_and_acquire() and wanted() mean the caller's own
+       acquisition that holds the lock. If none does, they mean the one that
+       lost the lock in release_and_acquire(), or the one whose block the caller
+       is in.
+    3. For a caller that has none, they mean whichever acquisition of this
+       object holds the lock, as in OCS.
+    4. An acquire() in the caller's own block that has acquired the lock, and
+       has lost or released it, acquires it for that block, whose end releases
+       it. The end of a block releases nothing else.
+    5. The methods of an Acquisition, which is the value of a block, concern
+       only that one, wherever they are called.
+
+    Cancelling a task, or asyncio.timeout() or wait_for() around a call, ends
+    the wait. That call then neither holds the lock nor waits for it: if the
+    lock was granted in the meantime, the next waiter gets it. A call that has
+    nothing to wait for does not let other tasks run.
+
+    Each acquisition has an open file while it waits or holds. The kernel keeps
+    its place in the queue and its deadline, even if the loop is busy with
+    something else. A lock that was granted while the loop was busy stays
+    granted until the deadline, and beyond that until somebody else wants it;
+    then the call returns False.
+
+    If the process dies or drops the object while it holds the lock, the
+    kernel passes the lock on, and the next holder sees `abandoned`. Closing a
+    loop withdraws what waits in it. A forked child does not share its parent's
+    acquisitions; it may use the object in a loop of its own, to compete with
+    the parent.
+
+    default_timeout: for calls without a timeout, in seconds; see acquire()
+    path: path of the lock's device, or a lock's name, as for tlock.TimeoutLock
+
+    Raises OSError if the lock's device cannot be opened, ValueError or
+    TypeError for a bad timeout.
+    """
+
+    def __init__(self, default_timeout: Optional[float] = 0, *,
+                 path: Optional[PathLike] = None) -> None:
+        super().__init__(default_timeout, path=path)
+        # The acquisitions of each task, and of callers that are not tasks,
+        # that are not over; the last may be over
+        self._tasks: MutableMapping[object, _Own] = weakref.WeakKeyDictionary()
+        self._others: _Own = []
+        # The blocks of "async with lock:"
+        self._blocks: List[_Block] = []
+
+    def acquire(self, timeout: Optional[float] = None,
+                job: object = None) -> Coroutine[Any, Any, bool]:
+        """Takes the lock, waiting for it if necessary. To be awaited.
+
+        timeout: in seconds: 0 tries, more waits that long, -1 waits for ever,
+            None means the default_timeout. More than 292 years means 292 years.
+        job: what the lock is taken for, for others to see. Never an error: any
+            object is converted to a string, control characters become "?", and
+            a job of more than 63 bytes of UTF-8 is cut off, with a "\u2026".
+            None is an empty job.
+
+        Returns True if the lock is held; `abandoned` and `token` describe the
+        grant. Returns False if somebody else has it; see `job` and `blocker`.
+
+        Raises ValueError or TypeError for a bad timeout, and RuntimeError if
+        this task holds the lock itself and would wait for ever.
+        """
+        return self._acquire(self._own(), self._timeout(timeout), make_job(job))
+
+    def release(self) -> None:
+        """Gives the lock to the longest waiter. Does not block.
+
+        Raises RuntimeError if the acquisition that this means (see the class)
+        does not hold it. This includes a caller that has lost the lock in
+        release_and_acquire(): then another contender has it, and keeps it.
+        """
+        acquisition = self._find(self._own())
+        if acquisition is None or not acquisition._end():
+            if acquisition is not None and not acquisition._open:
+                # This exception reports the loss
+                acquisition._lost = False
+            raise RuntimeError("release of a lock that is not held")
+
+    def release_and_acquire(self, timeout: Optional[float] = None
+                            ) -> Coroutine[Any, Any, bool]:
+        """Lets the waiters in, and takes the lock again, for the same job. To
+        be awaited.
+
+        In one step: the caller gets the lock after all who wait now, and before
+        all who come later. If nobody waits, this costs almost nothing: call it
+        as often as you like, such as once per sample.
+
+        timeout: as for acquire()
+
+        Returns True if the lock is held. Returns False if it is not, see `job`
+        and `blocker`; the caller may then call this again, which waits for the
+        lock once more, and takes it from nobody. The same holds after a wait
+        that was cancelled.
+
+        Raises RuntimeError if the acquisition that this means (see the class)
+        did not hold the lock, or another task released it in the meantime.
+        Raises ValueError or TypeError for a bad timeout. Neither changes
+        anything. The acquisition does not hold the lock during a wait:
+        release() in another task raises RuntimeError.
+        """
+        return self._again(self._own(), self._timeout(timeout))
+
+    def wanted(self) -> Coroutine[Any, Any, None]:
+        """Waits until another contender waits for the lock that is held. To be
+        awaited.
+
+        The time for a release_and_acquire(), for an agent that has nothing else
+        to do until then.
+
+        Raises RuntimeError if the acquisition that this means (see the class)
+        does not hold the lock, or loses it in the meantime.
+        """
+        return self._wanted(self._own())
+
+    def acquire_timeout(self, timeout: Optional[float] = None,
+                        job: object = "unnamed") -> _Block:
+        """A context manager for one async with block, which holds the lock.
+
+        timeout, job: as for acquire()
+
+        The value of the block is an Acquisition, which is true if the lock was
+        acquired. Leaving the block releases the lock if that acquisition still
+        holds it, and nothing else.
+        """
+        return _Block(self, self._timeout(timeout), make_job(job))
+
+    async def __aenter__(self) -> Acquisition:
+        """Acquires the lock within the default_timeout, or raises TimeoutError.
+
+        The error names the holder.
+        """
+        block = self.acquire_timeout()
+        acquisition = await block.__aenter__()
+        if acquisition:
+            self._blocks.append(block)
+            return acquisition
+        block.leave()
+        assert acquisition.blocker is not None
+        raise TimeoutError(
+            ETIMEDOUT,
+            "the lock could not be acquired within the default_timeout of %r "
+            "seconds: it is held by %s" % (
+                self._default_timeout, _device.describe(acquisition.blocker)),
+            self.path)
+
+    async def __aexit__(self, *_unused: object) -> None:
+        for acquisition in reversed(self._own()):
+            for block in self._blocks:
+                if block.acquisition is acquisition:
+                    self._blocks.remove(block)
+                    block.leave()
+                    return
+        self.release()
+
+    @property
+    def job(self) -> Optional[str]:
+        """The current holder's job, in any process; None: the lock is free.
+
+        But for a task whose call has just failed, it is the job that made the
+        call fail, even if the lock has changed hands since. In an async with
+        block this lasts to the block's end, elsewhere for one look, but never
+        longer than to the next call.
+        """
+        return self._job_of(self._newest())
+
+    @property
+    def blocker(self) -> Optional[Holder]:
+        """The holder that made the caller's last acquire() or
+        release_and_acquire() fail, as it was when the call gave up; None if
+        that call did not fail.
+        """
+        newest = self._newest()
+        return None if newest is None else newest.blocker
+
+    def _own(self) -> _Own:
+        """The acquisitions of the task that runs, the last at the end"""
+        if asyncio._get_running_loop() is not None:
+            task = asyncio.current_task()
+            if task is not None:
+                return self._tasks.setdefault(task, [])
+        return self._others
+
+    def _newest(self) -> Optional[Acquisition]:
+        own = self._own()
+        return own[-1] if own else None
+
+    def _begin(self, own: _Own, job: bytes, is_open: bool) -> Acquisition:
+        acquisition = Acquisition(self, job, is_open)
+        own[:] = [one for one in own if one._claim or one._open or one._lost]
+        own.append(acquisition)
+        return acquisition
+
+    def _check_own(self, own: _Own) -> None:
+        """Raises RuntimeError if the task would wait for itself for ever."""
+        if own is not self._own() or own is self._others:
+            return
+        for acquisition in own:
+            if acquisition:
+                raise RuntimeError(
+                    "the caller holds this lock itself, for job %r, and would "
+                    "wait for ever" % acquisition._say_job())
+
+    async def _acquire(self, own: _Own, ns: int, job: bytes) -> bool:
+        if ns < 0:
+            self._check_own(own)
+        for acquisition in reversed(own):
+            if (acquisition._open and acquisition.token
+                    and not acquisition._claim):
+                acquisition._job = job
+                break
+        else:
+            acquisition = self._begin(own, job, False)
+        return await _take(acquisition, acquisition._start(ns))
+
+    async def _again(self, own: _Own, ns: int) -> bool:
+        acquisition = self._find(own)
+        if acquisition is None:
+            raise RuntimeError("release_and_acquire of a lock that is not held")
+        return await _take(acquisition, acquisition._restart(ns))
+
+    async def _wanted(self, own: _Own) -> None:
+        acquisition = self._find(own)
+        if acquisition is None:
+            raise RuntimeError("the lock is not held")
+        await acquisition.wanted()
+
+    def _find(self, own: _Own) -> Optional[Acquisition]:
+        """The acquisition that the methods of this object mean"""
+        found: Optional[_event.Acquisition] = None
+        for acquisition in reversed(own):
+            acquisition._named = False
+            if acquisition:
+                return acquisition
+            if found is None and (acquisition._claim or acquisition._lost or (
+                    acquisition._open and acquisition.token)):
+                found = acquisition
+        if found is None:
+            found = self._granted
+            if found is None or not found._claim:
+                return None
+        assert isinstance(found, Acquisition)
+        return found
