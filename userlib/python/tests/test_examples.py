@@ -25,7 +25,8 @@ class Examples(TestCase):
     def run_example(self, name, *args):
         """Returns the example's exit status and output."""
         process = self.start(name, *args)
-        output = process.communicate(timeout=LONG)[0]
+        # Twisted alone may take long to load
+        output = process.communicate(timeout=4 * LONG)[0]
         return process.returncode, output
 
     def test_acquire_timeout(self):
@@ -55,6 +56,9 @@ class Examples(TestCase):
 
     def test_agent_for_asyncio(self):
         self.check_agent("aio_agent.py")
+
+    def test_agent_for_twisted(self):
+        self.check_agent("twisted_agent.py")
 
     def test_agent_of_two_processes(self):
         self.check_agent("two_processes.py")

@@ -3,8 +3,8 @@
 
 TimeoutLock is the lock for an agent, with the names, arguments and results of
 the TimeoutLock of OCS; "python3 -m tlock.ocs" runs an agent of OCS with it,
-unchanged. The module tlock.aio has a TimeoutLock for asyncio. status() looks at
-a lock without taking it.
+unchanged. tlock.aio and tlock.twisted have a TimeoutLock for event loops.
+status() looks at a lock without taking it.
 
 All need the kernel module tlock. If a class or the function cannot open a
 lock's device, it raises an OSError that says why and what to do:
