@@ -255,14 +255,17 @@ class Lock:
             default_timeout = 0
         self._default_ns = _nanoseconds(default_timeout)
         self._default_timeout = default_timeout
-        self.path = _device.device_path(_device.DEFAULT_PATH if path is None
-                                        else path)
+        if path is None:
+            contender = _device.open_default()
+        else:
+            contender = _device.open_contender(_device.device_path(path))
+        self.path = contender.path
         # Nothing guards this: each step is one atomic operation
-        self._idle: List[Contender] = [_device.open_contender(self.path)]
+        self._idle: List[Contender] = [contender]
         self._without_path = path is None
         if path is None:
             # For the caller of the subclass's constructor
-            _warn_of_two(4)
+            _warn_of_two(self.path, 4)
         _locks.add(self)
 
     def status(self) -> Status:
