@@ -72,32 +72,46 @@ struct tlock_deferred {
 	struct pid *put;
 };
 
+static __always_inline void tlock_unlock_and_wake(struct tlock *lock,
+						  struct task_struct *task)
+	__releases(&lock->spinlock)
+{
+	if (!task) {
+		raw_spin_unlock_irq(&lock->spinlock);
+		return;
+	}
+	/*
+	 * A task that preempted us before the wake-up would delay the next
+	 * holder, which may be more urgent. While preemption is off, RCU also
+	 * keeps the thread from being freed if it exits without waiting for the
+	 * wake-up.
+	 */
+	preempt_disable();
+	raw_spin_unlock_irq(&lock->spinlock);
+	wake_up_process(task);
+	preempt_enable();
+}
+
+static noinline void tlock_unlock_and_poll(struct tlock *lock,
+					   struct tlock_deferred *todo)
+	__releases(&lock->spinlock)
+{
+	/* The contender may be gone from now on, but its queue stays one */
+	rcu_read_lock();
+	tlock_unlock_and_wake(lock, todo->wake);
+	wake_up_poll(&todo->poll->pollers,
+		     EPOLLIN | EPOLLRDNORM | EPOLLPRI |
+		     EPOLLOUT | EPOLLWRNORM);
+	rcu_read_unlock();
+}
+
 static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
 	__releases(&lock->spinlock)
 {
-	/* Its contender may be gone from now on, but its queue stays one */
 	if (unlikely(todo->poll))
-		rcu_read_lock();
-	if (todo->wake) {
-		/*
-		 * A task that preempted us before the wake-up would delay the
-		 * next holder, which may be more urgent. While preemption is
-		 * off, RCU also keeps the thread from being freed if it exits
-		 * without waiting for the wake-up.
-		 */
-		preempt_disable();
-		raw_spin_unlock_irq(&lock->spinlock);
-		wake_up_process(todo->wake);
-		preempt_enable();
-	} else {
-		raw_spin_unlock_irq(&lock->spinlock);
-	}
-	if (unlikely(todo->poll)) {
-		wake_up_poll(&todo->poll->pollers,
-			     EPOLLIN | EPOLLRDNORM | EPOLLPRI |
-			     EPOLLOUT | EPOLLWRNORM);
-		rcu_read_unlock();
-	}
+		tlock_unlock_and_poll(lock, todo);
+	else
+		tlock_unlock_and_wake(lock, todo->wake);
 	if (todo->put)
 		put_pid(todo->put);
 }
