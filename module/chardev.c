@@ -404,15 +404,15 @@ static void tlock_show_fdinfo(struct seq_file *m, struct file *file)
 		[TLOCK_DECIDED] = "decided",
 		[TLOCK_HOLDING] = "holding",
 	};
-	u64 number;
+	u64 ticket, token;
 	enum tlock_state state = tlock_contender_state(file->private_data,
-						       &number);
+						       &ticket, &token);
 
 	seq_printf(m, "tlock-state:\t%s\n", names[state]);
-	if (state == TLOCK_HOLDING)
-		seq_printf(m, "tlock-token:\t%llu\n", number);
-	else if (state != TLOCK_IDLE)
-		seq_printf(m, "tlock-ticket:\t%llu\n", number);
+	if (ticket)
+		seq_printf(m, "tlock-ticket:\t%llu\n", ticket);
+	if (token)
+		seq_printf(m, "tlock-token:\t%llu\n", token);
 }
 
 const struct file_operations tlock_fops = {

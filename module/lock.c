@@ -959,26 +959,26 @@ void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 /**
  * tlock_contender_state - tell what a contender is doing
  * @c: the contender
- * @number: out: the token of a holder, the ticket of a contender that has a
- *	request, or 0
+ * @ticket: out: the ticket of its request, or 0
+ * @token: out: the token of the grant if it holds the lock, or 0
  *
  * Return: the state of @c.
  */
-enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *number)
+enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *ticket,
+				       u64 *token)
 {
 	struct tlock *lock = c->lock;
 	enum tlock_state state = TLOCK_IDLE;
 
 	raw_spin_lock_irq(&lock->spinlock);
-	*number = c->ticket;
-	if (c->async) {
+	*ticket = c->ticket;
+	*token = lock->holder == c ? c->id.token : 0;
+	if (c->async)
 		state = c->queued ? TLOCK_WAITING : TLOCK_DECIDED;
-	} else if (lock->holder == c) {
+	else if (lock->holder == c)
 		state = TLOCK_HOLDING;
-		*number = c->id.token;
-	} else if (c->ticket) {
+	else if (c->ticket)
 		state = c->wait ? TLOCK_WAITING : TLOCK_AWAY;
-	}
 	raw_spin_unlock_irq(&lock->spinlock);
 	return state;
 }

@@ -176,7 +176,8 @@ void tlock_get_status(struct tlock *lock, struct tlock_status *status);
 void tlock_contender_ctor(void *contender);
 void tlock_contender_init(struct tlock_contender *c, struct tlock *lock);
 void tlock_contender_exit(struct tlock_contender *c);
-enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *number);
+enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *ticket,
+				       u64 *token);
 
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg);
 u64 tlock_reacquire_fast(struct tlock_contender *c);

@@ -80,6 +80,7 @@ TEST_F(async, g5_visible)
 {
 	struct tlock_acquire arg = start_acquire(self->c, FOREVER, "c"), try;
 	struct tlock_holder holder;
+	char path[40], line[60];
 	__u64 number;
 
 	EXPECT_NE(0, arg.ticket);
@@ -93,6 +94,10 @@ TEST_F(async, g5_visible)
 	ASSERT_EQ(0, release(self->holder));
 	EXPECT_STREQ("decided", state_of(self->c, &number));
 	EXPECT_EQ(arg.ticket, number);
+	/* So that one can find who has the file that holds the lock */
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", self->c);
+	snprintf(line, sizeof(line), "\ntlock-token:\t%llu", self->token + 1);
+	EXPECT_NE(NULL, strstr(read_text(path), line));
 	EXPECT_EQ(0, look(self->c).waiters);
 	EXPECT_STREQ("c", sysfs_text("job"));
 	holder = look(self->c).holder;

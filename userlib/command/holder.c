@@ -26,6 +26,7 @@
 static const char *const names[] = {
 	[STATE_FREE] = "free",
 	[STATE_HELD] = "held",
+	[STATE_GRANTED] = "granted",
 	[STATE_STOPPED] = "stopped",
 	[STATE_TRACED] = "traced",
 	[STATE_FROZEN] = "frozen",
@@ -313,14 +314,18 @@ void look_at_holders(struct row *row, size_t num)
 			row[i].state = state_of(holder->pid, &group);
 		else
 			row[i].state = sees_all() ? STATE_ENDED : STATE_UNSEEN;
+		if (row[i].state == STATE_HELD &&
+		    holder->flags & TLOCK_UNFETCHED)
+			row[i].state = STATE_GRANTED;
 		missing = missing || is_missing(&row[i]);
 	}
 	/* Once for all locks, as there may be many processes */
 	if (missing)
 		visit_all_files(visit_holder, &rows);
 	for (i = 0; i < num; i++) {
+		/* Those that the lock itself reports need no second look */
 		if (row[i].state == STATE_FREE || row[i].state == STATE_HELD ||
-		    still_holds(&row[i]))
+		    row[i].state == STATE_GRANTED || still_holds(&row[i]))
 			continue;
 		row[i].state = STATE_HELD;
 		row[i].open_in.num = 0;
@@ -339,6 +344,10 @@ void print_notes(const struct row *rows, size_t num, FILE *out)
 			continue;
 		fprintf(out, "%s: holder ", basename(row->path));
 		switch (row->state) {
+		case STATE_GRANTED:
+			fprintf(out, "(PID %d) has not fetched its grant yet: its event loop is busy",
+				pid);
+			break;
 		case STATE_STOPPED:
 			fprintf(out, "is stopped; 'kill -CONT %d' continues it",
 				pid);

@@ -40,6 +40,7 @@ enum column {
 enum holder_state {
 	STATE_FREE,
 	STATE_HELD,
+	STATE_GRANTED,	/* its process has not fetched the grant yet */
 	STATE_STOPPED,	/* by a signal */
 	STATE_TRACED,	/* stopped by a debugger */
 	STATE_FROZEN,	/* with its control group */

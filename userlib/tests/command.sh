@@ -928,6 +928,54 @@ test_holder_frozen() {
 	rmdir /sys/fs/cgroup/ice
 }
 
+# grant PROGRAM: PROGRAM runs with a file that has the lock, but whose grant
+# nobody fetches
+grant() {
+	/usr/bin/python3 -c '
+import fcntl, os, sys, time
+sys.path.insert(0, sys.argv[1])
+from tlock import _device
+lock = _device.Contender("/dev/tlock", os.O_RDWR)
+with open("/dev/tlock", "r+b", 0) as first:
+    fcntl.flock(first, fcntl.LOCK_EX)
+    lock.argument.timeout_ns = -1
+    lock.argument.flags = _device.ASYNC
+    try:
+        fcntl.ioctl(lock.fd, _device.ACQUIRE, lock.argument)
+    except OSError as error:
+        assert error.errno == _device.errno.EINPROGRESS
+'"$1" "$top/userlib/python" >granted &
+	holder=$!
+	until_ok test -s granted
+}
+
+test_holder_granted() {
+	grant '
+print(flush=True)
+time.sleep(1000)'
+	state granted "(PID $holder) has not fetched its grant yet: its event loop is busy"
+	# This says why
+	kill -STOP "$holder"
+	until_ok stopped "$holder"
+	state stopped "is stopped; 'kill -CONT $holder' continues it"
+	kill -9 "$holder"
+	wait "$holder" || :
+	not_abandoned
+}
+
+test_holder_granted_and_ended() {
+	grant '
+parent = os.getpid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == parent:
+    pass
+print(os.getpid(), flush=True)
+time.sleep(1000)'
+	state ended "ended, file still open in PID $(<granted) (python3)"
+	kill "$(<granted)"
+}
+
 dumping() {
 	in_file '^CoreDumping:.*1' "/proc/$1/status"
 }
