@@ -102,14 +102,21 @@ class AioTestCase(TestCase):
         asyncio.new_event_loop().run_until_complete(use())
 
 
+class OnChannel(TimeoutLock):
+    """A subclass whose constructor has other arguments"""
+
+    def __init__(self, channel):
+        super().__init__(path="tlock")
+        self.channel = channel
+
+
 class AsBlocking(AioTestCase):
     """What is the same as in tlock.TimeoutLock"""
 
     def test_names_arguments_and_defaults(self):
         def arguments(function):
             return [(p.name, p.default, p.kind) for p in
-                    inspect.signature(function).parameters.values()
-                    if p.name != "blocking"]
+                    inspect.signature(function).parameters.values()]
 
         blocking = tlock.TimeoutLock
         for one, other in ((blocking, TimeoutLock),
@@ -207,6 +214,29 @@ class AsBlocking(AioTestCase):
         self.assert_free()
 
     @in_loop
+    async def test_blocking_or_not(self):
+        """As for a threading.Lock"""
+        with self.assertRaisesRegex(ValueError, "mutually exclusive"):
+            self.lock.acquire(0, blocking=True)
+        for tries in ({"blocking": False}, {"timeout": False},
+                      {"blocking": True}, {"timeout": True}):
+            self.assertTrue(await self.lock.acquire(**tries))
+            # Another task, as one task would wait for itself
+            task = start(self.waits(tries))
+            if True in tries.values():
+                await self.until_waiters(1)
+                await asyncio.sleep(1.1)
+                self.assertFalse(task.done())
+                self.lock.release()
+                self.assertTrue(await task)
+            else:
+                self.assertFalse(await task)
+            self.lock.release()
+
+    async def waits(self, arguments):
+        return await self.lock.acquire(**arguments)
+
+    @in_loop
     async def test_very_long_timeouts(self):
         for timeout in 2**63 / 1e9, math.inf, 10**18, -1:
             async with self.lock.acquire_timeout(0):
@@ -281,6 +311,14 @@ class AsBlocking(AioTestCase):
                 self.assertFalse(await other.acquire())
                 self.assertGreaterEqual(time.monotonic() - begin, 0.25)
                 self.assertEqual(other.job, "original")
+
+    def test_copies_of_subclasses(self):
+        lock = OnChannel(3)
+        for other in copy.copy(lock), pickle.loads(pickle.dumps(lock)):
+            self.assertIs(type(other), OnChannel)
+            self.assertEqual(other.path, "/dev/tlock")
+            self.assertTrue(run(other.acquire(0)))
+            other.release()
 
     @in_loop
     async def test_repr(self):
@@ -1136,6 +1174,70 @@ class Loops(AioTestCase):
                 task.cancel()
                 await turns()
         run(main())
+
+    @in_loop
+    async def test_two_threads_end_one_acquisition(self):
+        """One of them, in the middle of it, does not end the next one."""
+        async with self.lock.acquire_timeout(0, "first") as acquired:
+            contender = acquired._claim[0]
+            following = self.lock._get()
+
+            class Other(list):
+                """Another thread pops what this one has just seen."""
+
+                def __getitem__(self, index):
+                    seen = super().__getitem__(index)
+                    self.pop()
+                    contender.release()
+                    acquired._claim = [following]
+                    return seen
+
+            acquired._claim = Other([contender])
+            with self.assertRaises(RuntimeError):
+                acquired.release()
+            self.assertEqual(acquired._claim, [following])
+        self.assert_free()
+
+    @in_loop
+    async def test_ended_by_a_thread_as_it_begins_to_wait(self):
+        other = self.agent()
+        async with self.lock.acquire_timeout(0) as acquired:
+            other.begin("lock.acquire(-1)")
+            await self.until_waiters(1)
+            call = _event.Acquisition._call
+
+            def call_and_end(acquisition, *args):
+                result = call(acquisition, *args)
+                acquisition._end(True)
+                return result
+
+            with mock.patch.object(_event.Acquisition, "_call", call_and_end):
+                with self.assertRaisesRegex(RuntimeError, "has released"):
+                    await acquired.release_and_acquire(-1)
+            other.result()
+            self.assertEqual(tlock.status().waiters, 0)
+            other.do("lock.release()")
+            # It was not under way for ever
+            self.assertTrue(await acquired.release_and_acquire(0))
+
+    @in_loop
+    async def test_watch_of_a_loop_that_is_just_closed(self):
+        async with self.lock.acquire_timeout(0) as acquired:
+            task = start(acquired.wanted())
+            await turns()
+
+            def release():
+                with mock.patch.object(
+                        acquired._watch.loop, "call_soon_threadsafe",
+                        side_effect=RuntimeError("Event loop is closed")):
+                    acquired.release()
+
+            watch = acquired._watch
+            Call(release).result()
+            self.assert_free()
+            watch.stop(RuntimeError())
+            with self.assertRaises(RuntimeError):
+                await task
 
     def closed(self, keep, coroutine):
         """Closes a loop while a task waits in it."""

@@ -29,6 +29,7 @@ from twisted.internet.defer import (CancelledError, Deferred, ensureDeferred,
                                     inlineCallbacks)
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from helper import LONG, TestCase, environment, states
 
 REACTORS = "select", "poll", "epoll", "asyncio"
@@ -77,8 +78,7 @@ class Flows(TestCase):
     async def test_names_arguments_and_defaults(self):
         def arguments(function):
             return [(p.name, p.default, p.kind) for p in
-                    inspect.signature(function).parameters.values()
-                    if p.name != "blocking"]
+                    inspect.signature(function).parameters.values()]
 
         for one, other in ((tlock.TimeoutLock, TimeoutLock),
                            (tlock.Acquisition, tlock_twisted.Acquisition)):
@@ -108,6 +108,16 @@ class Flows(TestCase):
         self.assertFalse(acquired)
         with self.assertRaises(RuntimeError):
             acquired.release()
+        with self.assertRaises(ValueError):
+            lock.acquire(0, blocking=False)
+        self.assertTrue(await lock.acquire(blocking=False))
+        self.assertIs(await lock.acquire(False), False)
+        for forever in {"blocking": True}, {"timeout": True}:
+            waiter = lock.acquire(**forever)
+            await self.sleep(1.1)
+            self.assertFalse(waiter.called)
+            await self.cancelled(waiter)
+        lock.release()
         self.assertEqual(repr(copy.copy(lock)),
                          "<tlock.twisted.TimeoutLock /dev/tlock: free>")
 
@@ -239,6 +249,27 @@ class Flows(TestCase):
             self.assertTrue(await self.lock.acquire(0))
             await self.cancelled(self.lock.wanted())
             self.lock.release()
+
+    async def test_watcher_that_cancels_the_others(self):
+        other = self.agent()
+        with await self.lock.acquire_timeout(0) as acquired:
+            watchers = [acquired.wanted() for _ in range(3)]
+            watchers[0].addCallback(lambda _: watchers[2].cancel())
+            other.begin("lock.acquire(-1)")
+            await watchers[0]
+            await self.fails(watchers[2], CancelledError)
+            # Nothing has disturbed the reactor or this one
+            self.assertIsNone(await watchers[1])
+            # The same when the reactor stops
+            with mock.patch.object(_event.Acquisition, "_is_wanted",
+                                   lambda _: False):
+                watchers[:] = [acquired.wanted() for _ in range(2)]
+            watchers[0].addErrback(lambda _: watchers[1].cancel())
+            acquired._watch.connectionLost(Failure(ConnectionLost()))
+            self.assertIsNone(await watchers[0])
+            await self.fails(watchers[1], CancelledError)
+        other.result()
+        other.do("lock.release()")
 
     async def test_wanted_while_it_waits(self):
         """The file is watched for both."""

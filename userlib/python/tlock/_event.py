@@ -8,12 +8,16 @@ that is meant for an earlier request of the same file decides nothing.
 """
 from errno import ECANCELED, EINPROGRESS, ETIMEDOUT
 from fcntl import ioctl
-from typing import List, Optional, Tuple, Type
+from typing import Callable, List, Optional, Tuple, Type
 
 from . import _device
 from ._device import (ABANDONED, ACQUIRE, ASYNC, REACQUIRE, Contender, Holder,
                       PathLike, Status)
 from ._lock import _KEPT, _locks, _nanoseconds, _warn_of_two
+
+
+def released() -> RuntimeError:
+    return RuntimeError("another task or thread has released the lock")
 
 
 class Watch:
@@ -109,14 +113,17 @@ class Acquisition:
     def _say_job(self) -> str:
         return self._job.decode("utf-8", "replace")
 
+    def _check_pending(self) -> None:
+        """Raises RuntimeError if another call asks for the lock."""
+        if self._pending:
+            raise RuntimeError("a call of this acquisition is under way")
+
     def _start(self, ns: int) -> Optional[bool]:
         """Asks for the lock. If it is held, lets the waiters in first.
 
         Returns whether the lock is held; None: the request waits. Unless this
         returns None, the request has ended.
         """
-        if self._pending:
-            raise RuntimeError("a call of this acquisition is under way")
         # Before a look at the claim: see _end()
         self._pending = True
         try:
@@ -181,7 +188,7 @@ class Acquisition:
             self._pending = False
             return True
         if not claim or number == ECANCELED:
-            raise RuntimeError("another task or thread has released the lock")
+            raise released()
         if number != ETIMEDOUT:
             raise contender.error(number or 0)
         self.blocker = _device.make_holder(argument.holder)
@@ -205,9 +212,11 @@ class Acquisition:
         if self._pending and not anyway:
             return False
         contender = None
+        # A later call has another list: its contender is not this one
+        claim = self._claim
         try:
-            contender = self._claim[0]
-            self._claim.pop()
+            contender = claim[0]
+            claim.pop()
             ended = contender.release()
         except IndexError:
             return False
@@ -244,6 +253,8 @@ class Lock:
     path: str
     """Path of the lock's device"""
 
+    # The constructor of the class that is not a user's
+    _construct: Callable[..., None]
     # The acquisition that was granted last; it may be over
     _granted: Optional[Acquisition] = None
     # The acquisition whose call failed last
@@ -321,6 +332,17 @@ class Lock:
         holder = self.holder
         return None if holder is None else holder.job
 
+    def _acquire_timeout(self, timeout: Optional[float],
+                         blocking: Optional[bool]) -> int:
+        """The timeout of acquire()"""
+        if blocking is not None:
+            if timeout is not None:
+                raise ValueError("mutually exclusive: timeout and blocking")
+            timeout = bool(blocking)
+        if isinstance(timeout, bool):
+            timeout = -1 if timeout else 0
+        return self._timeout(timeout)
+
     def _timeout(self, timeout: Optional[float]) -> int:
         return self._default_ns if timeout is None else _nanoseconds(timeout)
 
@@ -339,4 +361,7 @@ class Lock:
 
 def _make(cls: Type[Lock], default_timeout: float, path: str) -> Lock:
     """Makes a lock of a pickled one."""
-    return cls(default_timeout, path=path)
+    lock = cls.__new__(cls)
+    # A subclass may have a constructor with other arguments
+    cls._construct(lock, default_timeout, path=path)
+    return lock

@@ -15,7 +15,8 @@ add_reader() and add_writer(), such as that of Twisted's asyncioreactor.
 import asyncio
 import weakref
 from errno import ETIMEDOUT
-from typing import (Any, Coroutine, List, MutableMapping, Optional, Set)
+from typing import (Any, Callable, Coroutine, List, MutableMapping, Optional,
+                    Set)
 
 from . import _device, _event
 from ._device import Contender, Holder, PathLike, make_job
@@ -47,50 +48,103 @@ class _Decision:
     def __call__(self) -> None:
         if not self.waits():
             return
+        future = self.future
         try:
             held = self.acquisition._fetch(self.contender)
             if held is None:
                 return
-            self.future.set_result(held)
-        except Exception as error:  # pylint: disable=broad-except
-            self.future.set_exception(error)
-        # The file stays writable, so the loop would call this again
-        self.future.get_loop().remove_writer(self.contender.fd)
+            # The file stays writable, so the loop would call this again
+            future.get_loop().remove_writer(self.contender.fd)
+            future.set_result(held)
+        except BaseException as error:
+            future.get_loop().remove_writer(self.contender.fd)
+            self.acquisition._withdraw()
+            is_ours = isinstance(error, Exception)
+            if not future.done():
+                # Another exception, such as KeyboardInterrupt, is a signal
+                # handler's, and ends the loop. If that goes on nevertheless,
+                # it ends the task, too. (cancel() would make _Wait believe that
+                # the file is watched.)
+                future.set_exception(error if is_ours
+                                     else asyncio.CancelledError())
+            if not is_ours:
+                raise
 
     def __del__(self) -> None:
         if self.waits():
             self.acquisition._withdraw()
 
 
-async def _take(acquisition: _event.Acquisition, held: Optional[bool]) -> bool:
-    """Waits for a request, unless it has ended.
+class _Wait:
+    """Ends a call that does not return.
 
-    held: what the call returned that made it
+    Only the call refers to this object. So __del__() ends it if an exception
+    from a signal handler, such as KeyboardInterrupt, comes while the call deals
+    with another one.
     """
-    if held is not None:
-        return held
-    contender = acquisition._claim[0]
-    lost = acquisition._lost
-    future: "Optional[asyncio.Future[bool]]" = None
-    try:
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        loop.add_writer(contender.fd,
-                        _Decision(acquisition, contender, future))
-        return await future
-    except BaseException:
-        # The task was cancelled, or the loop cannot watch files
+
+    __slots__ = "acquisition", "contender", "future", "lost"
+
+    def __init__(self, acquisition: _event.Acquisition) -> None:
+        self.acquisition: Optional[_event.Acquisition] = acquisition
+        # What the loop watches, and for what
+        self.contender: Optional[Contender] = None
+        self.future: "Optional[asyncio.Future[bool]]" = None
+        self.lost = False
+
+    def end(self) -> None:
+        acquisition = self.acquisition
+        if acquisition is None:
+            return
+        future = self.future
         if future is not None and future.done() and not future.cancelled():
             # The file is not watched any more, and may be another's by now.
             # Nobody learns of a grant, but somebody may have begun the next
             # call.
             if acquisition._end():
-                acquisition._lost = lost
+                acquisition._lost = self.lost
         else:
-            if (future is not None and contender.fd >= 0
-                    and not loop.is_closed()):
-                loop.remove_writer(contender.fd)
+            contender = self.contender
+            if contender is not None and future is not None:
+                loop = future.get_loop()
+                if contender.fd >= 0 and not loop.is_closed():
+                    loop.remove_writer(contender.fd)
+                self.contender = None
             acquisition._withdraw()
+        self.acquisition = None
+
+    def __del__(self) -> None:
+        self.end()
+
+
+async def _take(acquisition: _event.Acquisition,
+                start: Callable[[int], Optional[bool]], ns: int) -> bool:
+    """Asks for the lock, and waits if necessary.
+
+    start: the method of the acquisition that asks for it
+    """
+    acquisition._check_pending()
+    wait = _Wait(acquisition)
+    try:
+        held = start(ns)
+        if held is None:
+            try:
+                contender = acquisition._claim[0]
+            except IndexError:
+                raise _event.released() from None
+            loop = asyncio.get_running_loop()
+            wait.lost = acquisition._lost
+            wait.future = loop.create_future()
+            wait.contender = contender
+            loop.add_writer(contender.fd,
+                            _Decision(acquisition, contender, wait.future))
+            held = await wait.future
+        wait.acquisition = None
+        return held
+    except BaseException:
+        # The task was cancelled, or the loop cannot watch files, or start()
+        # has failed, after which nothing is left to end
+        wait.end()
         raise
 
 
@@ -114,28 +168,34 @@ class _Watch(_event.Watch):
             pass
 
     def stop(self, error: Optional[Exception]) -> None:
+        if self.contender.fd >= 0 and not self.loop.is_closed():
+            # The file stays readable, so the loop would call look() again
+            self.loop.remove_reader(self.contender.fd)
+            for future in self.futures:
+                if future.done():
+                    continue
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+        # The last step: if an exception from a signal handler comes before it,
+        # there will be another call
         if self.acquisition._watch is self:
             self.acquisition._watch = None
-        if self.contender.fd < 0 or self.loop.is_closed():
-            return
-        # The file stays readable, so the loop would call look() again
-        self.loop.remove_reader(self.contender.fd)
-        for future in self.futures:
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
 
     def end(self) -> bool:
         error = RuntimeError("the lock is not held any more")
-        if self.loop.is_closed() or not self.loop.is_running() or (
+        # A forked child has closed the file; the parent's loop watches it
+        if self.contender.fd < 0 or not self.loop.is_running() or (
                 self.loop is asyncio._get_running_loop()):
             self.stop(error)
             return True
         self.acquisition._watch = None
-        self.loop.call_soon_threadsafe(self.stop, error)
+        try:
+            self.loop.call_soon_threadsafe(self.stop, error)
+        except RuntimeError:
+            # It has just been closed
+            pass
         return False
 
 
@@ -155,7 +215,7 @@ class Acquisition(_event.Acquisition):
 
         Like TimeoutLock.release_and_acquire().
         """
-        return await _take(self, self._restart(self._lock._timeout(timeout)))
+        return await _take(self, self._restart, self._lock._timeout(timeout))
 
     async def wanted(self) -> None:
         """Waits until somebody wants the lock.
@@ -204,7 +264,7 @@ class _Block:
             self._lock._check_own(own)
         try:
             self.acquisition = self._lock._begin(own, self._job, True)
-            await _take(self.acquisition, self.acquisition._start(self._ns))
+            await _take(self.acquisition, self.acquisition._start, self._ns)
             return self.acquisition
         except BaseException:
             self.leave()
@@ -215,9 +275,11 @@ class _Block:
         self.leave()
 
     def leave(self) -> None:
-        acquisition, self.acquisition = self.acquisition, None
+        acquisition = self.acquisition
         if acquisition is not None:
             acquisition._leave()
+            # If an exception comes before this, __del__() tries again
+            self.acquisition = None
 
     def __del__(self) -> None:
         # An exception from a signal handler, such as KeyboardInterrupt, may
@@ -262,8 +324,9 @@ class TimeoutLock(_event.Lock):
     granted until the deadline, and beyond that until somebody else wants it;
     then the call returns False.
 
-    If the process dies or drops the object while it holds the lock, the
-    kernel passes the lock on, and the next holder sees `abandoned`. Closing a
+    If the process dies while it holds the lock, the kernel passes the lock on,
+    and the next holder sees `abandoned`. The same happens if the process drops
+    the object, but only once Python's garbage collector has found that. Closing a
     loop withdraws what waits in it. A forked child does not share its parent's
     acquisitions; it may use the object in a loop of its own, to compete with
     the parent.
@@ -285,8 +348,11 @@ class TimeoutLock(_event.Lock):
         # The blocks of "async with lock:"
         self._blocks: List[_Block] = []
 
+    _construct = __init__
+
     def acquire(self, timeout: Optional[float] = None,
-                job: object = None) -> Coroutine[Any, Any, bool]:
+                job: object = None, *,
+                blocking: Optional[bool] = None) -> Coroutine[Any, Any, bool]:
         """Takes the lock, waiting for it if necessary. To be awaited.
 
         timeout: in seconds: 0 tries, more waits that long, -1 waits for ever,
@@ -295,6 +361,8 @@ class TimeoutLock(_event.Lock):
             object is converted to a string, control characters become "?", and
             a job of more than 63 bytes of UTF-8 is cut off, with a "\u2026".
             None is an empty job.
+        blocking: as for a threading.Lock, instead of a timeout: False tries,
+            True waits for ever. A timeout that is True or False means the same.
 
         Returns True if the lock is held; `abandoned` and `token` describe the
         grant. Returns False if somebody else has it; see `job` and `blocker`.
@@ -302,7 +370,9 @@ class TimeoutLock(_event.Lock):
         Raises ValueError or TypeError for a bad timeout, and RuntimeError if
         this task holds the lock itself and would wait for ever.
         """
-        return self._acquire(self._own(), self._timeout(timeout), make_job(job))
+        return self._acquire(self._own(),
+                             self._acquire_timeout(timeout, blocking),
+                             make_job(job))
 
     def release(self) -> None:
         """Gives the lock to the longest waiter. Does not block.
@@ -452,13 +522,13 @@ class TimeoutLock(_event.Lock):
                 break
         else:
             acquisition = self._begin(own, job, False)
-        return await _take(acquisition, acquisition._start(ns))
+        return await _take(acquisition, acquisition._start, ns)
 
     async def _again(self, own: _Own, ns: int) -> bool:
         acquisition = self._find(own)
         if acquisition is None:
             raise RuntimeError("release_and_acquire of a lock that is not held")
-        return await _take(acquisition, acquisition._restart(ns))
+        return await _take(acquisition, acquisition._restart, ns)
 
     async def _wanted(self, own: _Own) -> None:
         acquisition = self._find(own)

@@ -106,7 +106,9 @@ class _File(_event.Watch):
     def doRead(self) -> None:
         if self.watchers and self.acquisition._is_wanted():
             for watcher in self.take_watchers():
-                watcher.callback(None)
+                # The callback of another one may have cancelled it
+                if not watcher.called:
+                    watcher.callback(None)
 
     def take_watchers(self) -> "List[Deferred[None]]":
         watchers, self.watchers = self.watchers, []
@@ -139,7 +141,8 @@ class _File(_event.Watch):
             self.acquisition._withdraw()
             decision.errback(reason)
         for watcher in watchers:
-            watcher.errback(reason)
+            if not watcher.called:
+                watcher.errback(reason)
 
 
 class Acquisition(_event.Acquisition):
@@ -182,6 +185,7 @@ class Acquisition(_event.Acquisition):
     def _take(self, start: Callable[[int], Optional[bool]],
               ns: int) -> "Deferred[bool]":
         try:
+            self._check_pending()
             self._lock._failed = None
             held = start(ns)
             return self._file().decide() if held is None else succeed(held)
@@ -222,8 +226,9 @@ class TimeoutLock(_event.Lock):
     granted until the deadline, and beyond that until somebody else wants it;
     then the result is False.
 
-    If the process dies or drops the object while it holds the lock, the
-    kernel passes the lock on, and the next holder sees `abandoned`. A forked
+    If the process dies while it holds the lock, the kernel passes the lock on,
+    and the next holder sees `abandoned`. The same happens if the process drops
+    the object, but only once Python's garbage collector has found that. A forked
     child does not share its parent's acquisitions.
 
     default_timeout: for calls without a timeout, in seconds; see acquire()
@@ -237,8 +242,11 @@ class TimeoutLock(_event.Lock):
                  path: Optional[PathLike] = None) -> None:
         super().__init__(default_timeout, path=path)
 
+    _construct = __init__
+
     def acquire(self, timeout: Optional[float] = None,
-                job: object = None) -> "Deferred[bool]":
+                job: object = None, *,
+                blocking: Optional[bool] = None) -> "Deferred[bool]":
         """Takes the lock, waiting for it if necessary.
 
         timeout: in seconds: 0 tries, more waits that long, -1 waits for ever,
@@ -247,6 +255,8 @@ class TimeoutLock(_event.Lock):
             object is converted to a string, control characters become "?", and
             a job of more than 63 bytes of UTF-8 is cut off, with a "\u2026".
             None is an empty job.
+        blocking: as for a threading.Lock, instead of a timeout: False tries,
+            True waits for ever. A timeout that is True or False means the same.
 
         The result is True if the lock is held; `abandoned` and `token` describe
         the grant. It is False if somebody else has the lock; see `job` and
@@ -255,7 +265,8 @@ class TimeoutLock(_event.Lock):
         Raises ValueError or TypeError for a bad timeout.
         """
         acquisition = Acquisition(self, make_job(job), False)
-        return acquisition._take(acquisition._start, self._timeout(timeout))
+        return acquisition._take(acquisition._start,
+                                 self._acquire_timeout(timeout, blocking))
 
     def release(self) -> None:
         """Gives the lock to the longest waiter. Does not block.
