@@ -88,10 +88,10 @@ class Environment(TestCase):
         super().setUp()
         self.new_lock("a", "b", "c")
 
-    def run_python(self, value, program, *options):
+    def run_python(self, value, program, *options, args=()):
         """Runs a program, and returns what it prints."""
         done = subprocess.run(
-            [sys.executable, *options, "-c", _BEGIN + program],
+            [sys.executable, *options, "-c", _BEGIN + program, *args],
             env=environment(TLOCK=value), stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, universal_newlines=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
@@ -185,6 +185,51 @@ if os.fork() == 0:
 os.wait()
 print(name(TimeoutLock()), name(TimeoutLock()))
 """), ["a", "b", "c", "b", "c"])
+
+    def test_classes_for_event_loops(self):
+        """All classes share the order, and the default."""
+        program = """
+import tlock.aio, tlock.twisted
+warnings.simplefilter("error")
+kinds = {"b": TimeoutLock, "a": tlock.aio.TimeoutLock,
+         "t": tlock.twisted.TimeoutLock}
+for order in "bat", "tba", "atb", "aaa", "ttt":
+    for value in "b,a,c", "b,a", "c":
+        if os.fork() == 0:
+            os.environ["TLOCK"] = value
+            locks = []
+            for letter in order:
+                try:
+                    locks.append(kinds[letter]())
+                    print(name(locks[-1]))
+                except (RuntimeWarning, ValueError) as error:
+                    print(type(error).__name__)
+            print(*(name(kinds[letter](path="a")) for letter in order),
+                  flush=True)
+            os._exit(0)
+        os.wait()
+"""
+        # A default is worth one warning, for the second object
+        self.assertEqual(self.run_python("", program), 5 * [
+            "b", "a", "c", "a", "a", "a",
+            "b", "a", "ValueError", "a", "a", "a",
+            "c", "RuntimeWarning", "c", "a", "a", "a"])
+
+    def test_classes_for_event_loops_in_a_forked_child(self):
+        self.assertEqual(self.run_python("a,b,c", """
+import tlock.aio, tlock.twisted
+a = tlock.aio.TimeoutLock()
+b = copy.copy(a), pickle.loads(pickle.dumps(a))
+if os.fork() == 0:
+    print(name(a), name(tlock.twisted.TimeoutLock()), name(TimeoutLock()),
+          flush=True)
+    os._exit(0)
+os.wait()
+try:
+    tlock.twisted.TimeoutLock(-5)
+except ValueError:
+    print(*map(name, b), name(tlock.twisted.TimeoutLock()))
+"""), ["a", "b", "c", "a", "a", "b"])
 
     def test_isolated_mode(self):
         for option in "-E", "-I":
