@@ -658,6 +658,9 @@ static int tlock_fetch(struct tlock_contender *c, struct tlock_acquire *arg,
 		tlock_take_result(lock, arg);
 	} else {
 		tlock_describe(&c->blocker, c->blocker_flags, &arg->holder);
+		/* Some was left if a grant ended because its process had */
+		if (c->timeout_ns > 0)
+			arg->timeout_ns = 0;
 		err = -ETIMEDOUT;
 	}
 	tlock_end_async(c, todo);
