@@ -76,6 +76,12 @@ static const struct value tickets[] = {
 	{ "garbage", GARBAGE },
 };
 
+/* To fetch by */
+static const struct value fetches[] = {
+	{ "own", THREADS_OWN }, { "foreign", FOREIGN }, { "garbage", GARBAGE },
+	{ "new", NEW },
+};
+
 static const struct value hows[] = {
 	{ "ex", EXCLUSIVE }, { "nb", TRY }, { "un", UNLOCK }, { "sh", SHARED },
 };
@@ -115,7 +121,7 @@ static const struct value memories[] = {
 	{ "writable", MAKE_WRITABLE }, { "gone", MAKE_GONE },
 	{ "fresh", MAKE_FRESH }, { "try", MAKE_TRY }, { "brief", MAKE_BRIEF },
 	{ "never", MAKE_NEVER }, { "flag", MAKE_FLAG },
-	{ "unterminated", MAKE_UNTERMINATED },
+	{ "unterminated", MAKE_UNTERMINATED }, { "async", MAKE_ASYNC },
 };
 
 static const struct value signals[] = {
@@ -125,6 +131,7 @@ static const struct value signals[] = {
 static const struct value children[] = {
 	{ "leave", LEAVE }, { "linger", LINGER }, { "take", TAKE },
 	{ "release", RELEASES }, { "close", CLOSES }, { "killed", KILLED },
+	{ "start", STARTS },
 };
 
 static const struct value ends[] = {
@@ -140,6 +147,10 @@ static const struct value times[] = {
 static const struct value states[] = {
 	{ "0", 0 }, { "1", 1 }, { "2", 2 }, { "3", 3 }, { "4", 4 }, { "5", 5 },
 	{ "free", AWAIT_FREE }, { "held", AWAIT_HELD },
+};
+
+static const struct value watches[] = {
+	{ "glance", GLANCE }, { "decided", DECIDED }, { "wanted", WANTED },
 };
 
 /* Numbers of threads that wait for each other */
@@ -158,6 +169,7 @@ static const struct kind
 	an_at = KIND(ats, 7),
 	a_via = KIND(vias, 8),
 	a_ticket = KIND(tickets, 6),
+	a_fetch = KIND(fetches, 7),
 	a_how = KIND(hows, 2),
 	a_command = KIND(commands, 0),
 	a_mangle = KIND(mangles, 0),
@@ -172,7 +184,8 @@ static const struct kind
 	an_end = KIND(ends, 0),
 	a_time = KIND(times, 0),
 	a_state = KIND(states, 0),
-	a_meeting = KIND(meetings, 5);
+	a_meeting = KIND(meetings, 5),
+	a_watch = KIND(watches, 4);
 
 /*** Verbs ***/
 
@@ -192,6 +205,11 @@ static const struct {
 	[STATUS] = { { &a_file, &an_at, &a_via }, 8 },
 	[IOCTL] = { { &a_file, &a_command, &a_mangle, &a_number, &a_via }, 6 },
 	[CALL] = { { &a_file, &a_call }, 5 },
+	[START] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via,
+		      &a_ticket }, 25 },
+	[START_AGAIN] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via,
+			&a_ticket }, 12 },
+	[FETCH] = { { &a_file, &an_at, &a_via, &a_fetch }, 25 },
 	[LOOK] = { { &an_attribute }, 4 },
 	[CREATE] = { { &a_lock_name, &a_number }, 6 },
 	[DELETE] = { { &a_lock_name, &a_number }, 6 },
@@ -205,17 +223,19 @@ static const struct {
 	[NAP] = { { &a_time }, 8 },
 	[AWAIT] = { { &a_state }, 5 },
 	[MEET] = { { &a_meeting }, 3 },
+	[WATCH] = { { &a_file, &a_watch }, 10 },
 };
 
 const char *const verb_names[VERBS] = {
 	[OPEN] = "open", [CLOSE] = "close", [DUP] = "dup",
 	[ACQUIRE] = "acquire", [REACQUIRE] = "reacquire",
 	[RELEASE] = "release", [FLOCK] = "flock", [STATUS] = "status", [IOCTL] = "ioctl",
-	[CALL] = "call", [LOOK] = "sysfs", [CREATE] = "create",
+	[CALL] = "call", [START] = "start", [START_AGAIN] = "restart",
+	[FETCH] = "fetch", [LOOK] = "sysfs", [CREATE] = "create",
 	[DELETE] = "delete", [COMM] = "comm",
 	[MEMORY] = "memory", [SIGNAL] = "signal", [ALARM] = "alarm",
 	[FREEZE] = "freeze", [FORK] = "fork", [END] = "end", [NAP] = "nap",
-	[AWAIT] = "await", [MEET] = "meet",
+	[AWAIT] = "await", [MEET] = "meet", [WATCH] = "watch",
 };
 
 __s64 operand(const struct op *op, int i)

@@ -20,7 +20,8 @@
  * thread can know; it does not time out early; what it writes is consistent.
  * More is known of a file that only one thread uses: whether it holds the
  * lock, in which case no other thread may find that it holds it, or has a
- * request that can be resumed. After each case the lock is free, and its
+ * request that can be resumed or fetched; and so what poll(2) and fdinfo say.
+ * After each case the lock is free, and its
  * counters have grown by what the calls returned. And nothing hangs: after some
  * milliseconds all files are released, so all waits end without a signal.
  *
@@ -98,10 +99,12 @@ static struct shared {
 	atomic_int grants;		/* tokens that were returned */
 	atomic_int unknown;		/* calls that may have been grants */
 	atomic_int faults, canceled;	/* likewise */
+	/* Asynchronous requests; outcomes fetched: grants and failures */
+	atomic_int started, fetched, missed;
 	atomic_int timed_out, interrupted, abandoned;
-	atomic_int acquires_timed_out, yields, reacquires;
+	atomic_int acquires_contended, yields, reacquires;
 	atomic_int signals;		/* sent, including kills */
-	atomic_ullong ticket;		/* of the last interrupted call */
+	atomic_ullong ticket;		/* the last that a call returned */
 
 	atomic_int broken;
 	char why[400];
@@ -120,8 +123,11 @@ static int comm_fd;
 static int process = -1;
 static atomic_int threads_left;
 
-/* What a thread knows of its own file: it holds, or its request is away */
-enum held { NO, YES, AWAY, UNKNOWN };
+/*
+ * What a thread knows of its own file: it holds, or its request is away, or it
+ * has an asynchronous request
+ */
+enum held { NO, YES, AWAY, ASKED, UNKNOWN };
 
 static struct thread {
 	int number;
@@ -129,10 +135,12 @@ static struct thread {
 	int own_flags;
 	enum lock own_lock;
 	enum held held;
-	/* Of its last interrupted call, on any file */
+	bool decided;		/* ASKED: so poll(2) said */
+	/* Of its last request that was interrupted or is asynchronous */
 	__u64 ticket;
 	bool ticket_of_own;
-	__s64 timeout, since;	/* of that request */
+	enum lock ticket_lock;
+	__s64 timeout, since;
 	volatile bool leaving;
 	struct tlock_status before, own_before;
 	__u64 newest[LOCKS];	/* token of its own grants */
@@ -319,7 +327,7 @@ static void fill(struct tlock_acquire *arg, __s64 timeout, enum ask what)
 		strcpy(arg->job + 2, "\xc2\x9b");
 		break;
 	case FLAG:
-		arg->flags = 1;
+		arg->flags = TLOCK_ASYNC << 1;
 		break;
 	case FLAGS:
 		arg->flags = ~0U;
@@ -365,7 +373,11 @@ static void judge_holder(const struct tlock_holder *h)
 		broken("the holder is pid %d, uid %u", h->pid, h->uid);
 	if ((__s64)h->since_ns > now())
 		broken("the lock was granted in the future: %llu", h->since_ns);
-	if (!h->token && (h->since_ns || h->pid || *h->job || *h->comm))
+	if (h->flags & ~TLOCK_UNFETCHED ||
+	    !zeroed(h->reserved, sizeof(h->reserved)))
+		broken("the holder's flags are %#x", h->flags);
+	if (!h->token && (h->since_ns || h->pid || h->flags || *h->job ||
+			  *h->comm))
 		broken("the lock is free, but the holder is not all 0");
 }
 
@@ -422,7 +434,7 @@ static void note_grant(const struct tlock_acquire *arg, bool again)
 
 /* A call that acquires or reacquires */
 struct take {
-	bool again, mine;
+	bool again, async, mine;
 	bool uncounted;		/* on a lock that is not the first */
 	enum at at;
 	__s64 timeout;		/* that was passed */
@@ -443,7 +455,8 @@ static void judge_take(const struct take *t, const struct tlock_acquire *arg,
 						left > t->request_timeout)))
 		broken("%lld of %lld ns are left", left, t->timeout);
 	if (ret == -ETIMEDOUT) {
-		if (left > 0)
+		/* A request without a deadline leaves the timeout alone */
+		if (left > 0 && !(t->ticket && left == t->timeout))
 			broken("it timed out with %lld ns left", left);
 		if (t->known && now() - t->since < t->request_timeout)
 			broken("it timed out %lld ns early",
@@ -461,7 +474,8 @@ static void judge_take(const struct take *t, const struct tlock_acquire *arg,
 	if (!t->mine && !t->ticket && (ret == -EBADF || ret == -EBUSY))
 		return;
 	if (!ret || ret == -ETIMEDOUT || ret == -ECANCELED ? ticket :
-	    ret == -EINTR ? !ticket || (t->ticket && ticket != t->ticket) :
+	    ret == -EINTR || ret == -EINPROGRESS ?
+	    !ticket || (t->ticket && ticket != t->ticket) :
 	    ticket != t->ticket)
 		broken("result %d, and ticket %llu became %llu", ret, t->ticket,
 		       ticket);
@@ -480,13 +494,24 @@ static void note_take(const struct take *t, const struct tlock_acquire *arg,
 		if (t->at == RACING)
 			atomic_fetch_add(&shared->unknown, 1);
 		else
-			note_grant(arg, t->again);
+			note_grant(arg, t->again && new);
+		if (t->async && t->ticket)
+			atomic_fetch_add(&shared->fetched, 1);
 		break;
 	case -ETIMEDOUT:
 		atomic_fetch_add(&shared->timed_out, 1);
+		if (t->async && t->ticket)
+			atomic_fetch_add(&shared->missed, 1);
 		if (new)
 			atomic_fetch_add(t->again ? &shared->yields :
-					 &shared->acquires_timed_out, 1);
+					 &shared->acquires_contended, 1);
+		break;
+	case -EINPROGRESS:
+		if (!t->ticket)
+			atomic_fetch_add(&shared->started, 1);
+		if (new)
+			atomic_fetch_add(t->again ? &shared->yields :
+					 &shared->acquires_contended, 1);
 		break;
 	case -EINTR:
 		if (!new)
@@ -512,7 +537,7 @@ static void judge_newest(const struct take *t, __u64 token)
 {
 	__u64 *newest = &me->newest[me->own_lock];
 
-	if (token < *newest || (token == *newest && !t->again))
+	if (token < *newest || (token == *newest && (!t->again || t->ticket)))
 		broken("token %llu after %llu", token, *newest);
 	*newest = token;
 }
@@ -533,6 +558,11 @@ static void know_after(const struct take *t, int ret, enum held before)
 		break;
 	case -EINTR:
 		me->held = AWAY;
+		break;
+	case -EINPROGRESS:
+		me->held = ASKED;
+		if (before != ASKED)
+			me->decided = false;
 		break;
 	case -EPERM:
 		/* A request that is away stays away */
@@ -574,27 +604,65 @@ static __u64 pick_ticket(enum ticket which)
 	return ticket ?: ~0ULL;
 }
 
+/* The results allowed for a request that is made, goes on, or is fetched */
+static __u32 outcomes_of_request(const struct take *t)
+{
+	__u32 outcomes = can(0) | can(ETIMEDOUT);
+
+	/* The racing page may have the flag, and a ticket */
+	if (t->at == RACING)
+		return outcomes | can(EINTR) | can(EINPROGRESS);
+	if (!t->async)
+		outcomes |= can(EINTR);
+	else if (t->ticket)
+		outcomes |= can(EINPROGRESS);
+	else if (t->timeout)
+		outcomes = can(0) | can(EINPROGRESS);
+	if (t->known && t->request_timeout < 0)
+		outcomes &= ~can(ETIMEDOUT);
+	if (t->known && !t->request_timeout)
+		outcomes &= ~can(EINTR);
+	return outcomes;
+}
+
+/* The results allowed for a ticket on a thread's own file */
+static __u32 outcomes_of_ticket(const struct take *t, enum held held)
+{
+	__u32 outcomes = outcomes_of_request(t);
+
+	if ((held != AWAY && held != ASKED) || t->ticket == ~0ULL)
+		return can(ECANCELED);
+	/* The ticket may be the file's, though this thread does not know it */
+	if (!t->known)
+		return outcomes | can(ECANCELED) | can(EINVAL);
+	if (!me->ticket_of_own)
+		return can(ECANCELED);
+	if (t->async != (held == ASKED))
+		return can(EINVAL);
+	if (me->decided)
+		outcomes &= ~can(EINPROGRESS);
+	return outcomes;
+}
+
 /* The results allowed if both the file and the argument can be used */
 static __u32 outcomes_of(const struct take *t, enum held held)
 {
-	__u32 outcomes = can(0) | can(ETIMEDOUT) | can(EINTR);
+	__u32 outcomes = outcomes_of_request(t);
 
-	if (t->at != RACING && t->known && t->request_timeout < 0)
-		outcomes &= ~can(ETIMEDOUT);
-	if (t->at != RACING && t->known && !t->request_timeout)
-		outcomes &= ~can(EINTR);
 	/* Anything is possible: others use it, or release it now */
 	if (!t->mine || held == UNKNOWN || atomic_load(&shared->stop))
 		return outcomes | can(EBUSY) | can(ECANCELED) |
+		       (t->ticket ? can(EINVAL) : 0) |
 		       (t->again ? can(EPERM) : can(EDEADLK));
-	/* The ticket may be the file's, though this thread does not know it */
-	if (t->ticket && held == AWAY && !t->known && t->ticket != ~0ULL)
-		return outcomes | can(ECANCELED);
-	if (t->ticket && !(held == AWAY && t->known && me->ticket_of_own))
-		return can(ECANCELED);
-	if (!t->ticket && t->again && held != YES)
+	if (t->ticket)
+		return outcomes_of_ticket(t, held);
+	if (t->at == RACING && (held == AWAY || held == ASKED))
+		return outcomes | can(EBUSY) | can(EPERM) | can(ECANCELED);
+	if (held == ASKED)
+		outcomes = can(EBUSY);
+	else if (t->again && held != YES)
 		outcomes = can(EPERM);
-	if (!t->ticket && !t->again && held == YES)
+	else if (!t->again && held == YES)
 		outcomes = can(EDEADLK);
 	if (t->at == RACING)
 		outcomes |= can(ECANCELED);
@@ -613,17 +681,22 @@ static __u32 not_writable(void)
 	return can(EBADF) | (me->own_lock ? can(ENODEV) : 0);
 }
 
-static int do_take(const struct op *op, bool again, __u32 *allowed)
+/* ACQUIRE, REACQUIRE, START, START_AGAIN or FETCH */
+static int do_take(const struct op *op, __u32 *allowed)
 {
 	enum file file = operand(op, 0);
-	enum ask what = operand(op, 2);
+	bool fetch = op->verb == FETCH, again = op->verb == REACQUIRE ||
+						op->verb == START_AGAIN;
+	enum ask what = fetch ? PLAIN : operand(op, 2);
+	enum lock lock = file == OWN ? me->own_lock : FIRST;
 	struct take t = {
 		.again = again,
+		.async = op->verb >= START,
 		.mine = file == OWN,
-		.uncounted = file == OWN && me->own_lock,
-		.at = operand(op, 3),
-		.timeout = operand(op, 1),
-		.ticket = pick_ticket(operand(op, 5)),
+		.uncounted = lock,
+		.at = operand(op, fetch ? 1 : 3),
+		.timeout = fetch ? 0 : operand(op, 1),
+		.ticket = pick_ticket(operand(op, fetch ? 3 : 5)),
 		.since = now(),
 	};
 	struct tlock_acquire arg, *uarg = place(t.at);
@@ -634,7 +707,8 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 	/* Others change the racing page: the ticket there is unknown */
 	if (t.at == RACING)
 		t.ticket = 0;
-	t.known = !t.ticket || t.ticket == me->ticket;
+	t.known = !t.ticket ||
+		  (t.ticket == me->ticket && lock == me->ticket_lock);
 	t.request_timeout = t.timeout;
 	if (t.ticket && t.known) {
 		t.request_timeout = me->timeout;
@@ -642,6 +716,8 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 	}
 	fill(&arg, t.timeout, what);
 	arg.ticket = t.ticket;
+	if (t.async)
+		arg.flags |= TLOCK_ASYNC;
 	if (t.at != RACING)
 		memcpy(uarg, &arg, room(t.at));
 
@@ -652,7 +728,7 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 	if (again)
 		atomic_fetch_add(&shared->reacquires, 1);
 	ret = call_ioctl(file, again ? TLOCK_IOC_REACQUIRE : TLOCK_IOC_ACQUIRE,
-			 uarg, operand(op, 4));
+			 uarg, operand(op, fetch ? 2 : 4));
 	if (t.at != RACING)
 		memcpy(&arg, uarg, room(t.at));
 	if (t.at == GOOD || t.at == UNALIGNED)
@@ -678,10 +754,11 @@ static int do_take(const struct op *op, bool again, __u32 *allowed)
 
 	if (t.mine)
 		know_after(&t, ret, held);
-	if (ret == -EINTR) {
+	if (ret == -EINTR || ret == -EINPROGRESS) {
 		/* If it does not know the deadline, it forgets the ticket */
 		me->ticket = t.known && t.at != RACING ? arg.ticket : 0;
 		me->ticket_of_own = t.mine;
+		me->ticket_lock = lock;
 		me->timeout = t.request_timeout;
 		me->since = t.since;
 		atomic_store(&shared->ticket, me->ticket);
@@ -719,11 +796,13 @@ static int do_flock(const struct op *op, __u32 *allowed)
 			*allowed |= can(EBUSY) | can(ECANCELED);
 		else if (me->held == YES)
 			*allowed = can(0);
+		else if (me->held == ASKED)
+			*allowed = can(EBUSY);
 		if (!ret)
 			atomic_fetch_add(&shared->unknown, counted);
 		if (ret == -EAGAIN) {
 			atomic_fetch_add(&shared->timed_out, counted);
-			atomic_fetch_add(&shared->acquires_timed_out, counted);
+			atomic_fetch_add(&shared->acquires_contended, counted);
 		}
 		if (ret == -ECANCELED)
 			atomic_fetch_add(&shared->canceled, counted);
@@ -762,7 +841,7 @@ static int do_release(const struct op *op, __u32 *allowed)
 	ret = call_ioctl(file, TLOCK_IOC_RELEASE, NULL, operand(op, 1));
 	*allowed = can(0) | can(EPERM);
 	if (file == OWN && !atomic_load(&shared->stop)) {
-		if (me->held == YES || me->held == AWAY)
+		if (me->held == YES || me->held == AWAY || me->held == ASKED)
 			*allowed = can(0);
 		if (me->held == NO)
 			*allowed = can(EPERM);
@@ -873,17 +952,27 @@ static int do_ioctl(const struct op *op, __u32 *allowed)
 	return call_ioctl(file, cmd, place(GOOD), operand(op, 4));
 }
 
-static int look_at_fdinfo(int fd)
+static int look_at_fdinfo(int fd, bool mine)
 {
 	static const char state[] = "\ntlock-state:\t";
 	static const char *const states[] = {
 		"idle\n", "holding\ntlock-token:\t",
 		"waiting\ntlock-ticket:\t", "away\ntlock-ticket:\t",
+		"decided\ntlock-ticket:\t",
 	};
+	/* Indexes of the states that the thread's own file may be in */
+	static const unsigned int of_own[] = {
+		[NO] = 1 << 0, [YES] = 1 << 1, [AWAY] = 1 << 3,
+		[ASKED] = 1 << 2 | 1 << 4, [UNKNOWN] = ~0U,
+	};
+	unsigned int allowed = of_own[mine ? me->held : UNKNOWN];
 	char path[40], text[400];
 	const char *found;
 	ssize_t len;
 	int info;
+
+	if (mine && me->held == ASKED && me->decided)
+		allowed = 1 << 4;
 
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
 	info = open(path, O_RDONLY | O_CLOEXEC);
@@ -898,8 +987,11 @@ static int look_at_fdinfo(int fd)
 	if (!found)
 		return 0;
 	found += strlen(state);
+	if (atomic_load(&shared->stop))
+		allowed = ~0U;
 	for (int i = 0; i < ARRAY_SIZE(states); i++)
-		if (!strncmp(found, states[i], strlen(states[i])))
+		if (allowed >> i & 1 &&
+		    !strncmp(found, states[i], strlen(states[i])))
 			return 0;
 	broken("fdinfo says %s", found);
 	return 0;
@@ -988,7 +1080,7 @@ static int do_call(const struct op *op, __u32 *allowed)
 	case FDINFO:
 		/* It was closed meanwhile, or opened with O_PATH */
 		*allowed |= can(ENOENT);
-		ret = look_at_fdinfo(fd);
+		ret = look_at_fdinfo(fd, file == OWN);
 		break;
 	case REOPEN:
 		/* It was closed, or its lock was deleted */
@@ -997,6 +1089,68 @@ static int do_call(const struct op *op, __u32 *allowed)
 		break;
 	}
 	return result_of(ret);
+}
+
+/* Checks what poll(2) said of a thread's own file */
+static void judge_events(short events)
+{
+	const short wanted = POLLIN | POLLPRI;
+	bool out = events & POLLOUT;
+
+	if (me->own_flags & O_PATH) {
+		if (events != POLLNVAL)
+			broken("poll says %#x of a path", events);
+		return;
+	}
+	if (!own_is_writable()) {
+		if (events & ~(me->own_lock ? POLLHUP : 0))
+			broken("poll says %#x of a reader", events);
+		return;
+	}
+	if (events & ~(POLLOUT | wanted) ||
+	    (events & wanted && (events & wanted) != wanted))
+		broken("poll says %#x", events);
+	if (me->held == UNKNOWN || atomic_load(&shared->stop))
+		return;
+	if (!out && (me->held != ASKED || me->decided || events))
+		broken("poll says %#x, but nothing is undecided", events);
+	if (events & wanted && me->held != YES && me->held != ASKED)
+		broken("poll says %#x, but it does not hold the lock", events);
+	if (me->held == ASKED && out)
+		me->decided = true;
+}
+
+static int do_watch(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	enum watch what = operand(op, 1);
+	struct pollfd pfd = { .fd = fd_of(file) };
+	int limit = shared->strict ? STILL / MSEC : 1, ret;
+
+	pfd.events = what == DECIDED ? POLLOUT :
+		     what == WANTED ? POLLIN | POLLPRI :
+		     POLLOUT | POLLIN | POLLPRI;
+	/* Its decision, or its release at the end, must wake the thread */
+	if (what == DECIDED && file == OWN && me->held == ASKED)
+		limit = -1;
+	if (what == GLANCE)
+		limit = 0;
+	*allowed = can(0) | can(EINTR);
+	/* poll(2) ignores a negative descriptor */
+	if (pfd.fd < 0) {
+		*allowed = can(EBADF);
+		return -EBADF;
+	}
+	ret = poll(&pfd, 1, limit);
+	if (ret < 0)
+		return -errno;
+	/* If it asks for one event, it does not learn of the others */
+	if (file == OWN && what == GLANCE)
+		judge_events(pfd.revents);
+	else if (file == OWN && what == DECIDED && me->held == ASKED &&
+		 pfd.revents == POLLOUT)
+		me->decided = true;
+	return what != GLANCE && shared->strict && !ret ? -ETIMEDOUT : 0;
 }
 
 static int do_open(const struct op *op, __u32 *allowed)
@@ -1256,15 +1410,18 @@ static void freeze_other(void)
 	kill(pid, SIGCONT);
 }
 
-static int take_once(enum file file, __s64 timeout)
+static int take_once(enum file file, __s64 timeout, bool async)
 {
 	struct tlock_acquire arg = ask(timeout, "child");
-	struct take t = { .at = GOOD, .timeout = timeout };
+	struct take t = { .at = GOOD, .timeout = timeout, .async = async };
 	int ret;
 
+	arg.flags = async ? TLOCK_ASYNC : 0;
 	atomic_fetch_add(&shared->begun, 1);
 	ret = acquire(fd_of(file), &arg);
 	note_take(&t, &arg, ret);
+	if (ret == -EINPROGRESS)
+		atomic_store(&shared->ticket, arg.ticket);
 	return ret;
 }
 
@@ -1300,7 +1457,11 @@ static void have_child(enum file file, enum child what)
 		nap(MSEC);
 		break;
 	case TAKE:
-		take_once(file, 50 * USEC);
+		take_once(file, 50 * USEC, false);
+		break;
+	case STARTS:
+		/* Its process ends, and the file stays open in its parent */
+		take_once(file, 3600 * SEC, true);
 		break;
 	case RELEASES:
 		release(fd_of(file));
@@ -1310,7 +1471,7 @@ static void have_child(enum file file, enum child what)
 		nap(MSEC);
 		break;
 	case KILLED:
-		take_once(file, 3 * MSEC);
+		take_once(file, 3 * MSEC, false);
 		nap(3 * MSEC);
 		break;
 	}
@@ -1390,9 +1551,11 @@ static int run_op(const struct op *op, __u32 *allowed)
 	case DUP:
 		return do_dup(op, allowed);
 	case ACQUIRE:
-		return do_take(op, false, allowed);
 	case REACQUIRE:
-		return do_take(op, true, allowed);
+	case START:
+	case START_AGAIN:
+	case FETCH:
+		return do_take(op, allowed);
 	case RELEASE:
 		return do_release(op, allowed);
 	case FLOCK:
@@ -1443,6 +1606,8 @@ static int run_op(const struct op *op, __u32 *allowed)
 		n = operand(op, 0);
 		return await(all_met,
 			     (atomic_fetch_add(&shared->met, 1) / n + 1) * n);
+	case WATCH:
+		return do_watch(op, allowed);
 	case VERBS:
 		break;
 	}
@@ -1489,7 +1654,8 @@ static void *run_program(void *data)
 			if (!(allowed & can(-ret)) ||
 			    (shared->strict && p->op[i].expect != ANY &&
 			     p->op[i].expect != ret) ||
-			    (shared->strict && p->op[i].verb >= AWAIT && ret))
+			    (shared->strict && p->op[i].verb >= AWAIT &&
+			     ret == -ETIMEDOUT))
 				broken("thread %d, operation %d (%s), time %d: %s is wrong",
 				       me->number, i,
 				       verb_names[p->op[i].verb], times,
@@ -1685,6 +1851,9 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 	/* Calls whose results are not known */
 	int lost = shared->begun - shared->ended;
 	int maybe = lost + shared->faults + shared->canceled + shared->unknown;
+	/* Requests of which no grant was fetched, or no outcome at all */
+	int ungranted = shared->started - shared->fetched;
+	int unfetched = ungranted - shared->missed;
 	const int many = 1 << 30;
 	int fd = contender();
 
@@ -1693,10 +1862,10 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 		       st.holder.token, st.waiters);
 #define GREW(_field, _least, _most) \
 	judge_growth(#_field, st._field - before->_field, _least, _most)
-	GREW(acquired, shared->grants, shared->grants + maybe);
+	GREW(acquired, shared->grants, shared->grants + maybe + ungranted);
 	GREW(timed_out, shared->timed_out,
-	     shared->timed_out + shared->faults + lost);
-	GREW(contended, shared->acquires_timed_out, many);
+	     shared->timed_out + shared->faults + lost + unfetched);
+	GREW(contended, shared->acquires_contended, many);
 	GREW(interrupted, shared->interrupted,
 	     shared->signals || lost ? many : 0);
 	GREW(yielded, shared->yields, shared->reacquires);
@@ -1785,6 +1954,8 @@ static void prepare(void)
 	fill(&contents[2], FOREVER, EMPTY);
 	fill(&contents[3], FOREVER, FLAG);
 	fill(&contents[4], MSEC, UNTERMINATED);
+	fill(&contents[5], MSEC, PLAIN);
+	contents[5].flags = TLOCK_ASYNC;
 	if (write(contents_fd, contents, sizeof(contents)) != sizeof(contents))
 		die("no memory");
 	mprotect(READONLY_PAGE, page, PROT_READ | PROT_WRITE);

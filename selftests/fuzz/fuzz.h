@@ -31,8 +31,10 @@
 
 enum verb {
 	OPEN, CLOSE, DUP, ACQUIRE, REACQUIRE, RELEASE, FLOCK, STATUS, IOCTL, CALL,
+	/* An acquire and a reacquire with TLOCK_ASYNC, and one that fetches */
+	START, START_AGAIN, FETCH,
 	LOOK, CREATE, DELETE, COMM, MEMORY, SIGNAL, ALARM, FREEZE, FORK, END, NAP,
-	AWAIT, MEET, VERBS
+	AWAIT, MEET, WATCH, VERBS
 };
 
 /*
@@ -62,8 +64,8 @@ enum ask {
 };
 
 /*
- * The ticket passed: that of the last interrupted call of this thread, or of
- * any thread, or one of no request
+ * The ticket passed: that of the last request of this thread that was
+ * interrupted or is asynchronous, or of any thread, or one of no request
  */
 enum ticket { NEW, THREADS_OWN, FOREIGN, GARBAGE };
 
@@ -90,13 +92,17 @@ enum memory {
 	MAKE_NONE, MAKE_READABLE, MAKE_WRITABLE, MAKE_GONE, MAKE_FRESH,
 	/* Change its contents to the entry with this number */
 	MAKE_TRY, MAKE_BRIEF, MAKE_NEVER, MAKE_FLAG, MAKE_UNTERMINATED,
+	MAKE_ASYNC,
 };
-#define CONTENTS	5
+#define CONTENTS	6
 
 enum signals { FAIL, RESTART, QUIT };
-enum child { LEAVE, LINGER, TAKE, RELEASES, CLOSES, KILLED };
+enum child { LEAVE, LINGER, TAKE, RELEASES, CLOSES, KILLED, STARTS };
 enum end { EXIT, EXEC, KILL, KILL_OTHER };
 enum await { AWAIT_FREE = -2, AWAIT_HELD = -1 };
+
+/* poll(2) without waiting, or until the request is decided, or somebody waits */
+enum watch { GLANCE, DECIDED, WANTED };
 
 struct op {
 	__u8 verb;
