@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Chaos with a judge: dozens of processes and threads use several locks at
- * random, and are killed at random instants. Some hold two locks at once. One
+ * random, by calls that block and by asynchronous requests, and are killed at
+ * random instants. Some hold two locks at once, some are event loops. One
  * process creates and deletes locks meanwhile. All that they do is recorded and
  * judged: see judge-names.c and judge.c.
  *
@@ -23,11 +24,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -71,6 +74,8 @@ static struct shared {
 	__s64 idle;
 	/* How often a thread held two locks at once */
 	atomic_ulong held_both;
+	/* How often a request timed out, and a grant that nobody fetched */
+	atomic_ulong timed_out, expired;
 } *shared;
 
 /* This thread */
@@ -144,6 +149,10 @@ struct file {
 	__u64 ticket;		/* 0: none */
 	__s64 left_ns;
 	bool flock_away;	/* it is flock()'s, which has no ticket */
+	bool async;		/* some requests are asynchronous */
+	bool pending;		/* that one is */
+	__u32 job;		/* then: the record that made it */
+	__s64 deadline;		/* and when its time is up at the earliest */
 };
 
 /* Of calls that are not on a file */
@@ -206,6 +215,7 @@ static struct sight sight_of(const struct tlock_holder *h)
 		.uid = h->uid,
 		.comm = number_in(h->comm),
 		.job = number_in(h->job),
+		.unfetched = h->flags & TLOCK_UNFETCHED,
 	};
 	char job[TLOCK_JOB_SIZE] = { 0 }, comm[TLOCK_COMM_SIZE] = { 0 };
 
@@ -218,7 +228,8 @@ static struct sight sight_of(const struct tlock_holder *h)
 			s.job = NOBODY;
 	}
 	name_of(comm, s.comm);
-	if (memcmp(comm, h->comm, sizeof(comm)))
+	if (memcmp(comm, h->comm, sizeof(comm)) ||
+	    h->flags & ~TLOCK_UNFETCHED)
 		s.comm = NOBODY;
 	return s;
 }
@@ -293,11 +304,14 @@ static void do_close(struct file *f)
 
 /* Acquires or reacquires, with the ticket of an earlier request or 0 */
 static int do_ask(struct file *f, enum kind kind, __u64 ticket, __s64 timeout,
-		  bool keep)
+		  bool keep, bool async)
 {
 	struct record *r = begin(kind, f);
 	struct tlock_acquire arg = ask(timeout, "");
 	__s64 at;
+
+	r->async = async;
+	arg.flags = async ? TLOCK_ASYNC : 0;
 
 	/* The job is the number of the record, which must exist before */
 	r->timeout_ns = timeout;
@@ -314,12 +328,25 @@ static int do_ask(struct file *f, enum kind kind, __u64 ticket, __s64 timeout,
 		r->token = arg.token;
 		r->result = arg.result;
 	}
-	if (r->ret == -ETIMEDOUT)
+	if (r->ret == -ETIMEDOUT) {
 		r->holder = sight_of(&arg.holder);
+		/* Otherwise it may have had the lock, and lost it */
+		if (async && ticket && ticket == f->ticket &&
+		    r->holder.since_ns < f->deadline)
+			atomic_fetch_add(&shared->timed_out, 1);
+	}
 	end(r, at);
-	if (r->ret == -EINTR) {
+	if (r->ret == -EINTR || r->ret == -EINPROGRESS) {
 		f->ticket = arg.ticket;
 		f->left_ns = arg.timeout_ns;
+		f->pending = r->ret == -EINPROGRESS;
+		if (f->pending && !ticket) {
+			f->job = r - history->record;
+			f->deadline = timeout < 0 ? FOREVER :
+						    r->begin + timeout;
+		}
+	} else if (r->ret == -EBUSY || r->ret == -EINVAL) {
+		/* What it has left there is still there */
 	} else if (ticket ? ticket == f->ticket : kind == ACQUIRE) {
 		f->ticket = 0;
 	}
@@ -330,7 +357,21 @@ static int do_take(struct file *f, enum kind kind, __s64 timeout, bool keep)
 {
 	if (kind == ACQUIRE)
 		f->flock_away = false;
-	return do_ask(f, kind, 0, timeout, keep);
+	return do_ask(f, kind, 0, timeout, keep, f->async && rnd(2));
+}
+
+/* Fetches the outcome of an asynchronous request, or tries to */
+static int do_fetch(struct file *f)
+{
+	return do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket, f->left_ns,
+		      rnd(2), true);
+}
+
+/* Whether the lock is held by the request of the file, as seen by a status */
+static bool seen_granted(const struct file *f, const struct record *status)
+{
+	return !status->ret && status->holder.unfetched &&
+	       status->holder.job == f->job;
 }
 
 static int do_release(struct file *f)
@@ -359,6 +400,8 @@ static int do_flock(struct file *f, bool wait)
 	if (!r->ret && !status(f->fd, &st))
 		r->token = st.holder.token;
 	end(r, at);
+	if (r->ret == -EBUSY)
+		return r->ret;
 	f->flock_away = r->ret == -EINTR;
 	f->ticket = 0;
 	return r->ret;
@@ -374,6 +417,43 @@ static void do_unlock(struct file *f)
 	end(r, at);
 	f->ticket = 0;
 	f->flock_away = false;
+}
+
+#define HOLDER_EVENTS	(POLLIN | POLLPRI)
+
+/* Polls a file for at most @ms; returns the events */
+static int do_poll(struct file *f, short wanted, int ms)
+{
+	struct pollfd p = { .fd = f->fd, .events = wanted };
+	/* The events have the same values */
+	struct epoll_event e = { .events = wanted | (rnd(2) ? EPOLLET : 0) };
+	bool by_epoll = rnd(2);
+	int ep = -1, n;
+	struct record *r;
+	__s64 at;
+
+	if (by_epoll) {
+		ep = epoll_create1(EPOLL_CLOEXEC);
+		if (ep < 0)
+			die("no epoll");
+	}
+	r = begin(POLL, f);
+	r->wanted = wanted;
+	if (!by_epoll) {
+		n = poll(&p, 1, ms);
+	} else if (epoll_ctl(ep, EPOLL_CTL_ADD, f->fd, &e)) {
+		n = -1;
+	} else {
+		n = epoll_wait(ep, &e, 1, ms);
+		p.revents = n > 0 ? e.events : 0;
+	}
+	r->ret = n < 0 ? -errno : 0;
+	at = now();
+	r->events = n < 0 ? 0 : p.revents;
+	end(r, at);
+	if (by_epoll)
+		close(ep);
+	return r->events;
 }
 
 /* The number after a text, or 0 if there is none */
@@ -488,9 +568,87 @@ static __s64 some_timeout(enum use use)
 	}
 }
 
+/* Fetches the outcome of a request late; returns if it holds */
+static bool dawdle(struct file *f, enum use use)
+{
+	__s64 left;
+	bool granted;
+	int ret;
+
+	if (!(do_poll(f, POLLOUT, use == ALONE ? -1 : 1) & POLLOUT))
+		return false;
+	granted = seen_granted(f, do_status(f));
+	left = f->deadline - now();
+	nap((left > 0 && left < 20 * MSEC ? left : 0) + rnd(MSEC));
+	ret = do_fetch(f);
+	if (granted && ret == -ETIMEDOUT)
+		atomic_fetch_add(&shared->expired, 1);
+	return !ret;
+}
+
+/* Makes a call that fails while there is an asynchronous request */
+static bool intrude(struct file *f, enum use use)
+{
+	switch (rnd(4)) {
+	case 0:
+		/* Another ticket */
+		do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket | 1ULL << 63,
+		       some_timeout(use), false, rnd(2));
+		return false;
+	case 1:
+		/* Its own ticket, in the wrong way */
+		do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket,
+		       f->left_ns, rnd(2), false);
+		return false;
+	case 2:
+		if (use == ALONE)
+			return !do_flock(f, rnd(2));
+		break;
+	}
+	/* If another thread has withdrawn the request, this may succeed */
+	return !do_take(f, rnd(2) ? ACQUIRE : REACQUIRE, some_timeout(use),
+			false);
+}
+
+/* Does something with an asynchronous request; returns if it holds */
+static bool pend(struct file *f, enum use use)
+{
+	switch (rnd(12)) {
+	case 0:
+		do_release(f);
+		return false;
+	case 1:
+		if (use != ALONE)
+			break;
+		if (rnd(2))
+			do_close(f);
+		else
+			do_unlock(f);
+		return false;
+	case 2:
+		return intrude(f, use);
+	case 3:
+		do_poll(f, HOLDER_EVENTS | POLLOUT, 0);
+		return false;
+	case 4 ... 5:
+		return dawdle(f, use);
+	case 6 ... 7:
+		return !do_fetch(f);
+	case 8:
+		/* Leaves it alone, perhaps until it is killed */
+		return false;
+	}
+	/* On a shared file, others may go on making requests */
+	if (!(do_poll(f, POLLOUT, use == ALONE ? -1 : 2) & POLLOUT))
+		return false;
+	return !do_fetch(f);
+}
+
 /* Does something with a request that was interrupted; returns if it holds */
 static bool go_on(struct file *f, enum use use)
 {
+	if (f->pending)
+		return pend(f, use);
 	switch (rnd(9)) {
 	case 0:
 		do_release(f);
@@ -502,7 +660,7 @@ static bool go_on(struct file *f, enum use use)
 	case 3:
 		/* A ticket that nobody ever had */
 		do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket | 1ULL << 63,
-		       some_timeout(use), false);
+		       some_timeout(use), false, f->async && rnd(2));
 		return false;
 	case 4:
 		if (use != ALONE)
@@ -514,7 +672,7 @@ static bool go_on(struct file *f, enum use use)
 		return false;
 	}
 	return !do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket, f->left_ns,
-		       rnd(2));
+		       rnd(2), f->async && !rnd(8));
 }
 
 /* Does something with a file; @held and the result: if it holds the lock */
@@ -524,9 +682,18 @@ static bool act(struct file *f, bool held, enum use use)
 		return go_on(f, use);
 	if (f->flock_away && rnd(2))
 		return !do_flock(f, true);
+	if (held && !rnd(8)) {
+		/* As an event loop: goes on until it sees that others wait */
+		if (!(do_poll(f, HOLDER_EVENTS, rnd(3)) & POLLPRI))
+			return true;
+		return !do_take(f, REACQUIRE, some_timeout(use), rnd(2));
+	}
 	switch (rnd(20)) {
 	case 0:
-		do_status(f);
+		if (rnd(2))
+			do_status(f);
+		else
+			do_poll(f, HOLDER_EVENTS | POLLOUT, 0);
 		return held;
 	case 1:
 		/* A call that must fail */
@@ -578,6 +745,7 @@ static void *lone(void *data)
 	while (!atomic_load(&shared->stop)) {
 		if (f.fd < 0) {
 			f = do_open(O_RDWR, some_name());
+			f.async = rnd(2);
 			show(&f);
 			held = false;
 		}
@@ -600,6 +768,7 @@ static void *visitor(void *data)
 
 	while (!atomic_load(&shared->stop)) {
 		f = do_open(O_RDWR, PERMANENT + rnd(TEMPORARY));
+		f.async = rnd(2);
 		held = false;
 		if (f.fd >= 0)
 			show(&f);
@@ -659,6 +828,201 @@ static void *both(void *data)
 		do_close(&b);
 	if (a.fd >= 0)
 		do_close(&a);
+	return NULL;
+}
+
+/* How a file of an event loop is registered */
+enum mode { LEVEL, ONESHOT, EDGE, MODES };
+
+/* The files of an event loop */
+#define FILES		4
+
+static const struct party {
+	struct file file;
+	bool held, decided, granted;
+} no_party = { .file = { .fd = -1, .minor = NOBODY } };
+
+/* Watches what can happen next, or all of it, if only edges are reported */
+static void watch(int ep, struct party *p, enum mode mode, int op, __u32 i)
+{
+	struct epoll_event e = { .data.u64 = (__u64)p->file.number << 32 | i };
+
+	if (mode == EDGE)
+		e.events = HOLDER_EVENTS | POLLOUT | EPOLLET;
+	else if (p->file.ticket && !p->decided)
+		e.events = POLLOUT;
+	else if (p->held)
+		e.events = HOLDER_EVENTS;
+	if (mode == ONESHOT)
+		e.events |= EPOLLONESHOT;
+	if (mode == EDGE && op == EPOLL_CTL_MOD)
+		return;
+	if (epoll_ctl(ep, op, p->file.fd, &e))
+		die("no epoll_ctl");
+}
+
+/*
+ * A request that cannot be granted, as this thread holds the lock: only its
+ * deadline can end it
+ */
+static void wait_for_deadline(__u8 name)
+{
+	struct file f = do_open(O_RDWR, name);
+
+	if (do_ask(&f, ACQUIRE, 0, 20 * USEC + rnd(MSEC), false, true) ==
+	    -EINPROGRESS) {
+		while (!(do_poll(&f, POLLOUT, -1) & POLLOUT))
+			;
+		do_fetch(&f);
+	}
+	do_close(&f);
+}
+
+/* Waits for events of all files, and records them; nothing else blocks */
+static void wait_for_events(int ep, struct party *parties, enum mode mode,
+			    int ms)
+{
+	struct epoll_event e[FILES];
+	struct record *waits = NULL, *r;
+	__s64 since = now(), at;
+	__u32 first;
+	int n, err;
+
+	/* If it blocks for ever, this record has no end */
+	for (first = 0; first < FILES && !waits; first++)
+		if (parties[first].file.ticket)
+			waits = begin(POLL, &parties[first].file);
+	n = epoll_wait(ep, e, FILES, ms);
+	err = n < 0 ? errno : 0;
+	if (err && err != EINTR)
+		die("no epoll_wait");
+	at = now();
+	for (int i = 0; i < n; i++) {
+		__u32 number = e[i].data.u64 >> 32, which = e[i].data.u64;
+		struct party *p = &parties[which];
+
+		/* A look has kept open what was closed: see do_look() */
+		if (number != p->file.number)
+			continue;
+		if (waits && which == first - 1) {
+			r = waits;
+			waits = NULL;
+		} else {
+			r = begin(POLL, &p->file);
+			atomic_store(&r->begin, since);
+		}
+		r->wanted = mode == EDGE ? HOLDER_EVENTS | POLLOUT :
+			    p->file.ticket && !p->decided ? POLLOUT :
+							    HOLDER_EVENTS;
+		r->events = e[i].events;
+		end(r, at);
+		if (p->file.ticket && !p->decided && r->events & POLLOUT) {
+			p->decided = true;
+			p->granted = seen_granted(&p->file,
+						  do_status(&p->file));
+		}
+	}
+	/* Nothing is known of that file */
+	if (waits) {
+		waits->ret = -EINTR;
+		end(waits, at);
+	}
+}
+
+/* Does something with a file of an event loop, without blocking */
+static void serve(struct party *p, __u8 name)
+{
+	struct file *f = &p->file;
+	__s64 left = f->deadline - now();
+	int ret;
+
+	if (f->ticket) {
+		/* Often leaves a grant unfetched, until it is too late */
+		if (!p->decided ? rnd(12) != 0 :
+		    left > 0 && left < 5 * MSEC ? rnd(8) != 0 : rnd(3) == 0)
+			return;
+		switch (rnd(p->decided ? 8 : 3)) {
+		case 0:
+			do_release(f);
+			break;
+		case 1:
+			do_close(f);
+			break;
+		default:
+			ret = do_fetch(f);
+			p->held = !ret;
+			if (p->granted && ret == -ETIMEDOUT)
+				atomic_fetch_add(&shared->expired, 1);
+		}
+		if (!f->ticket)
+			p->decided = p->granted = false;
+	} else if (p->held) {
+		if (!rnd(16))
+			wait_for_deadline(name);
+		switch (rnd(6)) {
+		case 0:
+			do_release(f);
+			break;
+		case 1:
+			if (!rnd(4))
+				do_close(f);
+			return;
+		case 2:
+			return;
+		default:
+			p->held = !do_ask(f, REACQUIRE, 0, some_timeout(ALONE),
+					  rnd(2), true);
+			return;
+		}
+		p->held = false;
+	} else {
+		/* Half of them long enough to get the lock */
+		p->held = !do_ask(f, ACQUIRE, 0,
+				  rnd(2) ? some_timeout(ALONE) : rnd(80 * MSEC),
+				  false, true);
+	}
+}
+
+/* An event loop: a thread with several files, which never waits for one */
+static void *looper(void *data)
+{
+	struct party parties[FILES];
+	__u8 names_of[FILES];
+	enum mode mode = rnd(MODES);
+	int ep = epoll_create1(EPOLL_CLOEXEC);
+
+	if (ep < 0)
+		die("no epoll");
+	for (__u32 i = 0; i < FILES; i++)
+		parties[i] = no_party;
+	while (!atomic_load(&shared->stop)) {
+		bool busy = false;
+
+		for (__u32 i = 0; i < FILES; i++) {
+			struct party *p = &parties[i];
+
+			if (p->file.fd < 0) {
+				*p = no_party;
+				names_of[i] = some_name();
+				p->file = do_open(O_RDWR, names_of[i]);
+				p->file.async = true;
+				show(&p->file);
+				watch(ep, p, mode, EPOLL_CTL_ADD, i);
+			}
+			serve(p, names_of[i]);
+			if (p->file.fd < 0 || !p->file.ticket || p->decided)
+				busy = true;
+			if (p->file.fd >= 0 && (mode != ONESHOT || !p->decided))
+				watch(ep, p, mode, EPOLL_CTL_MOD, i);
+		}
+		/* For ever only if it holds nothing and all files wait */
+		wait_for_events(ep, parties, mode,
+				busy ? (int)rnd(3) : -1);
+	}
+	for (__u32 i = 0; i < FILES; i++)
+		if (parties[i].file.fd >= 0)
+			do_close(&parties[i].file);
+	close(ep);
 	return NULL;
 }
 
@@ -758,11 +1122,17 @@ static void run_both(__u32 actor)
 	run_threads(actor, both);
 }
 
+static void run_loopers(__u32 actor)
+{
+	run_threads(actor, looper);
+}
+
 static void run_sharers(__u32 actor)
 {
 	/* As the first thread, which does not exist yet */
 	new_actor(actor);
 	common = do_open(O_RDWR, some_name());
+	common.async = rnd(2);
 	run_threads(actor, sharer);
 	/* Closed by exit, also if one of them still holds the lock */
 }
@@ -795,6 +1165,7 @@ static void run_stranger(__u32 actor)
 		if (f.fd < 0) {
 			syscall(SYS_setresuid, -1, 0, -1);
 			f = do_open(O_RDWR, some_name());
+			f.async = rnd(2);
 			held = false;
 			if (syscall(SYS_setresuid, -1, 1, -1))
 				die("cannot become another user");
@@ -857,9 +1228,11 @@ static struct file do_receive(int sock)
 		cmsg = CMSG_FIRSTHDR(&msg);
 		if (!cmsg)
 			die("a message without a file");
+		/* And goes on with the request that the other has left */
+		f = sent;
 		memcpy(&f.fd, CMSG_DATA(cmsg), sizeof(int));
-		r->file = f.number = sent.number;
-		r->minor = f.minor = sent.minor;
+		r->file = f.number;
+		r->minor = f.minor;
 	}
 	end(r, now());
 	return f;
@@ -916,6 +1289,7 @@ static void run_family(__u32 actor)
 	while (!atomic_load(&shared->stop) &&
 	       history->processes < MAX_PROCESSES - 100) {
 		f = do_open(O_RDWR, some_name());
+		f.async = rnd(2);
 		held = rnd(2) && !do_take(&f, ACQUIRE, some_timeout(FAMILY),
 					  false);
 		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
@@ -943,6 +1317,7 @@ static void run_family(__u32 actor)
 		}
 
 		sent = do_open(O_RDWR, some_name());
+		sent.async = rnd(2);
 		if (rnd(2))
 			do_take(&sent, ACQUIRE, rnd(3 * MSEC), false);
 		do_send(socks[0], &sent, child);
@@ -1086,6 +1461,8 @@ static const struct trade {
 	{ run_visitors, 0, THREADS },
 	{ run_sharers, 0, THREADS },
 	{ run_visitors, 0, THREADS },
+	{ run_loopers, 0, THREADS },
+	{ run_loopers, CLONE_NEWPID, THREADS },
 }, keeper = { run_keeper, 0, 1 };
 
 #define TRADES		ARRAY_SIZE(trades)
@@ -1238,13 +1615,16 @@ static __u64 newest_token[PERMANENT];
 /* Events that must happen, or the test is worth nothing */
 enum move {
 	WENT_ON, WAS_CANCELED, FLOCKED, STOPPED, SEEN_WAITING, HELD_BOTH,
-	CREATED, DELETED, WAS_BUSY, MISSED, GONE, MOVES
+	CREATED, DELETED, WAS_BUSY, MISSED, GONE,
+	PENDED, FETCHED, TOO_EARLY, FAILED, EXPIRED, DECIDED, CUED, MOVES
 };
 
 static const char *const move_names[MOVES] = {
 	"went on", "canceled", "flocked", "stopped", "seen to wait",
 	"held two locks", "created", "deleted", "too busy to delete",
 	"missing", "gone",
+	"pending", "fetched", "not decided yet", "timed out by itself",
+	"expired unfetched", "seen to be decided", "saw that others wait",
 };
 
 static unsigned long moves[MOVES];
@@ -1252,8 +1632,14 @@ static unsigned long moves[MOVES];
 static void count_moves(const struct record *r)
 {
 	bool takes = r->kind == ACQUIRE || r->kind == REACQUIRE;
+	bool fetches = takes && r->async && r->ticket;
 
-	moves[WENT_ON] += takes && r->ticket && !r->ret;
+	moves[PENDED] += takes && !r->ticket && r->ret == -EINPROGRESS;
+	moves[FETCHED] += fetches && !r->ret;
+	moves[TOO_EARLY] += fetches && r->ret == -EINPROGRESS;
+	moves[DECIDED] += r->kind == POLL && r->wanted == POLLOUT && r->events;
+	moves[CUED] += r->kind == POLL && r->events & POLLPRI;
+	moves[WENT_ON] += takes && !r->async && r->ticket && !r->ret;
 	moves[WAS_CANCELED] += takes && !r->ticket && r->ret == -ECANCELED;
 	moves[FLOCKED] += r->kind == FLOCK && !r->ret;
 	moves[STOPPED] += takes && !r->ret && r->stops_after != r->stops_before;
@@ -1376,6 +1762,8 @@ static void run_epoch(void)
 	}
 	history->end = now();
 	moves[HELD_BOTH] += atomic_exchange(&shared->held_both, 0);
+	moves[FAILED] += atomic_exchange(&shared->timed_out, 0);
+	moves[EXPIRED] += atomic_exchange(&shared->expired, 0);
 
 	total_records += history->records;
 	total_processes += history->processes;
@@ -1396,7 +1784,7 @@ static void print_history(__u32 lock)
 	static const char *const kinds[] = {
 		"open", "close", "fork", "send", "receive", "acquire",
 		"reacquire", "flock", "release", "unlock", "status", "look",
-		"create", "delete",
+		"create", "delete", "poll",
 	};
 	FILE *log = path ? fopen(path, "w") : NULL;
 
@@ -1405,15 +1793,17 @@ static void print_history(__u32 lock)
 	for (__u32 i = 0; i < h->records; i++) {
 		struct record *r = &h->record[i];
 
-		fprintf(log, "%u p%u a%u f%u %s%s %lld..%lld ret %d timeout %lld left %lld ticket %llu left %llu token %llu result %u; signals %u %u, stops %u to %u; saw %llu since %lld job %u; %u wait\n",
+		fprintf(log, "%u p%u a%u f%u %s%s%s %lld..%lld ret %d timeout %lld left %lld ticket %llu left %llu token %llu result %u; signals %u %u, stops %u to %u; saw %llu since %lld job %u%s; %u wait; events %#x of %#x\n",
 			i, h->actor[r->actor].process, r->actor, r->file,
-			kinds[r->kind], r->keeps_job ? " (keeps)" : "",
-			(__s64)r->begin, (__s64)r->end, r->ret, r->timeout_ns,
+			kinds[r->kind], r->async ? " (async)" : "",
+			r->keeps_job ? " (keeps)" : "", (__s64)r->begin, (__s64)r->end, r->ret, r->timeout_ns,
 			r->left_ns, r->ticket, r->left_ticket, r->token,
 			r->result, r->after[RESTARTS] - r->before[RESTARTS],
 			r->after[FAILS] - r->before[FAILS], r->stops_before,
 			r->stops_after, r->holder.token,
-			(__s64)r->holder.since_ns, r->holder.job, r->waiters);
+			(__s64)r->holder.since_ns, r->holder.job,
+			r->holder.unfetched ? " unfetched" : "", r->waiters,
+			r->events, r->wanted);
 	}
 	fclose(log);
 	free(h);

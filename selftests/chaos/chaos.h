@@ -39,6 +39,7 @@ enum kind {
 	UNLOCK,		/* LOCK_UN of flock() */
 	STATUS,
 	LOOK,		/* at the fdinfo of a file of its own process */
+	POLL,		/* by poll or epoll */
 	CREATE,		/* a lock */
 	DELETE,
 };
@@ -51,6 +52,7 @@ struct sight {
 	__u32 uid;
 	__u32 comm;	/* process with that name; NOBODY: none has it */
 	__u32 job;	/* record with that job; NOBODY: none has it */
+	bool unfetched;	/* no call had returned the grant yet */
 };
 
 /* The empty job, as of a lock that was acquired by flock() */
@@ -82,7 +84,8 @@ enum { RESTARTS, FAILS, SIGNALS };
  * was there afterwards. flock() returns no token, so its record has the token
  * from a status afterwards. A LOOK has the token of a file that holds the lock,
  * or the ticket of one that waits. Which lock a name led to is known only when
- * it has been opened or created.
+ * it has been opened or created. A POLL that returned 0 has the events that were
+ * there, of those that were wanted, at one instant in the call.
  */
 struct record {
 	_Atomic __s64 begin;
@@ -90,6 +93,7 @@ struct record {
 	__u8 kind;
 	bool keeps_job;			/* the job passed is empty */
 	bool reader;			/* OPEN: for reading only */
+	bool async;			/* with TLOCK_ASYNC */
 	__u8 name;			/* OPEN, CREATE, DELETE: which */
 	__u16 actor;
 	__u32 minor;			/* of the lock; NOBODY: unknown */
@@ -103,6 +107,7 @@ struct record {
 	__u32 waiters;
 	__u32 before[SIGNALS], after[SIGNALS];	/* signals handled */
 	__u32 stops_before, stops_after;
+	__s16 wanted, events;		/* as in struct pollfd */
 	struct sight holder;
 	__u64 count[COUNTS];
 };
@@ -167,6 +172,8 @@ enum rule {
 	COUNTERS,
 	STARVED,
 	NAMES,
+	POLLED,
+	EXPIRY,
 	RULES
 };
 

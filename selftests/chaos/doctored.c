@@ -6,6 +6,7 @@
  * broken.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1213,6 +1214,483 @@ static void tokens_go_back(void)
 	several.again->token = several.look_again->holder.token = 101;
 }
 
+/*
+ * Asynchronous requests. 1 asks for the lock, which 0 holds. 0 reacquires it, so
+ * 1 gets it and fetches the grant. 0 gets the lock back, but withdraws its
+ * request and never learns of the grant. 2 asks while 3 holds the lock, in vain.
+ * Then it asks again and gets the lock, but fetches the grant too late, as 4 has
+ * got it by then. 2 asks for the last time, and closes its file.
+ */
+static struct async {
+	struct record *takes, *asks, *undecided, *waits, *cued, *yields,
+		      *decided, *look, *fetch, *gives, *withdraws, *next,
+		      *asks_again, *decided_again, *timed_out, *asks_late,
+		      *expires, *expired, *canceled, *busy, *mismatched,
+		      *last;
+} async;
+
+static struct record *with_ticket(__u64 ticket, __u64 left_ticket,
+				  struct record *r)
+{
+	r->async = true;
+	r->ticket = ticket;
+	r->left_ticket = left_ticket;
+	return r;
+}
+
+static struct record *start(enum kind kind, __u16 actor, __s64 begin, __s64 end,
+			    __s64 timeout, __u64 ticket)
+{
+	struct record *r = add(kind, actor, begin, end, -EINPROGRESS);
+
+	r->timeout_ns = r->left_ns = timeout;
+	return with_ticket(0, ticket, r);
+}
+
+static struct record *poll_it(__u16 actor, __s64 begin, __s64 end,
+			      __s16 wanted, __s16 events)
+{
+	struct record *r = add(POLL, actor, begin, end, 0);
+
+	r->wanted = wanted;
+	r->events = events;
+	return r;
+}
+
+static void tell_async(void)
+{
+	begin_history();
+	async.takes = take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	async.asks = start(ACQUIRE, 1, 120, 130, 1000, 5);
+	async.undecided = with_ticket(5, 5, add(ACQUIRE, 1, 140, 150,
+						-EINPROGRESS));
+	async.undecided->timeout_ns = 1000;
+	async.undecided->left_ns = 1000 - 20;
+	async.waits = poll_it(1, 160, 170, POLLOUT, 0);
+	async.cued = poll_it(0, 180, 190, POLLIN | POLLPRI, POLLIN | POLLPRI);
+	async.yields = start(REACQUIRE, 0, 300, 310, -1, 6);
+	async.decided = poll_it(1, 320, 330, POLLOUT, POLLOUT);
+	async.look = add(STATUS, 3, 340, 350, 0);
+	sees(async.look, 12, 305, async.asks);
+	async.look->holder.unfetched = true;
+	async.look->waiters = 1;
+	async.look->count[ACQUIRED] = GRANTS_BY(12);
+	async.look->count[CONTENDED] = async.look->count[YIELDED] = 1;
+	async.fetch = with_ticket(5, 0, take_it(ACQUIRE, 1, 360, 370, 980,
+						1000 - 180, 12));
+	async.gives = add(RELEASE, 1, 400, 410, 0);
+	async.withdraws = add(RELEASE, 0, 450, 460, 0);
+
+	async.next = take_it(ACQUIRE, 3, 500, 510, 0, 0, 14);
+	async.asks_again = start(ACQUIRE, 2, 520, 525, 100, 7);
+	async.decided_again = poll_it(2, 640, 650, POLLOUT, POLLOUT);
+	async.timed_out = with_ticket(7, 0, time_out(ACQUIRE, 2, 660, 670, 100));
+	sees(async.timed_out, 14, 505, async.next);
+	async.asks_late = start(ACQUIRE, 2, 700, 710, 50, 8);
+	add(RELEASE, 3, 720, 730, 0);
+	async.expires = take_it(ACQUIRE, 4, 800, 810, 0, 0, 16);
+	async.expired = with_ticket(8, 0, time_out(REACQUIRE, 2, 820, 830, 50));
+	sees(async.expired, 16, 805, async.expires);
+	async.canceled = with_ticket(8, 0, add(ACQUIRE, 2, 832, 834,
+					       -ECANCELED));
+	start(ACQUIRE, 2, 840, 845, -1, 9);
+	async.busy = add(ACQUIRE, 2, 846, 848, -EBUSY);
+	async.mismatched = with_ticket(9, 9, add(ACQUIRE, 2, 850, 852,
+						 -EINVAL));
+	async.mismatched->async = false;
+	add(CLOSE, 2, 860, 870, 0);
+	async.last = add(RELEASE, 4, 880, 890, 0);
+
+	memcpy(lock->after.count,
+	       (__u64[COUNTS]){ GRANTS_BY(16), 4, 2, 0, 0, 1 },
+	       sizeof(lock->after.count));
+	lock->after.wait_ns_total = 180 + 100 + 100 + 20 + 23;
+	lock->after.wait_ns_max = 180;
+	lock->after.hold_ns_total = 200 + 100 + 50 + 220 + 80 + 80;
+	lock->after.hold_ns_max = 220;
+}
+
+static void accepts_async(void)
+{
+	tell_async();
+}
+
+/* 0 closes its file instead, which is no abandonment. */
+static void accepts_closed_unfetched(void)
+{
+	tell_async();
+	async.withdraws->kind = CLOSE;
+}
+
+/* 1 abandons the lock, but 0 never fetches that. */
+static void accepts_abandoned_to_unfetched(void)
+{
+	tell_async();
+	async.gives->kind = CLOSE;
+	async.next->result = TLOCK_ABANDONED;
+	lock->after.count[ABANDONED] = 1;
+}
+
+/* 1 dies before it has the lock, and 4 has its file, too. */
+static struct record *tell_orphaned(void)
+{
+	struct record *next, *r;
+
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	start(ACQUIRE, 1, 120, 130, 5000, 5);
+	h->process[1].doomed = 200;
+	h->process[1].reaped = 210;
+	add(RELEASE, 0, 300, 310, 0);
+	next = take_it(ACQUIRE, 2, 400, 410, 0, 0, 13);
+	r = with_ticket(5, 0, time_out(ACQUIRE, 4, 420, 430, 5000));
+	r->file = 2;
+	r->left_ns = 5000 - 280;
+	sees(r, 13, 405, next);
+	add(RELEASE, 2, 440, 450, 0);
+	lock->after.count[CONTENDED] = lock->after.count[TIMED_OUT] = 1;
+	lock->after.wait_ns_total = lock->after.wait_ns_max = 180;
+	lock->after.hold_ns_total = 200 + 100 + 40;
+	lock->after.hold_ns_max = 200;
+	return r;
+}
+
+static void accepts_orphaned(void)
+{
+	tell_orphaned();
+}
+
+static void ends_before_its_process(void)
+{
+	tell_orphaned();
+	h->process[1].doomed = 500;
+	h->process[1].reaped = 510;
+}
+
+/* There was no grant that could end */
+static void orphaned_without_a_grant(void)
+{
+	struct record *r = tell_orphaned();
+
+	h->record[3].token = 12;
+	sees(r, 11, 105, &h->record[0]);
+	lock->after.count[ACQUIRED]--;
+}
+
+static void early_of_a_request(void)
+{
+	tell_async();
+	async.asks_again->timeout_ns = async.asks_again->left_ns = 200;
+}
+
+static void grant_ends_before_its_deadline(void)
+{
+	tell_async();
+	async.expires->begin = 735;
+	async.expires->end = 740;
+	async.expired->begin = 742;
+	async.expired->end = 745;
+	async.expired->holder.since_ns = 738;
+}
+
+static void late_of_a_request(void)
+{
+	begin_history();
+	h->end = 100 * SEC;
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	start(ACQUIRE, 1, 120, 130, 1000, 5);
+	with_ticket(5, 5, add(ACQUIRE, 1, OVERLONG + 1140, OVERLONG + 1150,
+			      -EINPROGRESS));
+}
+
+/* 0 comes after the expiry, so it must not see that grant */
+static void grant_does_not_expire(void)
+{
+	struct record *r;
+
+	tell_async();
+	r = time_out(ACQUIRE, 0, 780, 790, 0);
+	sees(r, 15, 725, async.asks_late);
+	r->holder.unfetched = true;
+}
+
+static void keeps_what_it_yields(void)
+{
+	tell_async();
+	async.look->holder.since_ns = 320;
+	async.fetch->left_ns = 1000 - 195;
+}
+
+static void fetched_twice(void)
+{
+	tell_async();
+	with_ticket(5, 0, take_it(ACQUIRE, 1, 380, 385, 980, 1000 - 180, 12));
+}
+
+static void fails_twice(void)
+{
+	tell_async();
+	async.canceled->ret = -ETIMEDOUT;
+	async.canceled->timeout_ns = 50;
+	sees(async.canceled, 16, 805, async.expires);
+}
+
+static void undecided_after_pollout(void)
+{
+	struct record *r;
+
+	tell_async();
+	r = with_ticket(7, 7, add(ACQUIRE, 2, 652, 656, -EINPROGRESS));
+	r->timeout_ns = 100;
+}
+
+static void no_pollout_of_the_decided(void)
+{
+	tell_async();
+	poll_it(1, 332, 335, POLLOUT, 0);
+}
+
+static void no_pollout_of_the_idle(void)
+{
+	tell_async();
+	poll_it(3, 60, 70, POLLOUT, 0);
+}
+
+static void no_pollpri(void)
+{
+	tell_async();
+	async.cued->events = 0;
+}
+
+static void pollpri_without_pollin(void)
+{
+	tell_async();
+	async.cued->events = POLLPRI;
+}
+
+static void pollpri_for_nobody(void)
+{
+	tell_async();
+	async.cued->begin = 112;
+	async.cued->end = 115;
+}
+
+static void pollpri_of_a_waiter(void)
+{
+	tell_async();
+	async.waits->wanted = async.waits->events = POLLPRI;
+}
+
+static void starved_in_poll(void)
+{
+	tell_async();
+	poll_it(3, 900, 0, POLLOUT, 0);
+	h->stuck = true;
+}
+
+static void no_ebusy_while_pending(void)
+{
+	tell_async();
+	async.busy->ret = -EDEADLK;
+}
+
+static void no_einval(void)
+{
+	tell_async();
+	async.mismatched->ret = -EBUSY;
+}
+
+static void einval_of_nothing(void)
+{
+	tell_async();
+	async.busy->ret = -EINVAL;
+}
+
+static void pending_but_not_async(void)
+{
+	tell_async();
+	async.asks->async = false;
+}
+
+static void eperm_of_the_pending(void)
+{
+	tell_async();
+	async.withdraws->ret = -EPERM;
+}
+
+static void seen_fetched_too_early(void)
+{
+	tell_async();
+	async.look->holder.unfetched = false;
+}
+
+static void seen_unfetched_too_late(void)
+{
+	tell_async();
+	async.look->begin = 372;
+	async.look->end = 375;
+}
+
+static void seen_unfetched_for_a_call(void)
+{
+	tell_async();
+	async.timed_out->holder.unfetched = true;
+}
+
+/* It was withdrawn before */
+static void granted_to_nobody(void)
+{
+	tell_async();
+	async.withdraws->begin = 395;
+	async.withdraws->end = 399;
+}
+
+/* Two grants come between those of 1 and of 3, and only 0 can have had one */
+static void granted_twice(void)
+{
+	tell_async();
+	for (__u32 i = 0; i < h->records; i++) {
+		struct record *r = &h->record[i];
+
+		r->token += r->token >= 14;
+		r->holder.token += r->holder.token >= 14;
+	}
+	lock->after.count[ACQUIRED]++;
+}
+
+static void unreported_by_unfetched(void)
+{
+	accepts_abandoned_to_unfetched();
+	async.next->result = 0;
+}
+
+static void closed_unfetched_is_reported(void)
+{
+	accepts_closed_unfetched();
+	async.next->result = TLOCK_ABANDONED;
+}
+
+static void closed_unfetched_is_counted(void)
+{
+	accepts_closed_unfetched();
+	lock->after.count[ABANDONED] = 1;
+}
+
+static void expired_uncounted(void)
+{
+	tell_async();
+	lock->after.count[TIMED_OUT] = 1;
+}
+
+/* 2 gives up when it sees that its request is decided, which was no grant */
+static void given_up_uncounted(void)
+{
+	tell_async();
+	async.timed_out->kind = RELEASE;
+	async.timed_out->ret = 0;
+	async.timed_out->ticket = async.timed_out->timeout_ns = 0;
+	async.timed_out->holder.token = 0;
+	lock->after.count[TIMED_OUT] = 1;
+}
+
+static void closed_counted_as_timed_out(void)
+{
+	tell_async();
+	lock->after.count[TIMED_OUT] = 3;
+}
+
+static void pending_is_not_counted(void)
+{
+	struct record *r;
+
+	tell_async();
+	r = add(STATUS, 3, 200, 210, 0);
+	sees(r, 11, 105, async.takes);
+	r->count[ACQUIRED] = GRANTS_BY(11);
+	r->count[CONTENDED] = 1;
+}
+
+static void waited_until_it_was_fetched(void)
+{
+	tell_async();
+	lock->after.wait_ns_max = 240;
+}
+
+/* What is left was not measured at the grant, but at the fetch */
+static void left_at_the_fetch(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	start(ACQUIRE, 1, 120, 130, 1000, 5);
+	add(RELEASE, 0, 300, 310, 0);
+	poll_it(1, 320, 330, POLLOUT, POLLOUT);
+	with_ticket(5, 0, take_it(ACQUIRE, 1, 420, 430, 1000, 1000 - 300, 12));
+	add(RELEASE, 1, 440, 450, 0);
+}
+
+static void time_pending_is_not_counted(void)
+{
+	tell_async();
+	async.undecided->left_ns = 1000 - 9;
+}
+
+static void ticket_of_the_fetched(void)
+{
+	tell_async();
+	async.fetch->left_ticket = 5;
+}
+
+/* 1 has a request since 130 at the latest, but 2, which came later, is first */
+static void overtaken_while_pending(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	start(ACQUIRE, 1, 120, 130, -1, 5);
+	take_it(ACQUIRE, 2, 200, 360, -1, -1, 12);
+	add(RELEASE, 0, 300, 310, 0);
+	add(RELEASE, 2, 400, 410, 0);
+	with_ticket(5, 0, take_it(ACQUIRE, 1, 420, 430, -1, -1, 13));
+	add(RELEASE, 1, 440, 450, 0);
+}
+
+static void overtaken_and_withdrawn(void)
+{
+	overtaken_while_pending();
+	h->record[5] = h->record[6];
+	h->records--;
+	h->record[5].begin = 380;
+	h->record[5].end = 390;
+	lock->after.count[ACQUIRED]--;
+}
+
+static void free_while_one_is_pending(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	start(ACQUIRE, 1, 120, 130, -1, 5);
+	add(RELEASE, 0, 300, 310, 0);
+	add(STATUS, 3, 320, 330, 0)->count[ACQUIRED] = GRANTS_BY(11);
+	poll_it(1, 340, 345, POLLOUT, 0);
+	with_ticket(5, 0, take_it(ACQUIRE, 1, 420, 430, -1, -1, 12));
+	add(RELEASE, 1, 440, 450, 0);
+}
+
+/* 4 withdraws the request of 1, on the same file. */
+static void fetched_after_its_withdrawal(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	start(ACQUIRE, 1, 120, 130, -1, 5);
+	add(RELEASE, 4, 200, 210, 0)->file = 2;
+	add(RELEASE, 0, 300, 310, 0);
+	with_ticket(5, 0, take_it(ACQUIRE, 1, 420, 430, -1, -1, 12));
+	add(RELEASE, 1, 440, 450, 0);
+	lock->after.count[CONTENDED] = 1;
+	lock->after.wait_ns_total = lock->after.wait_ns_max = 180;
+	lock->after.hold_ns_total = 340;
+	lock->after.hold_ns_max = 200;
+}
+
 static const struct test {
 	const char *name;
 	void (*tell)(void);
@@ -1331,6 +1809,52 @@ static const struct test {
 	TEST(gone_before_deletion, NAMES),
 	TEST(there_after_deletion, NAMES),
 	TEST(tokens_go_back, TOKENS),
+	TEST(accepts_async, ACCEPTED),
+	TEST(accepts_closed_unfetched, ACCEPTED),
+	TEST(accepts_abandoned_to_unfetched, ACCEPTED),
+	TEST(accepts_orphaned, ACCEPTED),
+	TEST(ends_before_its_process, EARLY),
+	TEST(orphaned_without_a_grant, EARLY),
+	TEST(early_of_a_request, EARLY),
+	TEST(grant_ends_before_its_deadline, EARLY),
+	TEST(late_of_a_request, LATE),
+	TEST(grant_does_not_expire, EXPIRY),
+	TEST(keeps_what_it_yields, YIELD),
+	TEST(fetched_twice, TOKENS),
+	TEST(fails_twice, CANCELED),
+	TEST(undecided_after_pollout, CANCELED),
+	TEST(no_pollout_of_the_decided, POLLED),
+	TEST(no_pollout_of_the_idle, POLLED),
+	TEST(no_pollpri, POLLED),
+	TEST(pollpri_without_pollin, POLLED),
+	TEST(pollpri_for_nobody, POLLED),
+	TEST(pollpri_of_a_waiter, POLLED),
+	TEST(starved_in_poll, STARVED),
+	TEST(no_ebusy_while_pending, ERRNO),
+	TEST(no_einval, CANCELED),
+	TEST(einval_of_nothing, ERRNO),
+	TEST(pending_but_not_async, ERRNO),
+	TEST(eperm_of_the_pending, ERRNO),
+	TEST(seen_fetched_too_early, HOLDER),
+	TEST(seen_unfetched_too_late, HOLDER),
+	TEST(seen_unfetched_for_a_call, HOLDER),
+	TEST(granted_to_nobody, TOKENS),
+	TEST(granted_twice, TOKENS),
+	TEST(unreported_by_unfetched, REPORTED),
+	TEST(closed_unfetched_is_reported, REPORTED),
+	TEST(closed_unfetched_is_counted, COUNTERS),
+	TEST(expired_uncounted, COUNTERS),
+	TEST(given_up_uncounted, COUNTERS),
+	TEST(closed_counted_as_timed_out, COUNTERS),
+	TEST(pending_is_not_counted, WAITERS),
+	TEST(waited_until_it_was_fetched, COUNTERS),
+	TEST(left_at_the_fetch, LEFT),
+	TEST(time_pending_is_not_counted, LEFT),
+	TEST(ticket_of_the_fetched, TICKETS),
+	TEST(overtaken_while_pending, FIFO),
+	TEST(overtaken_and_withdrawn, FIFO),
+	TEST(free_while_one_is_pending, HAND_OVER),
+	TEST(fetched_after_its_withdrawal, CANCELED),
 };
 
 const unsigned int doctored_tests = sizeof(tests) / sizeof(*tests);

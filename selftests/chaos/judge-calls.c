@@ -17,6 +17,7 @@ static bool judge_ticket(struct court *c, __u32 i)
 		right = !r->left_ticket;
 		break;
 	case -EINTR:
+	case -EINPROGRESS:
 		right = r->left_ticket &&
 			(!r->ticket || r->left_ticket == r->ticket);
 		break;
@@ -26,6 +27,20 @@ static bool judge_ticket(struct court *c, __u32 i)
 	}
 	return right || reject(c, TICKETS, "call %u: %d, ticket %llu became %llu",
 			       i, r->ret, r->ticket, r->left_ticket);
+}
+
+/*
+ * Whether the call fetched the outcome of a request whose process may have
+ * ended: its grant then ends before its deadline, if somebody wants the lock
+ */
+static bool may_be_orphaned(struct court *c, __u32 i)
+{
+	__u32 by = process_of(c, &c->record[i]), process;
+
+	if (!fetches(c, i))
+		return false;
+	process = process_of(c, &c->record[request_of(c, i)->first]);
+	return process != by && c->death_lo[process] <= c->record[i].end;
 }
 
 /* Whether the time left of its request is right */
@@ -43,7 +58,7 @@ static bool judge_left(struct court *c, __u32 i)
 		return reject(c, LEFT, "call %u: %lld ns are left of %lld", i,
 			      r->left_ns, q->timeout);
 	if (r->ret == -ETIMEDOUT)
-		return !r->left_ns ||
+		return !r->left_ns || may_be_orphaned(c, i) ||
 		       reject(c, LEFT, "call %u: timed out, %lld ns are left", i,
 			      r->left_ns);
 	made = c->record[q->first].begin;
@@ -54,6 +69,7 @@ static bool judge_left(struct court *c, __u32 i)
 	/* The time that a request is away counts as used */
 	made = c->record[q->first].end;
 	if (r->ticket && r->ret != -ECANCELED && r->left_ns &&
+	    (!q->async || r->ret == -EINPROGRESS) &&
 	    used < r->begin - made)
 		return reject(c, LEFT, "call %u: %lld ns are left of %lld after %lld at least",
 			      i, r->left_ns, q->timeout, r->begin - made);
@@ -129,6 +145,8 @@ bool judge_call(struct court *c, __u32 i)
 				      i, r->result);
 		break;
 	case -ETIMEDOUT:
+		if (may_be_orphaned(c, i))
+			break;
 		if (q->timeout < 0 || r->kind == FLOCK)
 			return reject(c, ERRNO,
 				"call %u: ETIMEDOUT, without a timeout", i);
@@ -167,7 +185,22 @@ bool judge_call(struct court *c, __u32 i)
 		if (r->kind == REACQUIRE && !r->ticket)
 			break;
 		return reject(c, ERRNO, "call %u: EPERM", i);
+	case -EINPROGRESS:
+		if (!r->async || !q->timeout)
+			return reject(c, ERRNO, "call %u: EINPROGRESS", i);
+		last = c->record[q->first].end + q->timeout;
+		if (q->timeout > 0 && r->begin - OVERLONG > last)
+			return reject(c, LATE,
+				"call %u: not decided at %lld, but it had time until %lld",
+				i, (__s64)r->begin, last);
+		break;
+	case -EINVAL:
+		if (r->ticket && q && q->async != r->async)
+			break;
+		return reject(c, ERRNO, "call %u: EINVAL", i);
 	case -EBUSY:
+		/* See judge_state() and judge_errno() */
+		break;
 	case -ECANCELED:
 		if (r->kind != FLOCK)
 			break;

@@ -27,6 +27,13 @@ static bool judge_max(struct court *c, const char *name, __u64 before,
 	return true;
 }
 
+/* Whether an asynchronous request may have failed, which no call fetched */
+static bool may_have_timed_out(struct court *c, struct request *q)
+{
+	return (q->timeout >= 0 && q->asked_lo + q->timeout <= q->gone_hi) ||
+	       (q->lost && !requester_lives(c, q));
+}
+
 bool judge_counters(struct court *c)
 {
 	struct counters *b = &c->lock->before, *a = &c->lock->after;
@@ -44,11 +51,16 @@ bool judge_counters(struct court *c)
 
 		if (!r->begin || !takes(r) || !q || c->repeat[i] || refused(r))
 			continue;
-		if (!r->end)
-			hi[TIMED_OUT] += q->timeout >= 0;
-		else
+		if (q->async && q->first == i && q->fetch == NOBODY) {
+			/* If it was seen to be decided, and had no grant */
+			lo[TIMED_OUT] += q->decided < q->gone_lo && !q->lost;
+			hi[TIMED_OUT] += may_have_timed_out(c, q);
+		} else if (!r->end) {
+			hi[TIMED_OUT] += q->timeout >= 0 && !q->async;
+		} else {
 			lo[TIMED_OUT] += r->ret == -ETIMEDOUT ||
 					 r->ret == -EAGAIN;
+		}
 		hi[TIMED_OUT] += r->end && (r->ret == -ETIMEDOUT ||
 					    r->ret == -EAGAIN);
 		/* The other counters count a request once */

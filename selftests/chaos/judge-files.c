@@ -3,6 +3,7 @@
  * The judge of a history: the states of a file, and what calls return in them.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 
 #include "judge.h"
@@ -92,13 +93,16 @@ static void study_file(struct court *c, struct file *f)
 		/* The file stays open at least until the call ends */
 		f->close_lo = max64(f->close_lo, r->begin);
 		f->close_hi = max64(f->close_hi, end_hi(c, r));
-		if (!takes(r) && !ends(r))
+		if (!takes(r) && !ends(r) && r->kind != POLL)
 			continue;
 		f->flocked |= r->kind == FLOCK;
 		if (user == NOBODY)
 			user = r->actor;
 		if (user != r->actor)
 			f->shared = true;
+		if (takes(r) && r->async &&
+		    (!r->end || r->ret == -EINPROGRESS))
+			f->async = f->canceled = true;
 		if (takes(r) && r->end && r->ret == -ECANCELED)
 			f->canceled = true;
 		if (r->end || !takes(r))
@@ -133,10 +137,48 @@ void study_files(struct court *c)
 		study_file(c, &c->file[i]);
 }
 
+/* Notes what a call that passes the ticket of an asynchronous request shows */
+static void study_fetch(struct request *q, struct record *r, __u32 number,
+			bool shared)
+{
+	if (r->ret == -EINPROGRESS) {
+		q->undecided = max64(q->undecided, r->begin);
+	} else if (!r->end) {
+		q->killed = true;
+		if (!shared)
+			q->gone_lo = r->begin;
+	} else if (q->fetch == NOBODY && (!r->ret || r->ret == -ETIMEDOUT)) {
+		q->fetch = number;
+		q->decided = min64(q->decided, r->end);
+		q->gone_lo = r->begin;
+		q->gone_hi = r->end;
+	}
+}
+
+/*
+ * Notes what another call shows of the asynchronous request of its file, which
+ * is not shared. Returns whether it ended the request.
+ */
+static bool study_pending(struct request *q, const struct record *r)
+{
+	if (r->kind == POLL && r->end && !r->ret && r->wanted & POLLOUT) {
+		if (r->events & POLLOUT)
+			q->decided = min64(q->decided, r->end);
+		else
+			q->undecided = max64(q->undecided, r->begin);
+	}
+	if (!ends(r))
+		return false;
+	q->gone_lo = r->begin;
+	if (r->end)
+		q->gone_hi = r->end;
+	return true;
+}
+
 /* Finds the request of each call; flock() resumes its own without a ticket. */
 void study_requests(struct court *c, struct file *f)
 {
-	__u32 by_flock = NOBODY;
+	__u32 by_flock = NOBODY, pending = NOBODY;
 
 	for (__u32 i = f->op; i < f->op + f->ops; i++) {
 		__u32 number = c->op[i], request = NOBODY;
@@ -148,6 +190,9 @@ void study_requests(struct court *c, struct file *f)
 		     !(r->kind == FLOCK && r->timeout_ns))) {
 			by_flock = NOBODY;
 		}
+		if (pending != NOBODY &&
+		    study_pending(&c->request[pending], r))
+			pending = NOBODY;
 		if (!takes(r))
 			continue;
 		if (r->kind == FLOCK) {
@@ -155,7 +200,8 @@ void study_requests(struct court *c, struct file *f)
 		} else if (r->ticket) {
 			for (__u32 j = i; j-- > f->op && request == NOBODY;)
 				if (takes(&c->record[c->op[j]]) &&
-				    c->record[c->op[j]].ret == -EINTR &&
+				    (c->record[c->op[j]].ret == -EINTR ||
+				     c->record[c->op[j]].ret == -EINPROGRESS) &&
 				    c->record[c->op[j]].left_ticket == r->ticket)
 					request = c->request_of[c->op[j]];
 			if (request == NOBODY)
@@ -166,15 +212,34 @@ void study_requests(struct court *c, struct file *f)
 			c->request[request] = (struct request){
 				.first = number,
 				.timeout = r->timeout_ns,
+				.async = r->async &&
+					 (!r->end || r->ret == -EINPROGRESS),
+				.fetch = NOBODY,
+				.killed = !r->end,
+				.undecided = r->begin,
+				.decided = f->close_hi,
+				.gone_lo = r->begin,
+				.gone_hi = f->close_hi,
 			};
+			if (c->request[request].async && !f->shared)
+				pending = request;
 		}
 		c->request_of[number] = request;
-		if (r->end && r->ret == -EINTR) {
+		if (fetches(c, number)) {
+			study_fetch(&c->request[request], r, number, f->shared);
+			if (c->request[request].fetch != NOBODY)
+				pending = NOBODY;
+		}
+		if (r->end && (r->ret == -EINTR || r->ret == -EINPROGRESS)) {
 			c->request[request].ticket = r->left_ticket;
 			if (r->kind == FLOCK)
 				by_flock = request;
 		}
 	}
+	/* It was there until the file was closed */
+	if (pending != NOBODY)
+		c->request[pending].gone_lo =
+			max64(c->request[pending].gone_lo, f->close_lo);
 }
 
 /* Whether there may have been a request for a release to withdraw */
@@ -184,7 +249,7 @@ static bool may_withdraw(struct court *c, struct file *f, struct record *r)
 		struct record *s = &c->record[c->op[i]];
 
 		if (takes(s) && s->begin <= r->end && !refused(s) &&
-		    (s->ret == -EINTR ||
+		    (s->ret == -EINTR || s->ret == -EINPROGRESS ||
 		     (s->actor != r->actor && end_hi(c, s) >= r->begin)))
 			return true;
 	}
@@ -264,6 +329,8 @@ bool study_shared_ends(struct court *c, struct file *f)
 struct state {
 	struct hold *hold;	/* its grant, or NULL */
 	__u32 away;		/* its request, or NOBODY */
+	__u32 pending;		/* its asynchronous request, or NOBODY */
+	bool decided;		/* that is certainly decided */
 	bool by_flock;		/* flock() made its last request */
 };
 
@@ -272,21 +339,29 @@ static bool judge_state(struct court *c, __u32 i, const struct state *s)
 {
 	struct record *r = &c->record[i];
 	const char *is = s->hold ? "holds" : s->away != NOBODY ? "is away" :
-			 "is idle";
+			 s->pending != NOBODY ? "has a request" : "is idle";
+	__u32 own = s->pending != NOBODY ? s->pending : s->away;
 	bool right;
 
 	if (c->repeat[i])
 		right = s->hold && s->hold == hold_of(c, r->token);
 	else if (r->kind == RELEASE)
-		right = (r->ret == 0) == (s->hold || s->away != NOBODY);
+		right = (r->ret == 0) == (s->hold || own != NOBODY);
 	else if (ends(r))
 		right = true;
-	else if (r->ticket && (s->away == NOBODY ||
-			       c->request_of[i] != s->away))
+	else if (r->ticket && (own == NOBODY || c->request_of[i] != own))
 		right = r->ret == -ECANCELED;
+	else if (r->ticket && r->async != c->request[own].async)
+		right = r->ret == -EINVAL;
+	else if (r->ticket && r->async)
+		right = r->ret == 0 || r->ret == -ETIMEDOUT ||
+			(r->ret == -EINPROGRESS && !s->decided);
+	else if (s->pending != NOBODY)
+		right = r->ret == -EBUSY;
 	else if (r->kind == REACQUIRE && !r->ticket)
 		right = (r->ret == -EPERM) == !s->hold &&
-			r->ret != -ECANCELED && r->ret != -EBUSY;
+			r->ret != -ECANCELED && r->ret != -EBUSY &&
+			r->ret != -EINVAL;
 	else if (r->kind == ACQUIRE && s->hold)
 		right = r->ret == -EDEADLK;
 	else if (r->kind == FLOCK && s->hold)
@@ -297,15 +372,34 @@ static bool judge_state(struct court *c, __u32 i, const struct state *s)
 			       "call %u: %d, when its file %s", i, r->ret, is);
 }
 
+/* Whether poll reported the right thing about the request of its file */
+static bool judge_pollout(struct court *c, __u32 i, struct state *s)
+{
+	struct record *r = &c->record[i];
+
+	if (!r->end || r->ret || !(r->wanted & POLLOUT))
+		return true;
+	if (r->events & POLLOUT) {
+		s->decided = true;
+		return true;
+	}
+	return (s->pending != NOBODY && !s->decided) ||
+	       reject(c, POLLED, "poll %u: no POLLOUT, when its file %s", i,
+		      s->pending == NOBODY ? "has no request" :
+		      "has a request that was decided before");
+}
+
 bool study_own_ends(struct court *c, struct file *f)
 {
-	struct state s = { .away = NOBODY };
+	struct state s = { .away = NOBODY, .pending = NOBODY };
 
 	for (__u32 i = f->op; i < f->op + f->ops; i++) {
 		__u32 number = c->op[i];
 		struct record *r = &c->record[number];
 		bool lets_go;
 
+		if (r->kind == POLL && !judge_pollout(c, number, &s))
+			return false;
 		if (!takes(r) && !ends(r))
 			continue;
 		if (r->end && !judge_state(c, number, &s))
@@ -330,6 +424,9 @@ bool study_own_ends(struct court *c, struct file *f)
 			s.hold = NULL;
 		}
 		s.away = r->ret == -EINTR ? c->request_of[number] : NOBODY;
+		s.decided = false;
+		s.pending = r->ret == -EINPROGRESS ? c->request_of[number] :
+						     NOBODY;
 		if (takes(r) && !r->ticket && !s.hold)
 			s.by_flock = r->kind == FLOCK;
 		if (!takes(r) || r->ret || !r->end)
@@ -361,6 +458,10 @@ static bool may_be_canceled(struct court *c, struct file *f, __u32 i)
 		if (c->op[j] == i || s->begin > r->end || end_hi(c, s) < since ||
 		    (s->actor == r->actor && !r->ticket))
 			continue;
+		/* Or one of its own calls had its outcome already */
+		if (r->ticket && takes(s) && s->ticket == r->ticket &&
+		    (!s->ret || s->ret == -ETIMEDOUT))
+			return true;
 		if (!s->end ? takes(s) || ends(s) :
 		    s->kind == RELEASE ? !s->ret :
 		    yields(s) || (s->kind == ACQUIRE && !s->ticket &&
@@ -383,7 +484,19 @@ static bool judge_errno(struct court *c, struct file *f, __u32 i,
 	for (__u32 j = 0; j < n; j++) {
 		struct wait *w = &c->wait[waits[j]];
 		struct record *s = &c->record[w->record];
+		struct request *q = &c->request[w->request];
 
+		if (q->async) {
+			/* No call need be under way */
+			if (q == request_of(c, i) || q->asked_lo > r->end ||
+			    q->gone_hi < r->begin)
+				continue;
+			other = true;
+			if (w->sure && w->begin_hi < r->begin &&
+			    w->end_lo > r->end)
+				there = true;
+			continue;
+		}
 		if (s->actor == r->actor || s->begin > r->end ||
 		    end_hi(c, s) < r->begin)
 			continue;
@@ -425,6 +538,8 @@ static bool judge_errno(struct court *c, struct file *f, __u32 i,
 				"call %u: ECANCELED, but nobody released its file",
 				i);
 		return true;
+	case -EINVAL:
+		return true;
 	}
 	if (there)
 		return reject(c, ERRNO,
@@ -446,6 +561,14 @@ static bool judge_withdrawn(struct court *c, struct file *f, __u32 i)
 		struct record *s = &c->record[c->op[j]];
 		__u32 w = c->wait_of[c->op[j]];
 
+		/* Its request was there before the release */
+		if (s->end && fetches(c, c->op[j]) && s->begin > r->end &&
+		    request_of(c, c->op[j])->asked_hi < r->begin &&
+		    (!s->ret || s->ret == -ETIMEDOUT ||
+		     s->ret == -EINPROGRESS))
+			return reject(c, CANCELED,
+				"call %u: %d, but release %u withdrew its request",
+				c->op[j], s->ret, i);
 		if (w == NOBODY || !s->end || s->ret == -ECANCELED)
 			continue;
 		/* It was there before the release, and still after it */

@@ -1,10 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The judge of a history: the grants, their order, and who saw them */
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "judge.h"
 
-/* Finds the call that made each grant */
+/* Narrows when the grant was made that this call fetched */
+static void study_fetched(struct request *q, const struct record *r,
+			  const struct record *first, struct hold *hold)
+{
+	__s64 used = q->timeout - r->left_ns;
+
+	hold->grant_lo = q->undecided;
+	hold->grant_hi = min64(r->end, q->decided);
+	if (q->timeout <= 0)
+		return;
+	hold->grant_lo = max64(hold->grant_lo, first->begin + used);
+	if (r->left_ns)
+		hold->grant_hi = min64(hold->grant_hi, first->end + used);
+}
+
+/* Finds the call that made each grant, or that fetched it */
 bool study_grants(struct court *c)
 {
 	__u32 unfinished = 0, lost = 0;
@@ -28,11 +45,27 @@ bool study_grants(struct court *c)
 
 		if (!takes(r))
 			continue;
+		q = request_of(c, c->op[i]);
+		/* Its grant, if any, was fetched by no call or not in time */
+		if (q && q->async && q->first == c->op[i] &&
+		    (q->fetch == NOBODY || c->record[q->fetch].ret)) {
+			struct file *f = &c->file[r->file];
+
+			unfinished++;
+			lo = min64(lo, q->undecided);
+			hi = max64(hi, q->gone_hi);
+			either = true;
+			close_lo = min64(close_lo, f->close_lo);
+			close_hi = max64(close_hi, f->close_hi);
+			continue;
+		}
+		if (q && q->async && (!r->end || r->ret == -ECANCELED))
+			continue;
 		if (!r->end || r->ret == -ECANCELED) {
 			struct file *f = &c->file[r->file];
 
 			/* With a ticket of no request, it asked for nothing */
-			if (c->request_of[c->op[i]] == NOBODY)
+			if (!q)
 				continue;
 			unfinished++;
 			lo = min64(lo, r->begin);
@@ -47,7 +80,8 @@ bool study_grants(struct court *c)
 		hold = hold_of(c, r->token);
 		if (r->kind == FLOCK ? hold->granter != NOBODY :
 		    r->kind == REACQUIRE && !r->ticket &&
-		    (r->timeout_ns < 0 ? hold->granter != NOBODY :
+		    (r->async ? true :
+		     r->timeout_ns < 0 ? hold->granter != NOBODY :
 		     r->left_ns == r->timeout_ns)) {
 			c->repeat[c->op[i]] = true;
 			if (r->result)
@@ -63,7 +97,10 @@ bool study_grants(struct court *c)
 		hold->granter = c->op[i];
 		hold->file = r->file;
 		hold->grant_lo = r->begin;
-		q = request_of(c, c->op[i]);
+		if (fetches(c, c->op[i])) {
+			study_fetched(q, r, &c->record[q->first], hold);
+			continue;
+		}
 		if (q->timeout > 0)
 			hold->grant_lo = max64(hold->grant_lo,
 					       c->record[q->first].begin +
@@ -78,7 +115,7 @@ bool study_grants(struct court *c)
 			continue;
 		if (++lost > unfinished)
 			return reject(c, TOKENS,
-				"token %llu was returned by no call: %u such grants, but %u calls were killed or canceled",
+				"token %llu was returned by no call: %u such grants, but %u calls were killed, canceled or not fetched",
 				token_of(c, hold), lost, unfinished);
 		hold->grant_lo = lo;
 		hold->grant_hi = hi;
@@ -117,12 +154,54 @@ bool study_holds(struct court *c)
 }
 
 /* The earliest instant at which the request of this call can have timed out */
-static __s64 deadline_lo(struct court *c, __u32 i)
+__s64 deadline_lo(struct court *c, __u32 i)
 {
 	struct request *q = request_of(c, i);
 
+	if (fetches(c, i)) {
+		/* If time is left, its process had ended */
+		if (q->timeout < 0 || c->record[i].left_ns)
+			return q->undecided;
+		return max64(q->undecided,
+			     c->record[q->first].begin + q->timeout);
+	}
 	return max64(c->record[i].begin,
 		     c->record[q->first].begin + q->timeout);
+}
+
+/* Whether the process that made a request certainly lived until it was gone */
+bool requester_lives(struct court *c, const struct request *q)
+{
+	struct record *r = &c->record[q->first];
+
+	return c->death_lo[process_of(c, r)] >= q->gone_hi;
+}
+
+/* The earliest instant at which an unfetched grant can have ended by itself */
+static __s64 expiry_lo(struct court *c, const struct request *q)
+{
+	return q->timeout < 0 ? NEVER : c->record[q->first].begin + q->timeout;
+}
+
+/*
+ * The asynchronous request that certainly had the unreported grant, whose job
+ * was seen, or NULL. If a call that may have fetched it was killed, a reacquire
+ * may have kept the job.
+ */
+struct request *lost_request(struct court *c, const struct hold *hold)
+{
+	struct record *job;
+	struct request *q;
+
+	if (hold->lost_job == NOBODY)
+		return NULL;
+	job = &c->record[hold->lost_job];
+	q = request_of(c, hold->lost_job);
+	if (!takes(job) || job->keeps_job || !q || !q->async || q->killed ||
+	    q->first != hold->lost_job ||
+	    (q->fetch != NOBODY && !c->record[q->fetch].ret))
+		return NULL;
+	return q;
 }
 
 /* Narrows the times of a hold by a sight of its holder, or of a free lock */
@@ -164,8 +243,21 @@ static bool study_sight(struct court *c, __u32 i)
 			s->token);
 	hold->lost_job = s->job;
 	job = &c->record[s->job];
+	if (lost_request(c, hold)) {
+		struct request *q = lost_request(c, hold);
+
+		hold->ending = RELEASED;
+		hold->grant_lo = max64(hold->grant_lo, q->undecided);
+		hold->grant_hi = min64(hold->grant_hi, q->gone_hi);
+		hold->end_hi = min64(hold->end_hi, q->gone_hi);
+		/* Past its expiry, it may have ended by itself */
+		if (requester_lives(c, q))
+			hold->end_lo = max64(hold->end_lo,
+					     min64(q->gone_lo, expiry_lo(c, q)));
+		return true;
+	}
 	/* Otherwise the job is an earlier one, kept by a reacquire */
-	if (!job->end) {
+	if (!job->end && !job->async) {
 		struct file *f = &c->file[job->file];
 
 		if (f->blurred) {
@@ -287,31 +379,114 @@ bool judge_order(struct court *c)
 	return true;
 }
 
-/* Finds how the unreported holds can have ended */
-void study_lost(struct court *c)
+/* A call or a request that may have had one of the unreported grants */
+struct loser {
+	struct request *q;		/* if it is asynchronous, or NULL */
+	bool killed, quiet, abandoned;
+	bool found;			/* it has had one, supposedly */
+	__s64 lo, hi;			/* when that was granted */
+	__u64 only;			/* its token; 0: any */
+	__u32 last;			/* the last one that it may have had */
+};
+
+/* Makes a call, or its asynchronous request, one of the losers */
+static bool may_lose(struct court *c, __u32 i, struct loser *l)
 {
+	struct record *r = &c->record[i];
+	struct request *q = request_of(c, i);
+	struct file *f = &c->file[r->file];
+
+	memset(l, 0, sizeof(*l));
+	if (!r->begin || !takes(r) || !q)
+		return false;
+	if (q->async) {
+		if (q->first != i)
+			return false;
+		l->q = q;
+		l->lo = q->undecided;
+		l->hi = q->gone_hi;
+		l->quiet = true;
+		l->killed = l->abandoned = q->killed;
+		if (q->fetch == NOBODY)
+			return true;
+		/* The lock passed from it to the one that it saw */
+		l->only = c->record[q->fetch].holder.token - 1;
+		return c->record[q->fetch].ret;
+	}
+	if (r->end && r->ret != -ECANCELED)
+		return false;
+	l->lo = r->begin;
+	l->hi = end_hi(c, r);
+	l->killed = !r->end;
+	l->quiet = r->end || f->blurred || f->by_flock;
+	l->abandoned = !r->end && (f->blurred || !f->by_flock);
+	return true;
+}
+
+/*
+ * Finds who may have had each unreported grant, and how it can have ended. Each
+ * must have had another one. In the order of their tokens, these grants are also
+ * in the order of their earliest and of their latest instants. So everyone may
+ * have had any of a row of them; and if each grant goes to the one whose row
+ * ends first, one is left over only if there is no other way.
+ */
+bool study_lost(struct court *c)
+{
+	struct loser *losers = array(c->records, sizeof(*losers));
+	__u32 n = 0, number = 0;
+	bool ok = true;
+
+	for (__u32 i = 0; i < c->records; i++)
+		n += may_lose(c, i, &losers[n]);
 	for (__u64 i = 1; i <= c->grants; i++) {
 		struct hold *hold = &c->hold[i];
 		bool quiet = false, abandoned = false;
 
 		if (hold->granter != NOBODY)
 			continue;
-		for (__u32 j = 0; j < c->records; j++) {
-			struct record *r = &c->record[j];
-			struct file *f = &c->file[r->file];
+		number++;
+		for (__u32 j = 0; j < n; j++) {
+			struct loser *l = &losers[j];
 
-			if (!r->begin || !takes(r) || !request_of(c, j) ||
-			    (r->end && r->ret != -ECANCELED) ||
-			    r->begin > hold->grant_hi ||
-			    end_hi(c, r) < hold->grant_lo)
+			if (l->lo > hold->grant_hi || l->hi < hold->grant_lo ||
+			    (l->only && l->only != token_of(c, hold)))
 				continue;
-			hold->killed |= !r->end;
-			quiet |= r->end || f->blurred || f->by_flock;
-			abandoned |= !r->end && (f->blurred || !f->by_flock);
+			hold->killed |= l->killed;
+			quiet |= l->quiet;
+			abandoned |= l->abandoned;
+			if (l->q)
+				l->q->lost = true;
+			l->last = number;
 		}
 		if (hold->ending == EITHER && quiet != abandoned)
 			hold->ending = abandoned ? CLOSED : RELEASED;
 	}
+	for (__u64 i = 1; i <= c->grants && ok; i++) {
+		struct hold *hold = &c->hold[i];
+		struct loser *first = NULL;
+
+		if (hold->granter != NOBODY)
+			continue;
+		for (__u32 j = 0; j < n; j++) {
+			struct loser *l = &losers[j];
+
+			if (l->found || l->lo > hold->grant_hi ||
+			    l->hi < hold->grant_lo ||
+			    (l->only && l->only != token_of(c, hold)))
+				continue;
+			if (!first || l->last < first->last)
+				first = l;
+		}
+		if (first)
+			first->found = true;
+		else
+			ok = reject(c, TOKENS,
+				"token %llu, granted from %lld to %lld, was granted to nobody",
+				token_of(c, hold), hold->grant_lo,
+				hold->grant_hi);
+	}
+	free(losers);
+	return ok;
 }
 
 /* Whether a file may have held the lock at some time in [begin, end] */
@@ -356,14 +531,23 @@ bool flocked(struct court *c, struct file *f, __s64 by)
 	return false;
 }
 
-/* A file on which flock() was used before its process was killed in a call */
+/* Whether a call may have had a grant that no call reported */
+static bool is_unknown(const struct record *r)
+{
+	return takes(r) && (!r->end || r->ret == -EINPROGRESS ||
+			    r->ret == -ECANCELED);
+}
+
+/*
+ * A file on which flock() was used before a call of this process, which may have
+ * had an unreported grant, perhaps with the job that a reacquire kept
+ */
 static struct file *lost_flock(struct court *c, __u32 process)
 {
 	for (__u32 i = 0; i < c->records; i++) {
 		struct record *r = &c->record[i];
 
-		if (r->begin && !r->end && takes(r) &&
-		    process_of(c, r) == process &&
+		if (r->begin && is_unknown(r) && process_of(c, r) == process &&
 		    flocked(c, &c->file[r->file], r->begin))
 			return &c->file[r->file];
 	}
@@ -395,9 +579,7 @@ static bool judge_sight(struct court *c, __u32 i)
 		f = job ? &c->file[job->file] : lost_flock(c, s->comm);
 		for (__u32 j = f ? f->op : 0; f && !used && j < f->op + f->ops;
 		     j++)
-			used = takes(&c->record[c->op[j]]) &&
-			       (!c->record[c->op[j]].end ||
-				c->record[c->op[j]].ret == -ECANCELED);
+			used = is_unknown(&c->record[c->op[j]]);
 		if (!used)
 			return reject(c, HOLDER,
 				"call %u saw token %llu with the job of call %u, whose file has no call of unknown outcome",

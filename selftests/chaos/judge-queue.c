@@ -27,14 +27,19 @@ static void study_request(struct court *c, __u32 i)
 		q->asked_lo = r->begin;
 		q->asked_hi = end_hi(c, r);
 	}
-	if (disturbed(c, r))
+	if (q->async) {
+		/* It is never away, and was decided before it was fetched */
+		if (r->ret == -ECANCELED || (r->end && r->ret == -ETIMEDOUT))
+			until_lo = q->undecided;
+	} else if (disturbed(c, r)) {
 		q->maybe_away = true;
+	}
 	if (r->end && !r->ret) {
 		hold = hold_of(c, r->token);
 		until_lo = hold->grant_lo;
 		until_hi = hold->grant_hi;
 		/* It was granted the lock at once */
-		if (q->first == i && (!q->timeout ||
+		if (q->first == i && (!q->timeout || r->async ||
 				      (q->timeout > 0 && !used)))
 			q->asked_lo = max64(q->asked_lo, until_lo);
 	} else if (r->end && r->ret == -EINTR) {
@@ -44,6 +49,9 @@ static void study_request(struct court *c, __u32 i)
 		until_lo = c->record[q->first].begin;
 	}
 	q->asked_hi = min64(q->asked_hi, until_hi);
+	/* What it passed is not what is left, if there was no such request */
+	if (q->async && r->ret == -ECANCELED)
+		return;
 	/* If nothing is left, more than the timeout may have passed */
 	if (r->end && q->timeout > 0) {
 		q->asked_hi = min64(q->asked_hi, until_hi - used);
@@ -65,8 +73,57 @@ bool may_have_waited(struct court *c, __u32 i)
 
 	if (!q->timeout)
 		return false;
+	if (r->async && !r->ticket && r->end)
+		return r->ret;
 	return !r->end || r->ret || r->ticket || q->timeout < 0 ||
 	       r->left_ns != q->timeout;
+}
+
+/*
+ * Finds when an asynchronous request was in the queue, whose outcome may be
+ * unknown. The wait is that of the call that fetched it, or made it.
+ */
+static void study_async_wait(struct court *c, __u32 request)
+{
+	struct request *q = &c->request[request];
+	struct record *first = &c->record[q->first], *fetch = NULL;
+	struct wait w = {
+		.request = request,
+		.record = q->fetch != NOBODY ? q->fetch : q->first,
+		.waited = true,
+		.sure = first->end != 0,
+		.begin_lo = q->asked_lo,
+		.begin_hi = q->asked_hi,
+		.end_lo = q->undecided,
+		.end_hi = min64(q->decided, q->gone_hi),
+	};
+	__s64 deadline = q->timeout < 0 ? NEVER : q->asked_lo + q->timeout;
+	struct hold *hold;
+
+	if (q->fetch != NOBODY)
+		fetch = &c->record[q->fetch];
+	if (fetch && !fetch->ret) {
+		hold = hold_of(c, fetch->token);
+		w.end_lo = hold->grant_lo;
+		w.end_hi = hold->grant_hi;
+	} else if (!q->lost) {
+		/* It was there until it was gone, but not past its deadline */
+		w.end_lo = max64(w.end_lo, fetch ? deadline :
+						   min64(q->gone_lo, deadline));
+	}
+	w.end_lo = min64(w.end_lo, w.end_hi);
+	c->wait_of[w.record] = c->waits;
+	c->wait[c->waits++] = w;
+
+	q->waited = true;
+	q->at_most = w.end_hi - w.begin_lo;
+	if (w.sure)
+		q->at_least = max64(0, w.end_lo - w.begin_hi);
+	if (!fetch || q->timeout <= 0 || (fetch->ret && q->lost))
+		return;
+	q->at_least = max64(q->at_least, q->timeout - fetch->left_ns);
+	if (fetch->left_ns)
+		q->at_most = min64(q->at_most, q->timeout - fetch->left_ns);
 }
 
 static void study_wait(struct court *c, __u32 i)
@@ -133,7 +190,9 @@ static bool study_look(struct court *c, __u32 i)
 		struct record *s = &c->record[w->record];
 
 		if (c->request[w->request].ticket == r->ticket &&
-		    s->begin <= r->end && end_hi(c, s) >= r->begin) {
+		    (c->request[w->request].async ?
+		     w->begin_lo <= r->end && w->end_hi >= r->begin :
+		     s->begin <= r->end && end_hi(c, s) >= r->begin)) {
 			calls++;
 			in = w;
 		}
@@ -209,8 +268,12 @@ bool study_waits(struct court *c)
 	}
 	for (__u32 i = 0; c->op[i] != NOBODY; i++)
 		if (c->request_of[c->op[i]] != NOBODY && !c->repeat[c->op[i]] &&
-		    !refused(&c->record[c->op[i]]))
+		    !refused(&c->record[c->op[i]]) &&
+		    !request_of(c, c->op[i])->async)
 			study_wait(c, c->op[i]);
+	for (__u32 i = 0; i < c->requests; i++)
+		if (c->request[i].async)
+			study_async_wait(c, i);
 	for (__u32 i = 0; i < c->records; i++)
 		if (c->record[i].end && c->record[i].kind == LOOK &&
 		    c->record[i].ticket && !study_look(c, i))
@@ -246,7 +309,7 @@ __u32 sure_before(struct court *c, __s64 at)
 }
 
 /* A wait that certainly lasts from @begin to @end, or NULL */
-static struct wait *waiter_during(struct court *c, __s64 begin, __s64 end)
+struct wait *waiter_during(struct court *c, __s64 begin, __s64 end)
 {
 	__u32 n = sure_before(c, begin);
 	struct wait *w = n ? &c->wait[c->longest[n - 1]] : NULL;
@@ -329,6 +392,7 @@ bool judge_queue(struct court *c)
 
 	for (__u32 i = 0; i < c->records; i++) {
 		struct record *r = &c->record[i];
+		__u32 by = i;
 		struct hold *hold;
 
 		if (!r->end)
@@ -342,15 +406,18 @@ bool judge_queue(struct court *c)
 				"call %u %s while call %u waited", i,
 				c->repeat[i] ? "went on holding" : "saw it free",
 				other->record);
-		if (r->kind != REACQUIRE || c->ended[i] == NOBODY)
+		/* An asynchronous one ended it when it was made */
+		if (takes(r) && fetches(c, i))
+			by = request_of(c, i)->first;
+		if (c->record[by].kind != REACQUIRE || c->ended[by] == NOBODY)
 			continue;
-		hold = &c->hold[c->ended[i]];
+		hold = &c->hold[c->ended[by]];
 		if (!r->ret && r->token <= token_of(c, hold) + 1)
 			return reject(c, YIELD,
 				"call %u, which had token %llu, has token %llu: let nobody in",
 				i, token_of(c, hold), r->token);
 		if (r->ret == -ETIMEDOUT &&
-		    (r->timeout_ns ?
+		    (c->record[by].timeout_ns ?
 		     r->holder.token <= token_of(c, hold) :
 		     r->holder.token != token_of(c, hold) + 1))
 			return reject(c, YIELD,

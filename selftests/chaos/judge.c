@@ -26,6 +26,13 @@
  *   If several threads do, the i-th end of a grant comes after the i-th
  *   earliest beginning among the calls that may have ended one, in whatever
  *   order they ran.
+ * - An asynchronous request is never away. It is in the queue until it is
+ *   decided, which is between the last call that shows that it is not yet, and
+ *   the first that shows that it is. If no call fetched a grant, that grant was
+ *   reported by no call, and each such grant must belong to another request that
+ *   may have had it. The grant lasts until a release, the last close, or its
+ *   expiry, which is the request's deadline: then a call can still fetch its
+ *   end, and sees the very next grant.
  * - A thread that is killed in a call may have been granted the lock without
  *   reporting it. So may one whose call fails with ECANCELED, as another thread
  *   may release the lock before it runs. If other threads used the file while a
@@ -57,6 +64,8 @@ const char *const rule_names[RULES] = {
 	[COUNTERS] = "counters",
 	[STARVED] = "starved",
 	[NAMES] = "names",
+	[POLLED] = "polled",
+	[EXPIRY] = "expiry",
 };
 
 const char *const count_names[COUNTS] = {
@@ -107,7 +116,7 @@ static bool judge_progress(struct court *c)
 	for (__u32 i = 0; i < c->records; i++) {
 		struct record *r = &c->record[i];
 
-		if (r->begin && !r->end && takes(r)) {
+		if (r->begin && !r->end && (takes(r) || r->kind == POLL)) {
 			calls++;
 			last = i;
 		}
@@ -129,8 +138,8 @@ static bool judge_all(struct court *c)
 	if (!study_grants(c) || !study_holds(c) || !study_sights(c) ||
 	    !judge_order(c))
 		return false;
-	study_lost(c);
-	if (!judge_sights(c) || !study_waits(c) || !judge_queue(c))
+	if (!study_lost(c) || !judge_sights(c) || !judge_unfetched(c) ||
+	    !study_waits(c) || !judge_queue(c) || !judge_polls(c))
 		return false;
 	for (__u32 i = 0; i < c->files; i++)
 		if (!judge_file(c, &c->file[i]))

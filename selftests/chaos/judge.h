@@ -37,6 +37,17 @@ struct request {
 	bool waited;			/* may have waited */
 	bool away, maybe_away;		/* was ever away, or may have been */
 	__s64 at_least, at_most;	/* how long it waited, in all */
+	/*
+	 * Of a request that is asynchronous, and may have waited:
+	 * When it certainly was not yet decided, and when it certainly was; when
+	 * its outcome was fetched, or it was withdrawn
+	 */
+	bool async;
+	__u32 fetch;			/* the call that fetched it, or NOBODY */
+	bool killed;			/* in a call that may have fetched it */
+	__s64 undecided, decided;
+	__s64 gone_lo, gone_hi;
+	bool lost;			/* may have had an unreported grant */
 };
 
 /* A call that waited, or the arrival of one that did not have to */
@@ -61,6 +72,7 @@ struct file {
 	bool canceled;			/* may have had unreported grants */
 	bool flocked;			/* flock() is used with it */
 	bool by_flock;			/* flock() made its last request */
+	bool async;			/* has had asynchronous requests */
 };
 
 struct court {
@@ -120,7 +132,7 @@ static inline bool shows(const struct record *r)
 static inline bool refused(const struct record *r)
 {
 	return r->end && (r->ret == -EBUSY || r->ret == -EDEADLK ||
-			  r->ret == -EPERM);
+			  r->ret == -EPERM || r->ret == -EINVAL);
 }
 
 /* Whether it ends the grant of its file, if there is one */
@@ -175,6 +187,15 @@ static inline __u64 token_of(struct court *c, const struct hold *hold)
 	return c->lock->first + (hold - c->hold);
 }
 
+/* A call that fetches the outcome of an asynchronous request, or tries to */
+static inline bool fetches(struct court *c, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct request *q = request_of(c, i);
+
+	return r->async && r->ticket && q && q->async;
+}
+
 /* The number of grants at the time of a status */
 static inline __u64 grants_at(struct court *c, const struct record *r)
 {
@@ -205,7 +226,10 @@ bool study_grants(struct court *c);
 bool study_holds(struct court *c);
 bool study_sights(struct court *c);
 bool judge_order(struct court *c);
-void study_lost(struct court *c);
+__s64 deadline_lo(struct court *c, __u32 i);
+bool requester_lives(struct court *c, const struct request *q);
+struct request *lost_request(struct court *c, const struct hold *hold);
+bool study_lost(struct court *c);
 bool may_hold(struct court *c, struct file *f, __s64 begin, __s64 end);
 bool must_hold(struct court *c, struct file *f, __s64 begin, __s64 end);
 bool flocked(struct court *c, struct file *f, __s64 by);
@@ -216,7 +240,12 @@ bool judge_abandoned(struct court *c);
 bool may_have_waited(struct court *c, __u32 i);
 bool study_waits(struct court *c);
 __u32 sure_before(struct court *c, __s64 at);
+struct wait *waiter_during(struct court *c, __s64 begin, __s64 end);
 bool judge_queue(struct court *c);
+
+/* judge-async.c */
+bool judge_unfetched(struct court *c);
+bool judge_polls(struct court *c);
 
 /* judge-names.c */
 bool judge_deletions(struct court *c);
