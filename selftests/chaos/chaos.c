@@ -70,6 +70,8 @@ static struct history *history;
 /* Also in memory that all processes share */
 static struct shared {
 	atomic_int stop;
+	/* Calls that have ended, and show that not everyone is stuck */
+	atomic_ulong progress;
 	/* The longest idle time between two calls in this epoch */
 	__s64 idle;
 	/* How often a thread held two locks at once */
@@ -187,6 +189,9 @@ static void end(struct record *r, __s64 at)
 		r->after[s] = atomic_load(&me->signals[s]);
 	r->stops_after = atomic_load(&history->process[me->process].stops);
 	atomic_store(&r->end, at);
+	/* These go on until all others have ended */
+	if (r->kind != LOOK && r->kind != DELETE)
+		atomic_fetch_add(&shared->progress, 1);
 }
 
 static void job_of(char *job, __u32 record)
@@ -1660,7 +1665,8 @@ static void run_epoch(void)
 {
 	size_t size = sizeof(*history) + CAPACITY * sizeof(struct record);
 	unsigned int workers_now, kills = 0;
-	__u32 records, actor;
+	unsigned long progress;
+	__u32 actor;
 	char name[TLOCK_COMM_SIZE];
 	struct file f[PERMANENT];
 	__s64 until, since;
@@ -1725,11 +1731,11 @@ static void run_epoch(void)
 	atomic_store(&shared->stop, 1);
 
 	/* No more kills: every waiter gets its turn, and all end */
-	records = 0;
+	progress = 0;
 	since = now();
 	while (reap() && !history->stuck) {
-		if (history->records != records) {
-			records = history->records;
+		if (shared->progress != progress) {
+			progress = shared->progress;
 			since = now();
 		}
 		if (now() - since > STILL) {
