@@ -1345,7 +1345,6 @@ static struct record *tell_orphaned(void)
 	next = take_it(ACQUIRE, 2, 400, 410, 0, 0, 13);
 	r = with_ticket(5, 0, time_out(ACQUIRE, 4, 420, 430, 5000));
 	r->file = 2;
-	r->left_ns = 5000 - 280;
 	sees(r, 13, 405, next);
 	add(RELEASE, 2, 440, 450, 0);
 	lock->after.count[CONTENDED] = lock->after.count[TIMED_OUT] = 1;
@@ -1365,6 +1364,11 @@ static void ends_before_its_process(void)
 	tell_orphaned();
 	h->process[1].doomed = 500;
 	h->process[1].reaped = 510;
+}
+
+static void left_of_an_orphan(void)
+{
+	tell_orphaned()->left_ns = 5000 - 280;
 }
 
 /* There was no grant that could end */
@@ -1815,6 +1819,7 @@ static const struct test {
 	TEST(accepts_orphaned, ACCEPTED),
 	TEST(ends_before_its_process, EARLY),
 	TEST(orphaned_without_a_grant, EARLY),
+	TEST(left_of_an_orphan, LEFT),
 	TEST(early_of_a_request, EARLY),
 	TEST(grant_ends_before_its_deadline, EARLY),
 	TEST(late_of_a_request, LATE),

@@ -68,7 +68,8 @@ bool judge_unfetched(struct court *c)
 			continue;
 		/* See may_be_orphaned(): it must have had a grant */
 		if (takes(r) && r->ret == -ETIMEDOUT && fetches(c, i) &&
-		    !q->lost && (q->timeout < 0 || r->left_ns))
+		    !q->lost && (q->timeout < 0 ||
+				 r->end < c->record[q->first].begin + q->timeout))
 			return reject(c, EARLY,
 				"call %u: timed out early, without a grant", i);
 		if (shows(r) ? !judge_flag(c, i) :

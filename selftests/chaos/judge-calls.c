@@ -33,7 +33,7 @@ static bool judge_ticket(struct court *c, __u32 i)
  * Whether the call fetched the outcome of a request whose process may have
  * ended: its grant then ends before its deadline, if somebody wants the lock
  */
-static bool may_be_orphaned(struct court *c, __u32 i)
+bool may_be_orphaned(struct court *c, __u32 i)
 {
 	__u32 by = process_of(c, &c->record[i]), process;
 
@@ -58,7 +58,7 @@ static bool judge_left(struct court *c, __u32 i)
 		return reject(c, LEFT, "call %u: %lld ns are left of %lld", i,
 			      r->left_ns, q->timeout);
 	if (r->ret == -ETIMEDOUT)
-		return !r->left_ns || may_be_orphaned(c, i) ||
+		return !r->left_ns ||
 		       reject(c, LEFT, "call %u: timed out, %lld ns are left", i,
 			      r->left_ns);
 	made = c->record[q->first].begin;

@@ -159,8 +159,7 @@ __s64 deadline_lo(struct court *c, __u32 i)
 	struct request *q = request_of(c, i);
 
 	if (fetches(c, i)) {
-		/* If time is left, its process had ended */
-		if (q->timeout < 0 || c->record[i].left_ns)
+		if (may_be_orphaned(c, i))
 			return q->undecided;
 		return max64(q->undecided,
 			     c->record[q->first].begin + q->timeout);

@@ -49,8 +49,9 @@ static void study_request(struct court *c, __u32 i)
 		until_lo = c->record[q->first].begin;
 	}
 	q->asked_hi = min64(q->asked_hi, until_hi);
-	/* What it passed is not what is left, if there was no such request */
-	if (q->async && r->ret == -ECANCELED)
+	/* What is left does not show when its request ended */
+	if (q->async && (r->ret == -ECANCELED ||
+			 (r->ret == -ETIMEDOUT && may_be_orphaned(c, i))))
 		return;
 	/* If nothing is left, more than the timeout may have passed */
 	if (r->end && q->timeout > 0) {

@@ -212,6 +212,7 @@ void *array(size_t n, size_t size);
 int by_value(const void *a, const void *b);
 
 /* judge-calls.c */
+bool may_be_orphaned(struct court *c, __u32 i);
 bool judge_call(struct court *c, __u32 i);
 
 /* judge-files.c */
