@@ -6,10 +6,15 @@
  * threads than contenders, two of them share the first contender, and so each
  * may release, replace or close what the other one has.
  *
+ * The first threads, ASYNC in number, make only asynchronous requests. They
+ * poll, fetch and withdraw. If one of them stops before that, its process has
+ * ended and its file stays open: others get the lock nevertheless. If there are
+ * any, the other threads are not interrupted, and can read what a call returns.
+ *
  * The names are those of lock.c. What lock.c does under the spinlock is one
  * step here (atomic), except for what a sleeper can see without the spinlock.
- * Memory is sequentially consistent. Counters, jobs, times and flock(2) are
- * left out.
+ * Memory is sequentially consistent. Counters, jobs and flock(2) are left out.
+ * So are times: a deadline may pass at any moment, or there is none.
  *
  * This is a single lock: locks are independent of each other. devices.pml has
  * what they share.
@@ -30,6 +35,11 @@
 #ifndef THREADS
 #define THREADS (CONTENDERS + 1)
 #endif
+#ifndef ASYNC
+#define ASYNC 0
+#endif
+/* With more than two threads, asynchronous requests make a model too large */
+#define SMALL (ASYNC && THREADS > 2)
 #define NOBODY CONTENDERS
 #define NONE THREADS
 
@@ -37,11 +47,20 @@
 bool spinlock;
 byte holder = NOBODY;
 byte waiters;
+bool unfetched;
 bool pending_result;
+bool expiry;			/* the timer runs */
 
 /* struct tlock_contender */
-byte ticket[CONTENDERS];	/* 0: no request */
+byte ticket[CONTENDERS];	/* 0: no request, or it is decided */
+bool queued[CONTENDERS];
+bool async[CONTENDERS];
 byte wait[CONTENDERS] = NONE;	/* the thread that sleeps for the request */
+mtype = { OFF, DEADLINE, AT_ONCE };
+mtype timer[CONTENDERS] = OFF;
+bool endless[CONTENDERS];	/* an asynchronous request has no deadline, */
+bool ended[CONTENDERS];		/* its process has ended, */
+bool blocker[CONTENDERS];	/* it failed, and the holder was noted */
 
 /* The struct tlock_wait of each thread, and its other state */
 bool task[THREADS];		/* is not NULL */
@@ -51,7 +70,12 @@ bool stands[THREADS];		/* token is of the contender's last grant */
 bool patient[THREADS];		/* no timeout, and no signal will come */
 bool running[THREADS] = true;	/* the task's state is TASK_RUNNING */
 
-/* The ticket that a thread got with EINTR, or finds when its call restarts */
+bool polls[THREADS];		/* it is on its contender's queue of pollers */
+
+/*
+ * The ticket that a thread got with EINTR or EINPROGRESS, or finds when its call
+ * restarts
+ */
 mtype = { NO_TICKET, ITS_REQUEST, STALE };
 mtype knows[THREADS] = NO_TICKET;
 
@@ -79,6 +103,7 @@ inline tlock_unlock()
 	assert(waiters == 0 || holder != NOBODY);
 	/* An abandonment is neither forgotten nor invented */
 	assert(pending_result == owed);
+	assert(unfetched == (holder != NOBODY && async[holder % CONTENDERS]));
 	spinlock = false
 }
 
@@ -101,27 +126,96 @@ inline tlock_unlock_and_wake()
 			running[wake] = true;	/* wake_up_process() */
 			wake = NONE
 		:: else
+		fi;
+		if
+		:: poke != NOBODY ->
+			wake_up_poll(poke);
+			poke = NOBODY
+		:: else
+		fi
+	}
+}
+
+/* The same, in an interrupt: one step, to keep the model small */
+inline tlock_unlock_at_once()
+{
+	tlock_unlock();
+	if
+	:: wake != NONE ->
+		task[wake] = false;
+		running[wake] = true;
+		wake = NONE
+	:: else
+	fi;
+	if
+	:: poke != NOBODY ->
+		wake_up_poll(poke);
+		poke = NOBODY
+	:: else
+	fi
+}
+
+inline wake_up_poll(x)
+{
+	for (i : 0 .. THREADS - 1) {
+		running[i] = running[i] || (polls[i] && i % CONTENDERS == x)
+	}
+}
+
+/* Who polls is only known once the spinlock is held: wq_has_sleeper() */
+inline tlock_notify(x)
+{
+	for (i : 0 .. ASYNC - 1) {
+		if
+		:: polls[i] && i % CONTENDERS == x ->
+			assert(poke == NOBODY || poke == x);
+			poke = x
+		:: else
 		fi
 	}
 }
 
 inline tlock_enqueue()
 {
-	task[me] = true;
-	canceled[me] = false;
-	result[me] = false;
 	if
-	:: patient[me] = true
-	:: patient[me] = false
+	:: me < ASYNC ->
+		async[c] = true;
+		blocker[c] = false;
+		if
+		:: endless[c] = true
+		:: endless[c] = false;
+			timer[c] = DEADLINE
+		fi;
+		knows[me] = ITS_REQUEST
+	:: else ->
+		task[me] = true;
+		canceled[me] = false;
+		result[me] = false;
+		if
+		:: patient[me] = true
+		:: patient[me] = false
+		fi;
+		wait[c] = me
 	fi;
-	wait[c] = me;
+	queued[c] = true;
 	waiters++
 }
 
 inline tlock_dequeue(x)
 {
 	wait[x] = NONE;
+	queued[x] = false;
 	waiters--
+}
+
+/* It looks again and again while the grant can expire */
+inline tlock_arm_expiry()
+{
+	if
+	:: waiters && unfetched ->
+		expiry = true
+	:: else
+	fi
 }
 
 /* A call asks for the lock: it comes after all earlier requests */
@@ -137,7 +231,7 @@ inline tlock_grant(x)
 {
 	/* First come, first served, among those who wait; no barging */
 	for (i : 0 .. CONTENDERS - 1) {
-		assert(!(wait[i] != NONE && BEFORE(i, x)));
+		assert(!(queued[i] && BEFORE(i, x)));
 		BEFORE(i, x) = false
 	};
 	/* Exclusion */
@@ -154,10 +248,15 @@ inline tlock_end_request(x)
 	ticket[x] = 0
 }
 
-/* Ends a request that is away; a thread may know its ticket */
+/* Ends a request for which no thread sleeps; a thread may know its ticket */
 inline tlock_end_away()
 {
 	tlock_end_request(c);
+	tlock_forget()
+}
+
+inline tlock_forget()
+{
 	for (i : 0 .. THREADS - 1) {
 		if
 		:: i % CONTENDERS == c && knows[i] == ITS_REQUEST ->
@@ -165,6 +264,20 @@ inline tlock_end_away()
 		:: else
 		fi
 	}
+}
+
+inline tlock_end_async()
+{
+	async[c] = false;
+	if
+	:: holder == c ->
+		unfetched = false
+	:: else
+	fi;
+	ended[c] = false;
+	endless[c] = false;
+	blocker[c] = false;
+	timer[c] = (timer[c] == DEADLINE -> OFF : timer[c])
 }
 
 /* tlock_decide(): an error */
@@ -179,12 +292,25 @@ inline tlock_cancel(x)
 /* tlock_decide(): a grant */
 inline tlock_hand_over(x)
 {
-	wake = wait[x];
-	tlock_dequeue(x);
-	tlock_end_request(x);
-	tlock_grant(x);
-	stands[wake] = true;
-	result[wake] = pending_result
+	if
+	:: async[x] ->
+		tlock_dequeue(x);
+		tlock_end_request(x);
+		unfetched = true;
+		tlock_grant(x);
+		/* Left out: it still fires, and finds nothing to do */
+		timer[x] = OFF;
+		tlock_arm_expiry()
+	:: else ->
+		wake = wait[x];
+		tlock_dequeue(x);
+		tlock_end_request(x);
+		unfetched = false;
+		tlock_grant(x);
+		stands[wake] = true;
+		result[wake] = pending_result
+	fi;
+	tlock_notify(x)
 }
 
 inline tlock_end_grant()
@@ -198,7 +324,7 @@ inline tlock_end_grant()
 	first = NOBODY;
 	for (i : 0 .. CONTENDERS - 1) {
 		if
-		:: wait[i] != NONE &&
+		:: queued[i] &&
 		   (first == NOBODY || ticket[i] < ticket[first]) ->
 			first = i
 		:: else
@@ -214,11 +340,53 @@ inline tlock_end_grant()
 inline tlock_end()
 {
 	if
-	:: holder == c ->
+	:: async[c] ->
+		if
+		:: queued[c] ->
+			tlock_dequeue(c);
+			tlock_end_request(c);
+			tlock_notify(c)
+		:: else
+		fi;
+		tlock_forget();
+		tlock_end_async();
+		if
+		:: holder == c ->
+			tlock_end_grant()
+		:: else
+		fi
+	:: !async[c] && holder == c ->
 		tlock_end_grant()
-	:: holder != c && ticket[c] && wait[c] == NONE ->
+	:: !async[c] && holder != c && ticket[c] && wait[c] == NONE ->
 		tlock_end_away()
 	:: else
+	fi
+}
+
+#define EXPIRES (unfetched && (!endless[holder] || ended[holder]))
+
+/* The next holder is the blocker, if there is one; otherwise it is noted later */
+inline tlock_expire()
+{
+	expired = holder;
+	unfetched = false;
+	tlock_end_grant();
+	if
+	:: holder != NOBODY ->
+		blocker[expired] = true;
+		expired = NOBODY
+	:: else
+	fi
+}
+
+/* A call of somebody else wants the lock */
+inline wants()
+{
+	if
+	:: EXPIRES ->
+		tlock_expire()
+	:: !unfetched || !ended[holder] ->
+		skip
 	fi
 }
 
@@ -239,6 +407,12 @@ inline does_not_hold()
 	assert(!(holder == c))
 }
 
+/* An asynchronous request fails at its deadline, while another one holds */
+inline fails(x)
+{
+	assert(!endless[x] && holder != NOBODY && holder != x)
+}
+
 inline tlock_take_result()
 {
 	reported = pending_result;
@@ -257,12 +431,52 @@ inline new_ticket()
 	}
 }
 
+/* A newcomer in the queue */
+inline first_waiter()
+{
+	if
+	:: waiters == 1 ->
+		tlock_notify(holder);
+		tlock_arm_expiry()
+	:: else
+	fi
+}
+
+/* A call with the ticket of an asynchronous request that is decided */
+inline tlock_fetch()
+{
+	knows[me] = NO_TICKET;
+	if
+	:: holder == c ->
+		tlock_end_async();
+		tlock_take_result();
+		stands[me] = true;
+		holds();
+		goes_on = HOLDS
+	:: else ->
+		/* It names the contender that had the lock, or got it */
+		assert(blocker[c]);
+		tlock_end_async();
+		does_not_hold();
+		goes_on = RETURN
+	fi
+}
+
+#define DECIDED_OR_WANTED ((async[c] && !queued[c]) || (!async[c] && holder != c) || \
+			   (holder == c && waiters))
+
 /* Tries once; this ends the request, if there is one */
 inline try()
 {
 	if
 	:: holder == NOBODY ->
 		tlock_grant(c);
+		if
+		:: expired != NOBODY ->
+			blocker[expired] = true;
+			expired = NOBODY
+		:: else
+		fi;
 		tlock_take_result();
 		stands[me] = true;
 		holds();
@@ -279,6 +493,8 @@ proctype thread(byte me)
 {
 	byte c = me % CONTENDERS;
 	byte wake = NONE;
+	byte poke = NOBODY;
+	byte expired = NOBODY;
 	bool reported;
 	mtype goes_on = RETURN;
 
@@ -289,17 +505,21 @@ idle:
 		 * A thread does not stop while its contender holds: it may be
 		 * the only one that can end the grant.
 		 */
-		!inside[c] -> goto done
+		!inside[c] ->
+		ended[c] = ended[c] || (knows[me] == ITS_REQUEST && async[c]);
+		knows[me] = NO_TICKET;
+		goto done
 	   }
 	:: atomic {			/* tlock_acquire() */
 		tlock_lock();
 		calls[c]++;
 		if
-		:: wait[c] != NONE ->		/* EBUSY */
+		:: wait[c] != NONE || async[c] ->	/* EBUSY */
 			goes_on = RETURN
-		:: wait[c] == NONE && holder == c ->	/* EDEADLK */
+		:: wait[c] == NONE && !async[c] && holder == c ->	/* EDEADLK */
 			goes_on = RETURN
 		:: else ->
+			wants();
 			if
 			:: ticket[c] ->		/* replaced */
 				tlock_end_away()
@@ -311,25 +531,30 @@ idle:
 			:: holder != NOBODY ->
 				new_ticket();
 				tlock_enqueue();
-				goes_on = SLEEP
+				first_waiter();
+				goes_on = (me < ASYNC -> RETURN : SLEEP)
 			:: skip ->
 				try()
 			fi
 		fi
 	   }
 	:: atomic {			/* either call, with its ticket */
-		knows[me] != NO_TICKET;
+		knows[me] != NO_TICKET && !queued[c];
 		tlock_lock();
 		calls[c]++;
 		if
 		:: knows[me] == STALE ->	/* ECANCELED */
 			knows[me] = NO_TICKET;
 			goes_on = RETURN
+		:: knows[me] == ITS_REQUEST && me < ASYNC ->
+			tlock_fetch()
 		:: else ->
 			knows[me] = NO_TICKET;
+			wants();
 			if
 			:: holder != NOBODY ->
 				tlock_enqueue();
+				first_waiter();
 				goes_on = SLEEP
 			:: tlock_end_request(c);
 				try()
@@ -340,9 +565,9 @@ idle:
 		tlock_lock();
 		calls[c]++;
 		if
-		:: holder != c ->		/* EBUSY or EPERM */
+		:: holder != c || async[c] ->	/* EBUSY or EPERM */
 			goes_on = RETURN
-		:: holder == c && !waiters ->
+		:: holder == c && !async[c] && !waiters ->
 			goes_on = RETURN
 		:: else ->
 			arrives();
@@ -350,7 +575,7 @@ idle:
 			:: new_ticket();
 				tlock_enqueue();
 				tlock_end_grant();
-				goes_on = SLEEP
+				goes_on = (me < ASYNC -> RETURN : SLEEP)
 			:: tlock_end_grant();
 				does_not_hold();
 				goes_on = RETURN
@@ -361,7 +586,7 @@ idle:
 		holder == c && !waiters && inside[c] ->
 		/* There is no waiter to let in */
 		for (i : 0 .. CONTENDERS - 1) {
-			assert(wait[i] == NONE)
+			assert(!queued[i])
 		};
 		goto idle
 	   }
@@ -380,16 +605,16 @@ idle:
 			tlock_end()
 		fi;
 		/* It neither holds nor has a request */
-		assert(holder != c && ticket[c] == 0 && wait[c] == NONE);
+		assert(holder != c && ticket[c] == 0 && !queued[c] && !async[c]);
 		goes_on = RETURN
 	   }
 	:: atomic {			/* tlock_contender_exit() */
-		calls[c] == 0;
+		calls[c] == 0 && !SMALL;
 		tlock_lock();
 		calls[c]++;
 		knows[me] = NO_TICKET;
 		if
-		:: holder == c ->
+		:: holder == c && !async[c] ->
 			inside[c] = false;
 			pending_result = true;
 			owed = true
@@ -397,6 +622,11 @@ idle:
 		fi;
 		tlock_end();
 		goes_on = RETURN
+	   }
+	:: atomic {			/* poll(2), for POLLOUT or POLLPRI */
+		me < ASYNC && (async[c] || inside[c]) && !SMALL;
+		calls[c]++;
+		goto poll
 	   }
 	fi;
 
@@ -410,8 +640,29 @@ returns:
 		:: goes_on == HOLDS ->
 			goto copy_out
 		:: goes_on == SLEEP ->
-			skip
+			goes_on = RETURN;
+			goto sleep
 		fi
+	};
+
+poll:
+	atomic {
+		running[me] = false;
+		polls[me] = true	/* poll_wait() */
+	};
+	if				/* tlock_poll_events() */
+	:: DECIDED_OR_WANTED
+	:: else ->
+		if
+		:: running[me]		/* woken */
+		:: !async[c] && !waiters	/* gives up: nobody comes */
+		fi
+	fi;
+	atomic {
+		polls[me] = false;
+		running[me] = true;
+		calls[c]--;
+		goto idle
 	};
 
 sleep:					/* tlock_sleep() */
@@ -442,7 +693,8 @@ give_up:				/* tlock_wait() */
 			if
 			:: tlock_end_request(c);	/* ETIMEDOUT */
 				tlock_unlock()
-			:: knows[me] = ITS_REQUEST;	/* ERESTARTSYS */
+			:: !ASYNC ->			/* ERESTARTSYS */
+				knows[me] = ITS_REQUEST;
 				tlock_unlock();
 				goto away
 			fi
@@ -533,6 +785,7 @@ copy_out:
 		goto idle
 	   }
 	:: atomic {			/* tlock_undo() */
+		!ASYNC || (me < ASYNC && !SMALL);
 		tlock_lock();
 		if
 		:: reported ->
@@ -556,8 +809,81 @@ done:
 	skip
 }
 
+/* The timer of each contender */
+proctype tlock_deadline_timer(byte c)
+{
+	byte wake = NONE;
+	byte poke = NOBODY;
+
+end:
+	do
+	:: atomic {
+		timer[c] != OFF;
+		timer[c] = OFF
+	   };
+	   /* It may be late: see hrtimer_try_to_cancel() */
+	   atomic {
+		tlock_lock();
+		if
+		:: !queued[c] ->
+			tlock_notify(c)
+		:: queued[c] && async[c] && !endless[c] ->
+			fails(c);
+			tlock_dequeue(c);
+			tlock_end_request(c);
+			blocker[c] = (holder != NOBODY);
+			tlock_notify(c)
+		:: queued[c] && (!async[c] || endless[c] || timer[c] != OFF)
+		fi;
+		tlock_unlock_at_once()
+	   }
+	od
+}
+
+proctype tlock_expiry_timer()
+{
+	byte wake = NONE;
+	byte poke = NOBODY;
+	byte expired = NOBODY;
+
+end:
+	do
+	:: atomic {
+		expiry && (!waiters || !unfetched || EXPIRES);
+		tlock_lock();
+		expiry = false;
+		if
+		:: waiters && EXPIRES ->
+			tlock_expire()
+		:: else
+		fi;
+		tlock_arm_expiry();
+		/* The pollers are left to the timer of their contender */
+		if
+		:: poke != NOBODY ->
+			timer[poke] = AT_ONCE;
+			poke = NOBODY
+		:: else
+		fi;
+		tlock_unlock_at_once()
+	   }
+	od
+}
+
 init {
 	atomic {
+		for (i : 0 .. CONTENDERS - 1) {
+			if
+			:: ASYNC ->
+				run tlock_deadline_timer(i)
+			:: else
+			fi
+		};
+		if
+		:: ASYNC ->
+			run tlock_expiry_timer()
+		:: else
+		fi;
 		for (i : 0 .. THREADS - 1) {
 			run thread(i)
 		}
