@@ -854,10 +854,11 @@ __poll_t tlock_poll_events(struct tlock_contender *c)
 	 * read here either sees that we wait, or we see the change.
 	 */
 	smp_mb();
+	/* The holder first: whoever became it has left the queue before that */
+	if (smp_load_acquire(&lock->holder) == c && READ_ONCE(lock->waiters))
+		events |= EPOLLIN | EPOLLRDNORM | EPOLLPRI;
 	if (!READ_ONCE(c->queued))
 		events |= EPOLLOUT | EPOLLWRNORM;
-	if (READ_ONCE(lock->holder) == c && READ_ONCE(lock->waiters))
-		events |= EPOLLIN | EPOLLRDNORM | EPOLLPRI;
 	return events;
 }
 
