@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from fcntl import ioctl
-from typing import List, NamedTuple, Optional, Union
+from typing import Any, List, NamedTuple, Optional, Union
 
 from ._explain import check_device, explain
 
@@ -255,13 +255,16 @@ class Contender:
     # fd: the descriptor; negative once it is closed
     # argument: the argument of ACQUIRE and REACQUIRE, which contains the job
     # job: the job in the argument
-    __slots__ = "path", "fd", "argument", "job", "__weakref__"
+    # calls: the acquisition whose call waits with it. Either the end of the
+    #     call or TimeoutLock.cancel() removes it, which settles who was first.
+    __slots__ = "path", "fd", "argument", "job", "calls", "__weakref__"
 
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
         self.fd = -1
         self.argument = AcquireStruct()
         self.job = b""
+        self.calls: List[Any] = []
         try:
             self.fd = _open(path, flags)
             number = 0
@@ -350,6 +353,12 @@ def open_contender(path: str) -> Contender:
         contender = Contender(path, os.O_RDWR)
         _open_contenders.add(contender)
     return contender
+
+
+def contenders() -> List[Contender]:
+    """Those of open_contender() that are open in this process"""
+    return [contender for contender in list(_open_contenders)
+            if contender.fd >= 0]
 
 
 # How many default locks this process and those it was forked from have opened

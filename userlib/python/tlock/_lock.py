@@ -10,6 +10,7 @@ from fcntl import ioctl
 from functools import lru_cache
 from math import ceil
 from threading import get_ident
+from time import sleep
 from typing import Any, Iterator, List, Optional, Tuple, Type
 
 from . import _device
@@ -438,6 +439,29 @@ class TimeoutLock:
             raise RuntimeError("release_and_acquire of a lock that is not held")
         return self._again(acquisition, ns)
 
+    def cancel(self) -> bool:
+        """Ends the calls of other threads that wait for the lock.
+
+        acquire(), release_and_acquire() and the beginning of a block then raise
+        an OSError with errno ECANCELED, and their thread does not hold the
+        lock. This concerns calls of this object in this process that are under
+        way. A thread that is about to begin one waits nevertheless: to end a
+        thread, set a flag that it looks at before each call, and repeat this
+        until it has ended. A signal handler that is to end the call that it
+        interrupts raises an exception instead.
+
+        Returns whether there was such a call.
+        """
+        me = _caller()
+        ended = False
+        for contender in _device.contenders():
+            calls = contender.calls
+            for acquisition in list(calls):
+                if (acquisition._lock is self._me
+                        and acquisition._whose != me):
+                    ended |= _cancel(contender, calls, acquisition)
+        return ended
+
     def acquire_timeout(self, timeout: Optional[float] = None,
                         job: object = "unnamed") -> "_Block":
         """A context manager for one with block, which holds the lock.
@@ -650,14 +674,22 @@ class TimeoutLock:
                 argument = contender.argument
                 argument.timeout_ns = ns
                 number: Optional[int] = ECANCELED
+                canceled = False
                 if claim:
+                    calls = contender.calls
+                    calls.append(acquisition)
                     try:
                         number = ioctl(contender.fd, request, argument)
                     except OSError as error:
                         number = error.errno
                         if number == EINTR:
                             number = contender.go_on(request)
-                if number == 0 and claim:
+                    try:
+                        calls.pop()
+                    except IndexError:
+                        contender.calls = []
+                        canceled = True
+                if number == 0 and claim and not canceled:
                     acquisition.token = argument.token
                     acquisition.abandoned = argument.result & ABANDONED != 0
                     if acquisition.blocker is not None or acquisition._lost:
@@ -669,6 +701,7 @@ class TimeoutLock:
                 # It may have the lock, or a request
                 claim.clear()
                 if contender is not None:
+                    contender.calls = []
                     contender.release()
                 acquisition._lost |= request == REACQUIRE
                 raise
@@ -677,6 +710,9 @@ class TimeoutLock:
             # which closes when this drops it
             ended = not claim
             claim.clear()
+            if canceled:
+                acquisition._lost |= request == REACQUIRE
+                raise OSError(ECANCELED, "canceled by cancel()", self.path)
             if number == ETIMEDOUT and not ended:
                 acquisition.blocker = _device.make_holder(argument.holder)
                 acquisition._named = True
@@ -724,6 +760,27 @@ class TimeoutLock:
             if len(idle) < _KEPT:
                 idle.append(contender)
         return True
+
+
+def _cancel(contender: Contender, calls: List[Any],
+            acquisition: Acquisition) -> bool:
+    """Ends the call of an acquisition, unless it ends by itself.
+
+    calls: those of the contender
+    """
+    # After the end of a call that was canceled, it is another list
+    while contender.calls is calls:
+        try:
+            calls.pop()
+        except IndexError:
+            return False
+        # From here on, the call raises, whatever the kernel grants it
+        if contender.release():
+            return True
+        # It is not in the kernel yet, or not any more
+        calls.append(acquisition)
+        sleep(0)
+    return True
 
 
 def _make(cls: Type[TimeoutLock], default_timeout: float,
