@@ -645,8 +645,11 @@ class Wanted(AioTestCase):
                 threads.append(threading.get_ident())
                 stop(watch, error)
 
+            contender = acquired._claim[0]
             with mock.patch.object(aio._Watch, "stop", note):
                 Call(acquired.release).result()
+                # The file is still watched, and so not used again
+                self.assertNotIn(contender, self.lock._idle)
                 with self.assertRaises(RuntimeError):
                     await task
             self.assertEqual(threads, [threading.get_ident()])
@@ -730,8 +733,8 @@ class Cancelling(AioTestCase):
 
                 with mock.patch.object(aio._Decision, "__call__",
                                        fetch_and_cancel):
-                    await self.until_waiters(1)
                     if outcome:
+                        await self.until_waiters(1)
                         self.other.do("lock.release()")
                     with self.assertRaises(asyncio.CancelledError):
                         await task
@@ -1367,8 +1370,12 @@ class Fork(AioTestCase):
         async with lock.acquire_timeout(0, "parent") as acquired:
             watch = start(acquired.wanted())
             await turns()
+            loop = asyncio.get_running_loop()
 
             def child():
+                # Both would reach the parent
+                loop.call_soon_threadsafe = loop.remove_reader = None
+
                 async def use():
                     for call in (lock.release_and_acquire, lock.wanted,
                                  acquired.release_and_acquire, acquired.wanted):

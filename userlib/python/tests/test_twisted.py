@@ -244,6 +244,8 @@ class Flows(TestCase):
             self.assertTrue(await acquired.release_and_acquire(0))
             watcher = acquired.wanted()
             acquired.release()
+            # Its callbacks run later, not in the middle of release()
+            self.assertFalse(watcher.called)
             await self.fails(watcher, RuntimeError)
             # The file is used again, and not watched
             self.assertTrue(await self.lock.acquire(0))
@@ -254,12 +256,12 @@ class Flows(TestCase):
         other = self.agent()
         with await self.lock.acquire_timeout(0) as acquired:
             watchers = [acquired.wanted() for _ in range(3)]
-            watchers[0].addCallback(lambda _: watchers[2].cancel())
+            watchers[0].addCallback(lambda _: watchers[1].cancel())
             other.begin("lock.acquire(-1)")
             await watchers[0]
-            await self.fails(watchers[2], CancelledError)
+            await self.fails(watchers[1], CancelledError)
             # Nothing has disturbed the reactor or this one
-            self.assertIsNone(await watchers[1])
+            self.assertIsNone(await watchers[2])
             # The same when the reactor stops
             with mock.patch.object(_event.Acquisition, "_is_wanted",
                                    lambda _: False):

@@ -106,9 +106,8 @@ class _Wait:
         else:
             contender = self.contender
             if contender is not None and future is not None:
-                loop = future.get_loop()
-                if contender.fd >= 0 and not loop.is_closed():
-                    loop.remove_writer(contender.fd)
+                if contender.fd >= 0:
+                    future.get_loop().remove_writer(contender.fd)
                 self.contender = None
             acquisition._withdraw()
         self.acquisition = None
