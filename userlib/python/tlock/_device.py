@@ -255,16 +255,15 @@ class Contender:
     # fd: the descriptor; negative once it is closed
     # argument: the argument of ACQUIRE and REACQUIRE, which contains the job
     # job: the job in the argument
-    # calls: the acquisition whose call waits with it. Either the end of the
-    #     call or TimeoutLock.cancel() removes it, which settles who was first.
-    __slots__ = "path", "fd", "argument", "job", "calls", "__weakref__"
+    # caller: the acquisition of a TimeoutLock whose call uses it
+    __slots__ = "path", "fd", "argument", "job", "caller", "__weakref__"
 
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
         self.fd = -1
         self.argument = AcquireStruct()
         self.job = b""
-        self.calls: List[Any] = []
+        self.caller: Any = None
         try:
             self.fd = _open(path, flags)
             number = 0

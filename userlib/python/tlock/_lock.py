@@ -78,7 +78,8 @@ class Acquisition:
     """
 
     __slots__ = ("token", "abandoned", "blocker", "_lock", "_job", "_claim",
-                 "_turn", "_whose", "_outer", "_open", "_lost", "_named")
+                 "_turn", "_whose", "_outer", "_open", "_lost", "_named",
+                 "_canceled")
 
     token: int
     """Number of its last grant, 0 before the first. Each grant of a lock, to
@@ -105,6 +106,7 @@ class Acquisition:
     # _open: whether it belongs to a with block that has not ended
     # _lost: whether its release_and_acquire() has failed
     # _named: whether TimeoutLock.job returns the blocker's job
+    # _canceled: whether cancel() ends the call that is under way
     _lock: "weakref.ref[TimeoutLock]"
     _job: bytes
     _claim: List[Contender]
@@ -114,6 +116,7 @@ class Acquisition:
     _open: bool
     _lost: bool
     _named: bool
+    _canceled: bool
 
     def __bool__(self) -> bool:
         return bool(self._claim and self._turn)
@@ -192,6 +195,7 @@ def _begin(lock: "weakref.ref[TimeoutLock]", job: bytes,
     self._open = False
     self._lost = False
     self._named = False
+    self._canceled = False
     _last.set(self)
     return self
 
@@ -455,11 +459,22 @@ class TimeoutLock:
         me = _caller()
         ended = False
         for contender in _device.contenders():
-            calls = contender.calls
-            for acquisition in list(calls):
-                if (acquisition._lock is self._me
-                        and acquisition._whose != me):
-                    ended |= _cancel(contender, calls, acquisition)
+            call = contender.caller
+            if (call is None or call._lock is not self._me or call._turn
+                    or call._whose == me):
+                continue
+            # The call first takes its turn back, and then looks at this. So if
+            # it has not taken its turn back by now, it will see this.
+            call._canceled = True
+            while call._canceled and not call._turn:
+                if contender.release():
+                    ended = True
+                    break
+                # It is not in the kernel yet, or not any more
+                sleep(0)
+            else:
+                # It may have returned without seeing this
+                call._canceled = False
         return ended
 
     def acquire_timeout(self, timeout: Optional[float] = None,
@@ -661,56 +676,61 @@ class TimeoutLock:
         """
         request = ACQUIRE if contender is None else REACQUIRE
         claim = acquisition._claim
+        number: Optional[int] = ECANCELED
         try:
-            try:
-                if contender is None:
-                    try:
-                        contender = self._idle.pop()
-                    except IndexError:
-                        contender = _device.open_contender(self.path)
-                    acquisition._claim = claim = [contender]
-                    if contender.job is not acquisition._job:
-                        contender.argument.job = contender.job = acquisition._job
-                argument = contender.argument
-                argument.timeout_ns = ns
-                number: Optional[int] = ECANCELED
-                canceled = False
-                if claim:
-                    calls = contender.calls
-                    calls.append(acquisition)
-                    try:
-                        number = ioctl(contender.fd, request, argument)
-                    except OSError as error:
-                        number = error.errno
-                        if number == EINTR:
-                            number = contender.go_on(request)
-                    try:
-                        calls.pop()
-                    except IndexError:
-                        contender.calls = []
-                        canceled = True
-                if number == 0 and claim and not canceled:
-                    acquisition.token = argument.token
-                    acquisition.abandoned = argument.result & ABANDONED != 0
-                    if acquisition.blocker is not None or acquisition._lost:
-                        acquisition.blocker = None
-                        acquisition._lost = acquisition._named = False
-                    self._granted = acquisition
+            if contender is None:
+                try:
+                    contender = self._idle.pop()
+                except IndexError:
+                    contender = _device.open_contender(self.path)
+                acquisition._claim = claim = [contender]
+                if contender.job is not acquisition._job:
+                    contender.argument.job = contender.job = acquisition._job
+            argument = contender.argument
+            argument.timeout_ns = ns
+            contender.caller = acquisition
+            if claim:
+                try:
+                    number = ioctl(contender.fd, request, argument)
+                except OSError as error:
+                    number = error.errno
+                    if number == EINTR:
+                        number = contender.go_on(request)
+            if number == 0 and claim:
+                acquisition.token = argument.token
+                acquisition.abandoned = argument.result & ABANDONED != 0
+                if acquisition.blocker is not None or acquisition._lost:
+                    acquisition.blocker = None
+                    acquisition._lost = acquisition._named = False
+                self._granted = acquisition
+                # In this order: see cancel()
+                acquisition._turn = [None]
+                contender.caller = None
+                if not acquisition._canceled:
                     return True
-            except BaseException:
+        except BaseException:
+            try:
                 # It may have the lock, or a request
                 claim.clear()
                 if contender is not None:
-                    contender.calls = []
+                    contender.caller = None
                     contender.release()
                 acquisition._lost |= request == REACQUIRE
-                raise
+            finally:
+                acquisition._turn = [None]
+                acquisition._canceled = False
+            raise
 
+        try:
             # A thread that ended it in the meantime has left the contender,
             # which closes when this drops it
             ended = not claim
             claim.clear()
-            if canceled:
+            acquisition._turn = [None]
+            contender.caller = None
+            if acquisition._canceled:
+                acquisition._canceled = False
+                contender.release()
                 acquisition._lost |= request == REACQUIRE
                 raise OSError(ECANCELED, "canceled by cancel()", self.path)
             if number == ETIMEDOUT and not ended:
@@ -760,27 +780,6 @@ class TimeoutLock:
             if len(idle) < _KEPT:
                 idle.append(contender)
         return True
-
-
-def _cancel(contender: Contender, calls: List[Any],
-            acquisition: Acquisition) -> bool:
-    """Ends the call of an acquisition, unless it ends by itself.
-
-    calls: those of the contender
-    """
-    # After the end of a call that was canceled, it is another list
-    while contender.calls is calls:
-        try:
-            calls.pop()
-        except IndexError:
-            return False
-        # From here on, the call raises, whatever the kernel grants it
-        if contender.release():
-            return True
-        # It is not in the kernel yet, or not any more
-        calls.append(acquisition)
-        sleep(0)
-    return True
 
 
 def _make(cls: Type[TimeoutLock], default_timeout: float,
