@@ -363,7 +363,6 @@ static struct tlock_contender *tlock_expire(struct tlock *lock, u64 now,
 	if (!tlock_expired(lock, now))
 		return NULL;
 	lock->timed_out++;
-	c->ended_ns = now;
 	WRITE_ONCE(lock->unfetched, false);
 	tlock_end_grant(lock, now, todo);
 	if (!lock->holder)
@@ -652,13 +651,12 @@ static int tlock_fetch(struct tlock_contender *c, struct tlock_acquire *arg,
 		tlock_put_time_left(c, arg, ktime_get_ns());
 		return -EINPROGRESS;
 	}
-	tlock_put_time_left(c, arg, c->ended_ns);
 	if (lock->holder == c) {
+		tlock_put_time_left(c, arg, c->ended_ns);
 		arg->token = c->id.token;
 		tlock_take_result(lock, arg);
 	} else {
 		tlock_describe(&c->blocker, c->blocker_flags, &arg->holder);
-		/* Some was left if a grant ended because its process had */
 		if (c->timeout_ns > 0)
 			arg->timeout_ns = 0;
 		err = -ETIMEDOUT;

@@ -1425,6 +1425,31 @@ TEST_F(race, g11_closed)
 	}
 }
 
+/* The file is closed, and then the lock is deleted, when the deadline comes. */
+TEST_F(race, deleted)
+{
+	static const char name[] = "closing";
+	unsigned int seed = 4;
+	int holder, fd;
+	__s64 at;
+
+	for (int round = 0; round < 30; round++) {
+		ASSERT_EQ(0, lock_create(name));
+		holder = contender_of(name);
+		fd = contender_of(name);
+		take(holder, "holder");
+		go_to_cpu(0);
+		at = now() + MSEC + rand_r(&seed) % MARGIN;
+		start_acquire(fd, MSEC, "c");
+		go_to_cpu(1);
+		while (now() < at)
+			;
+		ASSERT_EQ(0, close(fd));
+		ASSERT_EQ(0, close(holder));
+		ASSERT_EQ(0, lock_delete(name));
+	}
+}
+
 /*
  * A timer may come late, when its contender has another request already: that
  * one has its own deadline.
