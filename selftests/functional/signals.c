@@ -452,7 +452,7 @@ TEST_F(deadline, g9_kept_by_one_that_was_away)
 /* Back too late, it tries once, and names the holder of that moment. */
 TEST_F(deadline, g9_over_while_away_and_the_lock_is_held)
 {
-	const __s64 timeout = 100 * MSEC;
+	const __s64 timeout = SEC / 2;
 	int fd = contender();
 	struct call *back;
 	__u64 token;
@@ -477,7 +477,7 @@ TEST_F(deadline, g9_over_while_away_and_the_lock_is_held)
 
 TEST_F(deadline, g9_over_while_away_and_the_lock_is_free)
 {
-	const __s64 timeout = 100 * MSEC;
+	const __s64 timeout = SEC / 2;
 	struct call *back;
 	__u64 token;
 

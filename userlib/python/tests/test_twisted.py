@@ -82,10 +82,11 @@ class Flows(TestCase):
 
         for one, other in ((tlock.TimeoutLock, TimeoutLock),
                            (tlock.Acquisition, tlock_twisted.Acquisition)):
-            self.assertEqual({name for name in vars(one) if name[0] != "_"} -
-                             set(dir(other)), set())
+            # A Deferred is cancelled by itself
+            names = {name for name in vars(one) if name[0] != "_"} - {"cancel"}
+            self.assertEqual(names - set(dir(other)), set())
             for name, value in vars(one).items():
-                if inspect.isfunction(value) and not name.startswith("_"):
+                if inspect.isfunction(value) and name in names:
                     self.assertEqual(arguments(value),
                                      arguments(getattr(other, name)), name)
 
