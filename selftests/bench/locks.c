@@ -49,6 +49,22 @@ void figure(double value, const char *format, ...)
 	fflush(stdout);
 }
 
+double slab_bytes(void)
+{
+	FILE *file = fopen("/proc/slabinfo", "r");
+	double sum = 0;
+	double objects, size;
+	char line[512];
+
+	if (!file)
+		err(1, "/proc/slabinfo");
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "%*s %*u %lf %lf", &objects, &size) == 2)
+			sum += objects * size;
+	fclose(file);
+	return sum;
+}
+
 #define TIMEOUT_NS	(TIMEOUT_S * 1000000000LL)
 
 /* Pages that are shared as they would be between processes */

@@ -58,6 +58,9 @@ uint64_t now(void);
 /* Ends the program if @ret is negative, with errno's message */
 int check(int ret, const char *what);
 
+/* Memory in all slab caches, in bytes */
+double slab_bytes(void);
+
 /* Prints a figure for scripts/bench: its name, formatted, and its value */
 void figure(double value, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

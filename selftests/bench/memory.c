@@ -19,22 +19,6 @@
 
 enum { FILES = 10000, WAITERS = 1000, LOCKS = 1000, STACK = 32768 };
 
-static double slab_bytes(void)
-{
-	FILE *file = fopen("/proc/slabinfo", "r");
-	double sum = 0;
-	double objects, size;
-	char line[512];
-
-	if (!file)
-		err(1, "/proc/slabinfo");
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "%*s %*u %lf %lf", &objects, &size) == 2)
-			sum += objects * size;
-	fclose(file);
-	return sum;
-}
-
 /* Memory that is not in slab caches: it is counted for all of Linux */
 static double percpu_bytes(void)
 {

@@ -19,7 +19,7 @@ import time
 
 TREE = os.path.dirname(os.path.abspath(__file__)) + "/../.."
 sys.path.insert(0, TREE + "/userlib/python")
-# What stands in for OCS there has a lock of OCS's design
+# The stand-in for OCS there has a lock of the same design as OCS's
 sys.path.append(TREE + "/userlib/python/tests/standin")
 
 from ocs.ocs_twisted import TimeoutLock as OcsDesign  # type: ignore # noqa: E402

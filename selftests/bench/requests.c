@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * requests WAITERS [timed]: what asynchronous requests cost in one thread.
+ * requests WAITERS [timed]: measure asynchronous requests, all in one thread.
  *
  * WAITERS requests wait, and one contender holds the lock; an epoll watches all
  * of their files. A loop waits for the next event, fetches the grant, and lets
@@ -24,22 +24,6 @@
 #include "locks.h"
 
 enum { BATCH = 100, BATCHES = 10 };
-
-static double slab_bytes(void)
-{
-	FILE *file = fopen("/proc/slabinfo", "r");
-	double sum = 0;
-	double objects, size;
-	char line[512];
-
-	if (!file)
-		err(1, "/proc/slabinfo");
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "%*s %*u %lf %lf", &objects, &size) == 2)
-			sum += objects * size;
-	fclose(file);
-	return sum;
-}
 
 static void start(struct contender *c, unsigned long command)
 {
