@@ -391,14 +391,15 @@ FIXTURE_VARIANT_ADD(state, holding_by_flock_and_wanted)
 	.events = POLLOUT | POLLIN | POLLPRI,
 };
 
-#define CELLS_PENDING {							\
+/* Those of an asynchronous request, in which only a call with its ticket differs */
+#define CELLS_ASYNC(fetch) {						\
 	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
 	NOT_ITS_KIND, FOREIGN,						\
 	ENDS(0),							\
 	LEAVES(-EBUSY), LEAVES(-EBUSY), ENDS(0),			\
 	ENDS(0),							\
 	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
-	LEAVES(-EINPROGRESS), LEAVES(-EINPROGRESS), FOREIGN,		\
+	fetch, fetch, FOREIGN,						\
 }
 
 FIXTURE_VARIANT_ADD(state, undecided)
@@ -406,7 +407,7 @@ FIXTURE_VARIANT_ADD(state, undecided)
 	.state = PENDING,
 	.fn = acquire,
 	.held = true,
-	.cells = CELLS_PENDING,
+	.cells = CELLS_ASYNC(LEAVES(-EINPROGRESS)),
 };
 
 FIXTURE_VARIANT_ADD(state, undecided_reacquire)
@@ -414,24 +415,14 @@ FIXTURE_VARIANT_ADD(state, undecided_reacquire)
 	.state = PENDING,
 	.fn = reacquire,
 	.held = true,
-	.cells = CELLS_PENDING,
+	.cells = CELLS_ASYNC(LEAVES(-EINPROGRESS)),
 };
-
-#define CELLS_UNFETCHED {						\
-	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
-	NOT_ITS_KIND, FOREIGN,						\
-	ENDS(0),							\
-	LEAVES(-EBUSY), LEAVES(-EBUSY), ENDS(0),			\
-	ENDS(0),							\
-	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
-	FETCHES, FETCHES, FOREIGN,					\
-}
 
 FIXTURE_VARIANT_ADD(state, granted_not_fetched)
 {
 	.state = UNFETCHED,
 	.fn = acquire,
-	.cells = CELLS_UNFETCHED,
+	.cells = CELLS_ASYNC(FETCHES),
 	.events = POLLOUT,
 };
 
@@ -440,7 +431,7 @@ FIXTURE_VARIANT_ADD(state, granted_not_fetched_and_wanted)
 	.state = UNFETCHED,
 	.fn = acquire,
 	.wanted = true,
-	.cells = CELLS_UNFETCHED,
+	.cells = CELLS_ASYNC(FETCHES),
 	.events = POLLOUT | POLLIN | POLLPRI,
 };
 
@@ -448,26 +439,16 @@ FIXTURE_VARIANT_ADD(state, granted_to_reacquire_not_fetched)
 {
 	.state = UNFETCHED,
 	.fn = reacquire,
-	.cells = CELLS_UNFETCHED,
+	.cells = CELLS_ASYNC(FETCHES),
 	.events = POLLOUT,
 };
-
-#define CELLS_FAILED {							\
-	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
-	NOT_ITS_KIND, FOREIGN,						\
-	ENDS(0),							\
-	LEAVES(-EBUSY), LEAVES(-EBUSY), ENDS(0),			\
-	ENDS(0),							\
-	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
-	FAILS, FAILS, FOREIGN,						\
-}
 
 FIXTURE_VARIANT_ADD(state, failed_not_fetched)
 {
 	.state = FAILED,
 	.fn = acquire,
 	.held = true,
-	.cells = CELLS_FAILED,
+	.cells = CELLS_ASYNC(FAILS),
 	.events = POLLOUT,
 };
 
@@ -476,7 +457,7 @@ FIXTURE_VARIANT_ADD(state, failed_reacquire_not_fetched)
 	.state = FAILED,
 	.fn = reacquire,
 	.held = true,
-	.cells = CELLS_FAILED,
+	.cells = CELLS_ASYNC(FAILS),
 	.events = POLLOUT,
 };
 
@@ -485,7 +466,7 @@ FIXTURE_VARIANT_ADD(state, failed_not_fetched_of_a_free_lock)
 {
 	.state = FAILED,
 	.fn = acquire,
-	.cells = CELLS_FAILED,
+	.cells = CELLS_ASYNC(FAILS),
 	.events = POLLOUT,
 };
 
@@ -495,7 +476,7 @@ FIXTURE_VARIANT_ADD(state, expired_not_fetched)
 	.state = EXPIRED,
 	.fn = acquire,
 	.held = true,
-	.cells = CELLS_FAILED,
+	.cells = CELLS_ASYNC(FAILS),
 	.events = POLLOUT,
 };
 
