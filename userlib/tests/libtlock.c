@@ -723,7 +723,7 @@ TEST_F(lock, g11_cancel_of_an_interrupted_request)
 	EXPECT_EQ(-1, tlock_cancel(self->b));
 	EXPECT_EQ(EPERM, errno);
 
-	/* Calls that ask anew return it, too */
+	/* Calls that make a new request return it, too */
 	interrupt(_metadata, &c);
 	EXPECT_EQ(0, tlock_cancel(self->b));
 	EXPECT_EQ(-1, tlock_acquire(self->b, "waiter", TLOCK_TRY));
@@ -842,37 +842,7 @@ TEST_F(lock, g11_cancel_meets_the_call)
  */
 TEST_F(lock, g11_cancel_meets_a_call_that_holds)
 {
-	int64_t until = now() + WHILE;
-	int canceled = 0, i;
-
-	for (i = 0; i < ROUNDS && now() < until; i++) {
-		struct call c = {
-			.fn = i & 1 ? tlock_reacquire : tlock_acquire,
-			.t = self->b, .job = "again",
-			.timeout_ns = TLOCK_FOREVER,
-		};
-		int ret;
-
-		ASSERT_EQ(0, tlock_acquire(self->b, "holder", TLOCK_TRY));
-		begin(&c);
-		do {
-			ret = tlock_cancel(self->b);
-			if (ret)
-				ASSERT_EQ(EPERM, errno);
-		} while (ret && !c.ended);
-		if (!ret) {
-			ASSERT_EQ(ECANCELED, end(&c));
-			ASSERT_EQ(0, tlock_token(self->b));
-			ASSERT_EQ(0, look(self->a).holder.token);
-			canceled++;
-		} else {
-			ASSERT_EQ(i & 1 ? 0 : EDEADLK, end(&c));
-			ASSERT_EQ(tlock_token(self->b),
-				  look(self->a).holder.token);
-			ASSERT_EQ(0, tlock_release(self->b));
-		}
-	}
-	TH_LOG("%d of %d were canceled", canceled, i);
+	cancel_what_holds(_metadata, self, tlock_acquire, tlock_reacquire);
 }
 
 static int return_from_scope(struct tlock *t)

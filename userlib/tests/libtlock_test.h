@@ -177,4 +177,46 @@ static inline void spin(int turns)
 #define ROUNDS	3000
 #define WHILE	(10 * SEC)
 
+/*
+ * Cancels a call of a contender that holds the lock already, which asks for it
+ * once more, at about the time at which that begins.
+ */
+static inline void
+cancel_what_holds(struct __test_metadata *_metadata, FIXTURE_DATA(lock) *self,
+		  int (*acquire)(struct tlock *, const char *, int64_t),
+		  int (*reacquire)(struct tlock *, const char *, int64_t))
+{
+	int64_t until = now() + WHILE;
+	int canceled = 0, i;
+
+	for (i = 0; i < ROUNDS && now() < until; i++) {
+		struct call c = {
+			.fn = i & 1 ? reacquire : acquire,
+			.t = self->b, .job = "again",
+			.timeout_ns = TLOCK_FOREVER,
+		};
+		int ret;
+
+		ASSERT_EQ(0, tlock_acquire(self->b, "holder", TLOCK_TRY));
+		begin(&c);
+		do {
+			ret = tlock_cancel(self->b);
+			if (ret)
+				ASSERT_EQ(EPERM, errno);
+		} while (ret && !c.ended);
+		if (!ret) {
+			ASSERT_EQ(ECANCELED, end(&c));
+			ASSERT_EQ(0, tlock_token(self->b));
+			ASSERT_EQ(0, look(self->a).holder.token);
+			canceled++;
+		} else {
+			ASSERT_EQ(i & 1 ? 0 : EDEADLK, end(&c));
+			ASSERT_EQ(tlock_token(self->b),
+				  look(self->a).holder.token);
+			ASSERT_EQ(0, tlock_release(self->b));
+		}
+	}
+	TH_LOG("%d of %d were canceled", canceled, i);
+}
+
 #endif /* LIBTLOCK_TEST_H */
