@@ -176,6 +176,25 @@ class TestCase(unittest.TestCase):
         self.assertEqual(tlock.status().holder.job, job)
 
 
+class LoopTestCase(TestCase):
+    """A test that runs in an event loop, in which its sleep() waits"""
+
+    async def until(self, condition, what):
+        end = time.monotonic() + LONG
+        while not condition():
+            self.assertLess(time.monotonic(), end, "no " + what)
+            await self.sleep(0.005)
+
+    async def until_waiters(self, number):
+        await self.until(lambda: tlock.status().waiters == number,
+                         "%d waiters" % number)
+
+    def granted_to_us(self):
+        """Waits, and the loop with it, until this process has the lock."""
+        self.wait_for(lambda: (tlock.status().holder or (0,) * 3)[2] ==
+                      os.getpid(), "grant")
+
+
 class SignalTestCase(TestCase):
     def setUp(self):
         super().setUp()

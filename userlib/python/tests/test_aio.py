@@ -29,7 +29,7 @@ import ktap  # first: finds this tree's package
 import tlock
 from tlock import _event, aio
 from tlock.aio import TimeoutLock
-from helper import LONG, Call, TestCase, environment
+from helper import LONG, Call, LoopTestCase, TestCase, environment
 
 
 def run(coroutine, selector=None):
@@ -70,25 +70,12 @@ def contenders():
                 and os.readlink("/proc/self/fd/" + name) == "/dev/tlock"])
 
 
-class AioTestCase(TestCase):
+class AioTestCase(LoopTestCase):
+    sleep = staticmethod(asyncio.sleep)
+
     def setUp(self):
         super().setUp()
         self.lock = TimeoutLock(path="tlock")
-
-    async def until(self, condition, what):
-        end = time.monotonic() + LONG
-        while not condition():
-            self.assertLess(time.monotonic(), end, "no " + what)
-            await asyncio.sleep(0.005)
-
-    async def until_waiters(self, number):
-        await self.until(lambda: tlock.status().waiters == number,
-                         "%d waiters" % number)
-
-    def granted_to_us(self):
-        """Waits, and the loop with it, until this process has the lock."""
-        self.wait_for(lambda: (tlock.status().holder or (0,) * 3)[2] ==
-                      os.getpid(), "grant")
 
     def assert_works(self):
         """Asserts that the lock is free, and that the object can take it."""

@@ -30,32 +30,17 @@ from twisted.internet.defer import (CancelledError, Deferred, ensureDeferred,
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from helper import LONG, TestCase, environment, states
+from helper import LONG, LoopTestCase, TestCase, environment, states
 
 REACTORS = "select", "poll", "epoll", "asyncio"
 
 
-class Flows(TestCase):
+class Flows(LoopTestCase):
     """The tests, which run in the reactor"""
 
     def sleep(self, seconds=0):
         from twisted.internet import reactor
         return deferLater(reactor, seconds)
-
-    async def until(self, condition, what):
-        end = time.monotonic() + LONG
-        while not condition():
-            self.assertLess(time.monotonic(), end, "no " + what)
-            await self.sleep(0.005)
-
-    async def until_waiters(self, number):
-        await self.until(lambda: tlock.status().waiters == number,
-                         "%d waiters" % number)
-
-    def granted_to_us(self):
-        """Waits, and the reactor with it, until this process has the lock."""
-        self.wait_for(lambda: (tlock.status().holder or (0,) * 3)[2] ==
-                      os.getpid(), "grant")
 
     def setUp(self):
         super().setUp()
