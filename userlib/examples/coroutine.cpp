@@ -48,7 +48,7 @@ public:
 			for (const auto &entry : writable_)
 				fds.push_back({ entry.first, POLLOUT, 0 });
 			poll(fds.data(), fds.size(), milliseconds_left());
-			/* A callback may cancel others, or begin anew */
+			/* A callback may cancel others, or wait again */
 			for (const pollfd &fd : fds)
 				if (fd.revents)
 					if (auto due = writable_.extract(fd.fd))

@@ -145,7 +145,7 @@ int main(int argc, char *argv[])
 			busy += !!instruments[n].lock;
 		if (!busy)
 			break;
-		/* One at a time: what is done for one may outdate the next */
+		/* One at a time: handling one may make the next one stale */
 		if (epoll_wait(epoll, &event, 1, -1) < 0) {
 			if (errno != EINTR)
 				die("epoll_wait");

@@ -370,7 +370,7 @@ bool tlock_inherited(const struct tlock *t);
  *
  * Return: 0: this process holds the lock, as if it had acquired it. Or -1 and
  * errno EPERM: @t held nothing at the fork, or the parent has released it
- * since. A request that waits cannot be taken over: ask anew.
+ * since. A request that waits cannot be taken over: the child must make its own.
  */
 int tlock_adopt(struct tlock *t);
 

@@ -60,7 +60,7 @@ class Acquisition:
     # _open: whether it belongs to a block that has not ended
     # _lost: whether it has lost the lock in release_and_acquire()
     # _named: whether TimeoutLock.job returns the blocker's job
-    # _watch: who waits until somebody wants the lock
+    # _watch: the calls of wanted() that wait
     _lock: "Lock"
     _job: bytes
     _claim: List[Contender]
