@@ -29,7 +29,7 @@ import ktap  # first: finds this tree's package
 import tlock
 from tlock import _event, aio
 from tlock.aio import TimeoutLock
-from helper import LONG, Call, LoopTestCase, TestCase, environment
+from helper import LONG, Call, LoopTestCase, environment
 
 
 def run(coroutine, selector=None):

@@ -30,7 +30,7 @@ from twisted.internet.defer import (CancelledError, Deferred, ensureDeferred,
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from helper import LONG, LoopTestCase, TestCase, environment, states
+from helper import LONG, LoopTestCase, environment, states
 
 REACTORS = "select", "poll", "epoll", "asyncio"
 
@@ -545,5 +545,5 @@ if __name__ == "__main__":
         for reactor_name in REACTORS:
             add_tests(reactor_name)
         # These run in the other processes
-        del Flows, AsyncioFlows, TestCase
+        del Flows, AsyncioFlows
         ktap.main()
