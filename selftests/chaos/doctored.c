@@ -425,6 +425,77 @@ static void kept_open_by_nobody(void)
 	tell_closed_during_a_look()->end = 190;
 }
 
+/*
+ * 0 holds the lock and goes on holding it, and 1 has asked for it at 120. But the
+ * lock may have stalled then, so that the waiter could not be seen yet.
+ */
+static struct stalled {
+	struct record *asks, *goes_on, *poll;
+} stalled;
+
+static void tell_stalled(void)
+{
+	struct record *look;
+
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	stalled.asks = take_it(ACQUIRE, 1, 112, 330, 1000, 1000 - 185, 12);
+	stalled.goes_on = take_it(REACQUIRE, 0, 130, 140, -1, -1, 11);
+	stalled.goes_on->keeps_job = true;
+	stalled.poll = add(POLL, 0, 150, 160, 0);
+	stalled.poll->wanted = POLLIN | POLLPRI;
+	add(RELEASE, 0, 300, 310, 0);
+	look = add(STATUS, 3, 312, 315, 0);
+	sees(look, 12, 305, stalled.asks);
+	look->count[ACQUIRED] = GRANTS_BY(12);
+	look->count[CONTENDED] = 1;
+	add(RELEASE, 1, 400, 410, 0);
+	lock->after.count[CONTENDED] = 1;
+	lock->after.wait_ns_total = lock->after.wait_ns_max = 185;
+	lock->after.hold_ns_total = 300;
+	lock->after.hold_ns_max = 200;
+}
+
+static void accepts_waiter_not_seen_yet(void)
+{
+	tell_stalled();
+}
+
+/* The same when another thread releases that file, which looks held for longer. */
+static void accepts_release_not_seen_yet(void)
+{
+	tell_stalled();
+	stalled.goes_on->begin = 306;
+	stalled.goes_on->end = 309;
+	h->record[4].actor = 4;
+	h->record[4].file = 1;
+}
+
+/* A call that took the spinlock in between shows that the waiter was there. */
+static void holds_on_though_seen(void)
+{
+	struct record *look;
+
+	tell_stalled();
+	look = add(LOOK, 4, 122, 128, 0);
+	look->file = 0;
+	look->token = 11;
+}
+
+static void no_pollpri_though_seen(void)
+{
+	holds_on_though_seen();
+	h->record[h->records - 1].begin = 142;
+	h->record[h->records - 1].end = 145;
+}
+
+/* With another job, a reacquire takes the spinlock by itself. */
+static void holds_on_with_a_new_job(void)
+{
+	tell_stalled();
+	stalled.goes_on->keeps_job = false;
+}
+
 static void accepts_flocked(void)
 {
 	tell_flocked();
@@ -1315,6 +1386,14 @@ static void accepts_async(void)
 	tell_async();
 }
 
+/* 1 polls just when its request is decided. */
+static void accepts_decision_not_seen_yet(void)
+{
+	tell_async();
+	async.waits->begin = 306;
+	async.waits->end = 308;
+}
+
 /* 0 closes its file instead, which is no abandonment. */
 static void accepts_closed_unfetched(void)
 {
@@ -1458,6 +1537,13 @@ static void no_pollout_of_the_idle(void)
 {
 	tell_async();
 	poll_it(3, 60, 70, POLLOUT, 0);
+}
+
+/* Its call has returned, so it can be seen. */
+static void holds_on_while_one_is_pending(void)
+{
+	tell_async();
+	take_it(REACQUIRE, 0, 132, 136, -1, -1, 11)->keeps_job = true;
 }
 
 static void no_pollpri(void)
@@ -1714,6 +1800,8 @@ static const struct test {
 	TEST(accepts_grant_withdrawn, ACCEPTED),
 	TEST(accepts_flocked, ACCEPTED),
 	TEST(accepts_closed_during_a_look, ACCEPTED),
+	TEST(accepts_waiter_not_seen_yet, ACCEPTED),
+	TEST(accepts_release_not_seen_yet, ACCEPTED),
 	TEST(overlapping_holds, EXCLUSION),
 	TEST(hold_of_the_dead, EXCLUSION),
 	TEST(two_with_a_token, TOKENS),
@@ -1729,6 +1817,9 @@ static const struct test {
 	TEST(yields_to_itself, YIELD),
 	TEST(yields_to_who_came_later, YIELD),
 	TEST(sees_the_wrong_one, YIELD),
+	TEST(holds_on_though_seen, YIELD),
+	TEST(holds_on_with_a_new_job, YIELD),
+	TEST(no_pollpri_though_seen, POLLED),
 	TEST(early, EARLY),
 	TEST(late, LATE),
 	TEST(too_little_left, LEFT),
@@ -1814,6 +1905,7 @@ static const struct test {
 	TEST(there_after_deletion, NAMES),
 	TEST(tokens_go_back, TOKENS),
 	TEST(accepts_async, ACCEPTED),
+	TEST(accepts_decision_not_seen_yet, ACCEPTED),
 	TEST(accepts_closed_unfetched, ACCEPTED),
 	TEST(accepts_abandoned_to_unfetched, ACCEPTED),
 	TEST(accepts_orphaned, ACCEPTED),
@@ -1825,6 +1917,7 @@ static const struct test {
 	TEST(late_of_a_request, LATE),
 	TEST(grant_does_not_expire, EXPIRY),
 	TEST(keeps_what_it_yields, YIELD),
+	TEST(holds_on_while_one_is_pending, YIELD),
 	TEST(fetched_twice, TOKENS),
 	TEST(fails_twice, CANCELED),
 	TEST(undecided_after_pollout, CANCELED),

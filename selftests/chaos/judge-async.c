@@ -95,10 +95,12 @@ static bool may_have_lost(struct court *c, __u32 file, const struct record *r)
 
 static bool may_wait(struct court *c, const struct record *r)
 {
+	__s64 begin = settled_before(c, r->begin);
+
 	for (__u32 i = 0; i < c->waits; i++) {
 		struct wait *w = &c->wait[i];
 
-		if (w->waited && w->begin_lo <= r->end && w->end_hi >= r->begin)
+		if (w->waited && w->begin_lo <= r->end && w->end_hi >= begin)
 			return true;
 	}
 	return false;
@@ -126,8 +128,8 @@ bool judge_polls(struct court *c)
 			return reject(c, POLLED, "poll %u: events %#x", i,
 				      r->events);
 		if ((r->wanted & POLLPRI) && !(r->events & POLLPRI)) {
-			w = must_hold(c, f, r->begin, r->end) ?
-			    waiter_during(c, r->begin, r->end) : NULL;
+			w = must_hold(c, f, settled_before(c, r->begin),
+				      r->end) ? waiter_shown(c, r) : NULL;
 			if (w)
 				return reject(c, POLLED,
 					"poll %u: no POLLPRI, while call %u waited",

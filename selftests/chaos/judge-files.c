@@ -159,13 +159,15 @@ static void study_fetch(struct request *q, struct record *r, __u32 number,
  * Notes what another call shows of the asynchronous request of its file, which
  * is not shared. Returns whether it ended the request.
  */
-static bool study_pending(struct request *q, const struct record *r)
+static bool study_pending(struct court *c, struct request *q,
+			  const struct record *r)
 {
 	if (r->kind == POLL && r->end && !r->ret && r->wanted & POLLOUT) {
 		if (r->events & POLLOUT)
 			q->decided = min64(q->decided, r->end);
 		else
-			q->undecided = max64(q->undecided, r->begin);
+			q->undecided = max64(q->undecided,
+					     settled_before(c, r->begin));
 	}
 	if (!ends(r))
 		return false;
@@ -191,7 +193,7 @@ void study_requests(struct court *c, struct file *f)
 			by_flock = NOBODY;
 		}
 		if (pending != NOBODY &&
-		    study_pending(&c->request[pending], r))
+		    study_pending(c, &c->request[pending], r))
 			pending = NOBODY;
 		if (!takes(r))
 			continue;

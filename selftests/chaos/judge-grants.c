@@ -283,7 +283,9 @@ bool study_sights(struct court *c)
 			continue;
 		if (c->repeat[i]) {
 			hold = hold_of(c, r->token);
-			hold->seen_lo = max64(hold->seen_lo, r->begin);
+			hold->seen_lo = max64(hold->seen_lo, lockless(r) ?
+					      settled_before(c, r->begin) :
+					      r->begin);
 			hold->seen_hi = min64(hold->seen_hi, r->end);
 			if (hold->file != NOBODY && hold->file != r->file)
 				return reject(c, TOKENS,

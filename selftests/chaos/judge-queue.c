@@ -97,6 +97,7 @@ static void study_async_wait(struct court *c, __u32 request)
 		.begin_hi = q->asked_hi,
 		.end_lo = q->undecided,
 		.end_hi = min64(q->decided, q->gone_hi),
+		.shown = end_hi(c, first),
 	};
 	__s64 deadline = q->timeout < 0 ? NEVER : q->asked_lo + q->timeout;
 	struct hold *hold;
@@ -138,6 +139,7 @@ static void study_wait(struct court *c, __u32 i)
 		.begin_hi = end_hi(c, r),
 		.end_lo = r->begin,
 		.end_hi = end_hi(c, r),
+		.shown = NEVER,
 	};
 	__s64 at_least, at_most;
 	struct hold *hold;
@@ -208,6 +210,7 @@ static bool study_look(struct court *c, __u32 i)
 	}
 	if (calls == 1 && in->sure) {
 		in->begin_hi = min64(in->begin_hi, r->end);
+		in->shown = min64(in->shown, r->end);
 		in->end_lo = max64(in->end_lo, r->begin);
 	}
 	return true;
@@ -252,6 +255,28 @@ static bool judge_tickets(struct court *c)
 	return ok;
 }
 
+/* Finds from when on calls that do not take the spinlock see each waiter */
+static void study_shown(struct court *c)
+{
+	struct wait *w, *longest = NULL;
+
+	for (__u32 i = 0; i < c->sures; i++) {
+		struct moment *m = &c->shown[c->shows];
+
+		w = &c->wait[c->sure[i]];
+		m->since = min64(w->shown, settled(c, w->begin_hi));
+		m->wait = c->sure[i];
+		c->shows += m->since < w->end_lo;
+	}
+	qsort(c->shown, c->shows, sizeof(*c->shown), by_since);
+	for (__u32 i = 0; i < c->shows; i++) {
+		w = &c->wait[c->shown[i].wait];
+		if (!longest || w->end_lo > longest->end_lo)
+			longest = w;
+		c->shown[i].wait = longest - c->wait;
+	}
+}
+
 bool study_waits(struct court *c)
 {
 	/* In order of file and begin, so a request's calls are in order */
@@ -290,6 +315,7 @@ bool study_waits(struct court *c)
 			 c->wait[c->sure[i]].end_lo)
 			c->longest[i] = c->longest[i - 1];
 	}
+	study_shown(c);
 	return judge_tickets(c);
 }
 
@@ -316,6 +342,17 @@ struct wait *waiter_during(struct court *c, __s64 begin, __s64 end)
 	struct wait *w = n ? &c->wait[c->longest[n - 1]] : NULL;
 
 	return w && w->end_lo > end ? w : NULL;
+}
+
+/* A waiter that a call certainly saw, if it looked for one, or NULL */
+struct wait *waiter_shown(struct court *c, const struct record *r)
+{
+	__u32 n = since_before(c->shown, c->shows, r->begin);
+	struct wait *w = n ? &c->wait[c->shown[n - 1].wait] : NULL;
+
+	if (!lockless(r))
+		return waiter_during(c, r->begin, r->end);
+	return w && w->end_lo > r->end ? w : NULL;
 }
 
 /* Whether a request that was resumed has not been overtaken since then */
@@ -401,7 +438,7 @@ bool judge_queue(struct court *c)
 		other = NULL;
 		if ((c->repeat[i] && r->kind == REACQUIRE) ||
 		    (shows(r) && !r->holder.token))
-			other = waiter_during(c, r->begin, r->end);
+			other = waiter_shown(c, r);
 		if (other)
 			return reject(c, c->repeat[i] ? YIELD : HAND_OVER,
 				"call %u %s while call %u waited", i,

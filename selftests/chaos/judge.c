@@ -22,6 +22,8 @@
  *   made, if that call made it, or else from when somebody saw it wait; and
  *   until its grant or its deadline. While it is there, no later request is
  *   granted the lock.
+ * - poll, and a reacquire by which a holder goes on, may look at the lock while
+ *   it is just being changed: see settled().
  * - If only one thread uses a file, the file's state is known after each call.
  *   If several threads do, the i-th end of a grant comes after the i-th
  *   earliest beginning among the calls that may have ended one, in whatever
@@ -107,6 +109,80 @@ int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+int by_since(const void *a, const void *b)
+{
+	return by_value(&((struct moment *)a)->since,
+			&((struct moment *)b)->since);
+}
+
+/* The number of moments before @at */
+__u32 since_before(const struct moment *m, __u32 n, __s64 at)
+{
+	__u32 lo = 0;
+
+	while (lo < n) {
+		__u32 mid = (lo + n) / 2;
+
+		if (m[mid].since < at)
+			lo = mid + 1;
+		else
+			n = mid;
+	}
+	return lo;
+}
+
+/* Whether a call certainly took the lock's spinlock */
+static bool took_spinlock(const struct record *r)
+{
+	return r->end && !lockless(r) &&
+	       (takes(r) || ends(r) || shows(r) ||
+		(r->kind == LOOK && (r->token || r->ticket)));
+}
+
+void study_moments(struct court *c)
+{
+	__u32 n = 0;
+
+	for (__u32 i = 0; i < c->records; i++) {
+		struct record *r = &c->record[i];
+
+		if (!took_spinlock(r))
+			continue;
+		c->by_begin[n] = (struct moment){ r->begin, r->end, NOBODY };
+		c->by_end[n++] = (struct moment){ r->end, r->begin, NOBODY };
+	}
+	c->moments = n;
+	qsort(c->by_begin, n, sizeof(*c->by_begin), by_since);
+	qsort(c->by_end, n, sizeof(*c->by_end), by_since);
+	for (__u32 i = n; i-- > 1;)
+		c->by_begin[i - 1].bound = min64(c->by_begin[i - 1].bound,
+						 c->by_begin[i].bound);
+	for (__u32 i = 1; i < n; i++)
+		c->by_end[i].bound = max64(c->by_end[i].bound,
+					   c->by_end[i - 1].bound);
+}
+
+/*
+ * When what happened at @at could certainly be seen without the lock's spinlock.
+ * The lock notes the time at the beginning of each step, with the spinlock
+ * held; if it stalls just then, others see the old state for a while. A call
+ * that took the spinlock later shows that the step has ended.
+ */
+__s64 settled(struct court *c, __s64 at)
+{
+	__u32 i = since_before(c->by_begin, c->moments, at + 1);
+
+	return i < c->moments ? c->by_begin[i].bound : NEVER;
+}
+
+/* What happened before this instant could certainly be seen so at @at */
+__s64 settled_before(struct court *c, __s64 at)
+{
+	__u32 i = since_before(c->by_end, c->moments, at);
+
+	return i ? c->by_end[i - 1].bound : c->h->begin;
+}
+
 static bool judge_progress(struct court *c)
 {
 	__u32 calls = 0, last = NOBODY;
@@ -128,6 +204,7 @@ static bool judge_progress(struct court *c)
 static bool judge_all(struct court *c)
 {
 	study_files(c);
+	study_moments(c);
 	if (!judge_deletions(c))
 		return false;
 	for (__u32 i = 0; i < c->files; i++)
@@ -201,6 +278,9 @@ struct verdict judge(struct history *h)
 	c->wait = array(c->records, sizeof(*c->wait));
 	c->sure = array(c->records, sizeof(*c->sure));
 	c->longest = array(c->records, sizeof(*c->longest));
+	c->shown = array(c->records, sizeof(*c->shown));
+	c->by_begin = array(c->records, sizeof(*c->by_begin));
+	c->by_end = array(c->records, sizeof(*c->by_end));
 	for (__u32 i = 0; i < c->records; i++)
 		c->request_of[i] = c->wait_of[i] = c->ended[i] = NOBODY;
 	study_deaths(c);
@@ -221,5 +301,8 @@ struct verdict judge(struct history *h)
 	free(c->wait);
 	free(c->sure);
 	free(c->longest);
+	free(c->shown);
+	free(c->by_begin);
+	free(c->by_end);
 	return c->verdict;
 }

@@ -61,6 +61,15 @@ struct wait {
 	bool sure;
 	__s64 begin_lo, begin_hi;
 	__s64 end_lo, end_hi;
+	/* By when a call had returned that shows that it had joined, or NEVER */
+	__s64 shown;
+};
+
+/* Of calls or waits, in the order of @since */
+struct moment {
+	__s64 since;
+	__s64 bound;
+	__u32 wait;
 };
 
 struct file {
@@ -99,6 +108,15 @@ struct court {
 	__u32 *sure;
 	__u32 sures;
 	__u32 *longest;			/* of those up to here, by end_lo */
+	/* The same for calls that do not take the spinlock: see settled() */
+	struct moment *shown;
+	__u32 shows;
+	/*
+	 * Calls that took it: by begin, with the first end of those from here
+	 * on, and by end, with the last begin of those up to here
+	 */
+	struct moment *by_begin, *by_end;
+	__u32 moments;
 	struct verdict verdict;
 };
 
@@ -139,6 +157,16 @@ static inline bool refused(const struct record *r)
 static inline bool yields(const struct record *r)
 {
 	return r->kind == REACQUIRE && !r->ticket && !refused(r);
+}
+
+/*
+ * A call that may not have taken the lock's spinlock. A reacquire takes it if
+ * its job is another one.
+ */
+static inline bool lockless(const struct record *r)
+{
+	return r->kind == POLL || (r->kind == REACQUIRE && r->keeps_job &&
+				   !r->ticket && !r->ret);
 }
 
 static inline __u32 process_of(struct court *c, const struct record *r)
@@ -210,6 +238,11 @@ __attribute__((format(printf, 3, 4)))
 bool reject(struct court *c, enum rule rule, const char *format, ...);
 void *array(size_t n, size_t size);
 int by_value(const void *a, const void *b);
+int by_since(const void *a, const void *b);
+__u32 since_before(const struct moment *m, __u32 n, __s64 at);
+void study_moments(struct court *c);
+__s64 settled(struct court *c, __s64 at);
+__s64 settled_before(struct court *c, __s64 at);
 
 /* judge-calls.c */
 bool may_be_orphaned(struct court *c, __u32 i);
@@ -242,6 +275,7 @@ bool may_have_waited(struct court *c, __u32 i);
 bool study_waits(struct court *c);
 __u32 sure_before(struct court *c, __s64 at);
 struct wait *waiter_during(struct court *c, __s64 begin, __s64 end);
+struct wait *waiter_shown(struct court *c, const struct record *r);
 bool judge_queue(struct court *c);
 
 /* judge-async.c */
