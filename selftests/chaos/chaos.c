@@ -18,8 +18,8 @@
  * the same answers. The order in which threads run is not repeated.
  *
  * Nothing else may use the locks meanwhile: it would not be recorded. If a
- * history is rejected and TLOCK_CHAOS_LOG names a file, the history of that lock
- * is written there.
+ * history is rejected, the calls on the files concerned are printed; and if
+ * TLOCK_CHAOS_LOG names a file, the whole history of that lock is written there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -1782,36 +1782,72 @@ static void run_epoch(void)
 	}
 }
 
-/* Writes the rejected history of a lock, a line for each call */
-static void print_history(__u32 lock)
+static void print_record(FILE *to, const struct history *h, __u32 i)
 {
-	struct history *h = history_of(history, lock);
-	const char *path = getenv("TLOCK_CHAOS_LOG");
 	static const char *const kinds[] = {
-		"open", "close", "fork", "send", "receive", "acquire",
-		"reacquire", "flock", "release", "unlock", "status", "look",
-		"create", "delete", "poll",
+		[OPEN] = "open", [CLOSE] = "close", [FORK] = "fork",
+		[SEND] = "send", [RECEIVE] = "receive", [ACQUIRE] = "acquire",
+		[REACQUIRE] = "reacquire", [FLOCK] = "flock",
+		[RELEASE] = "release", [UNLOCK] = "unlock",
+		[STATUS] = "status", [LOOK] = "look", [POLL] = "poll",
+		[CREATE] = "create", [DELETE] = "delete",
 	};
+	const struct record *r = &h->record[i];
+
+	fprintf(to, "%u p%u a%u f%u %s%s%s %lld..%lld ret %d timeout %lld left %lld ticket %llu left %llu token %llu result %u; signals %u %u, stops %u to %u; saw %llu since %lld job %u%s; %u wait; events %#x of %#x\n",
+		i, h->actor[r->actor].process, r->actor, r->file,
+		kinds[r->kind], r->async ? " (async)" : "",
+		r->keeps_job ? " (keeps)" : "", (__s64)r->begin,
+		(__s64)r->end, r->ret, r->timeout_ns, r->left_ns, r->ticket,
+		r->left_ticket, r->token, r->result,
+		r->after[RESTARTS] - r->before[RESTARTS],
+		r->after[FAILS] - r->before[FAILS], r->stops_before,
+		r->stops_after, r->holder.token, (__s64)r->holder.since_ns,
+		r->holder.job, r->holder.unfetched ? " unfetched" : "",
+		r->waiters, r->events, r->wanted);
+}
+
+/* Prints the calls that a verdict names, and all others on their files */
+static void print_named(const struct history *h, const char *why)
+{
+	bool *named = calloc(h->files, sizeof(*named));
+	unsigned long i;
+	char *after;
+
+	if (!named)
+		die("no memory");
+	while (*why) {
+		i = strtoul(why, &after, 10);
+		if (after == why) {
+			why++;
+			continue;
+		}
+		/* Other numbers are larger, as a rule */
+		if (i < h->records && h->record[i].file)
+			named[h->record[i].file] = true;
+		why = after;
+	}
+	for (i = 0; i < h->records; i++) {
+		if (!named[h->record[i].file])
+			continue;
+		printf("# ");
+		print_record(stdout, h, i);
+	}
+	free(named);
+}
+
+/* Prints what the verdict is about, and writes all calls on that lock to a file */
+static void print_history(const struct verdict *v)
+{
+	struct history *h = history_of(history, v->lock);
+	const char *path = getenv("TLOCK_CHAOS_LOG");
 	FILE *log = path ? fopen(path, "w") : NULL;
 
-	if (!log)
-		return;
-	for (__u32 i = 0; i < h->records; i++) {
-		struct record *r = &h->record[i];
-
-		fprintf(log, "%u p%u a%u f%u %s%s%s %lld..%lld ret %d timeout %lld left %lld ticket %llu left %llu token %llu result %u; signals %u %u, stops %u to %u; saw %llu since %lld job %u%s; %u wait; events %#x of %#x\n",
-			i, h->actor[r->actor].process, r->actor, r->file,
-			kinds[r->kind], r->async ? " (async)" : "",
-			r->keeps_job ? " (keeps)" : "", (__s64)r->begin, (__s64)r->end, r->ret, r->timeout_ns,
-			r->left_ns, r->ticket, r->left_ticket, r->token,
-			r->result, r->after[RESTARTS] - r->before[RESTARTS],
-			r->after[FAILS] - r->before[FAILS], r->stops_before,
-			r->stops_after, r->holder.token,
-			(__s64)r->holder.since_ns, r->holder.job,
-			r->holder.unfetched ? " unfetched" : "", r->waiters,
-			r->events, r->wanted);
-	}
-	fclose(log);
+	print_named(h, v->why);
+	for (__u32 i = 0; log && i < h->records; i++)
+		print_record(log, h, i);
+	if (log)
+		fclose(log);
 	free(h);
 }
 
@@ -1858,7 +1894,7 @@ static bool test_history(__s64 duration)
 		if (v.rule) {
 			printf("# epoch %u, lock %u broke the rule \"%s\": %s\n",
 			       epoch, v.lock, rule_names[v.rule], v.why);
-			print_history(v.lock);
+			print_history(&v);
 			break;
 		}
 	} while (now() < until);
