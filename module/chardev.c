@@ -22,6 +22,7 @@
 
 #include "compat.h"
 #include "device.h"
+#include "monitor.h"
 
 #ifndef CONFIG_64BIT
 #error "tlock needs a 64-bit kernel: it reads 64-bit numbers without a lock"
@@ -52,7 +53,7 @@ static struct tlock_device *tlock_device_of(const struct file *file)
 {
 	const struct tlock_contender *c = file->private_data;
 
-	return container_of(c->lock, struct tlock_device, lock);
+	return tlock_device_with(c->lock);
 }
 
 static int tlock_open(struct inode *inode, struct file *file)
@@ -79,8 +80,11 @@ static int tlock_open(struct inode *inode, struct file *file)
 static int tlock_close(struct inode *inode, struct file *file)
 {
 	struct tlock_contender *c = file->private_data;
+	pid_t pid = pid_nr(c->id.pid);
 
-	tlock_contender_exit(c);
+	tlock_monitor_stop(c);
+	if (tlock_contender_exit(c))
+		tlock_device_abandoned(tlock_device_of(file), &c->id, pid);
 	if (file->f_mode & FMODE_WRITE)
 		tlock_device_put(tlock_device_of(file));
 	kmem_cache_free(tlock_contenders, c);
@@ -184,17 +188,20 @@ fault:
 	return -EFAULT;
 }
 
-/* Converts the time of the grant to that of the caller's time namespace. */
+/* Converts a time to that of the caller's time namespace. */
+static s64 tlock_callers_time(s64 time_ns)
+{
+	struct timespec64 time = ns_to_timespec64(time_ns);
+
+	timens_add_monotonic(&time);
+	/* timespec64_to_ns() of Linux 5.10 takes a negative time for a huge one */
+	return time.tv_sec * NSEC_PER_SEC + time.tv_nsec;
+}
+
 static void tlock_to_callers_clock(struct tlock_holder *holder)
 {
-	struct timespec64 since;
-
-	if (!holder->token)
-		return;
-	since = ns_to_timespec64(holder->since_ns);
-	timens_add_monotonic(&since);
-	/* timespec64_to_ns() of Linux 5.10 takes a negative time for a huge one */
-	holder->since_ns = since.tv_sec * NSEC_PER_SEC + since.tv_nsec;
+	if (holder->token)
+		holder->since_ns = tlock_callers_time(holder->since_ns);
 }
 
 /* Writes the outcome to the caller. Returns @err, or -EFAULT. */
@@ -307,6 +314,73 @@ no:
 	return false;
 }
 
+static int tlock_ioctl_waiter(struct file *file,
+			      struct tlock_waiter __user *uwaiter)
+{
+	struct tlock_device *tdev = tlock_device_of(file);
+	struct tlock_waiter waiter;
+	int err;
+
+	if (tlock_device_deleted(tdev))
+		return -ENODEV;
+	if (copy_from_user(&waiter, uwaiter, sizeof(waiter)))
+		return -EFAULT;
+	if (memchr_inv(waiter.reserved, 0, sizeof(waiter.reserved)))
+		return -EINVAL;
+	err = tlock_get_waiter(&tdev->lock, &waiter);
+	if (err)
+		return err;
+	waiter.since_ns = tlock_callers_time(waiter.since_ns);
+	return copy_to_user(uwaiter, &waiter, sizeof(waiter)) ? -EFAULT : 0;
+}
+
+static int tlock_ioctl_monitor(struct file *file)
+{
+	if (file->f_mode & FMODE_WRITE)
+		return -EBADF;
+	if (tlock_device_deleted(tlock_device_of(file)))
+		return -ENODEV;
+	return tlock_monitor_start(file->private_data);
+}
+
+/* The events of a file that monitors the lock */
+static ssize_t tlock_read(struct file *file, char __user *buf, size_t size,
+			  loff_t *pos)
+{
+	struct tlock_contender *c = file->private_data;
+	struct tlock *lock = c->lock;
+	struct tlock_event event;
+	size_t done = 0;
+	int ret;
+
+	if (!READ_ONCE(c->next_seq) || size < sizeof(event))
+		return -EINVAL;
+	/* Ends some time, even if events come as fast as they are read */
+	size = min(size, TLOCK_RECORDS * sizeof(event));
+	while (size - done >= sizeof(event)) {
+		ret = tlock_next_event(c, &event);
+		if (!ret || (ret < 0 && done))
+			break;
+		if (ret < 0 && file->f_flags & O_NONBLOCK)
+			return ret;
+		if (ret < 0) {
+			ret = wait_event_interruptible(lock->readers,
+						       tlock_has_event(c) ||
+						       READ_ONCE(lock->deleted));
+			if (ret)
+				return ret;
+			continue;
+		}
+		event.time_ns = tlock_callers_time(event.time_ns);
+		if (copy_to_user(buf + done, &event, sizeof(event))) {
+			tlock_unread_event(c, &event);
+			return done ? done : -EFAULT;
+		}
+		done += sizeof(event);
+	}
+	return done;
+}
+
 static int tlock_ioctl_status(struct file *file,
 			      struct tlock_status __user *ustatus)
 {
@@ -319,6 +393,22 @@ static int tlock_ioctl_status(struct file *file,
 	tlock_to_callers_clock(&status.holder);
 	strscpy(status.name, dev_name(&tdev->dev), sizeof(status.name));
 	return copy_to_user(ustatus, &status, sizeof(status)) ? -EFAULT : 0;
+}
+
+/* Not inline, as it would slow down the calls that are made more often */
+static noinline long tlock_ioctl_look(struct file *file, unsigned int cmd,
+				      void __user *uarg)
+{
+	switch (cmd) {
+	case TLOCK_IOC_STATUS:
+		return tlock_ioctl_status(file, uarg);
+	case TLOCK_IOC_WAITER:
+		return tlock_ioctl_waiter(file, uarg);
+	case TLOCK_IOC_MONITOR:
+		return tlock_ioctl_monitor(file);
+	default:
+		return -ENOTTY;
+	}
 }
 
 static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -335,10 +425,8 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		if (tlock_ioctl_reacquire_fast(c, uarg))
 			return 0;
 		return tlock_ioctl_take(file, uarg, true);
-	case TLOCK_IOC_STATUS:
-		return tlock_ioctl_status(file, uarg);
 	default:
-		return -ENOTTY;
+		return tlock_ioctl_look(file, cmd, uarg);
 	}
 }
 
@@ -346,9 +434,11 @@ static __poll_t tlock_poll(struct file *file, struct poll_table_struct *table)
 {
 	struct tlock_contender *c = file->private_data;
 
-	/* A file that cannot contend has nothing to wait for */
-	if (!(file->f_mode & FMODE_WRITE))
-		return tlock_device_deleted(tlock_device_of(file)) ? EPOLLHUP : 0;
+	if (!(file->f_mode & FMODE_WRITE)) {
+		poll_wait(file, &c->lock->readers, table);
+		return (tlock_has_event(c) ? EPOLLIN | EPOLLRDNORM : 0) |
+		       (READ_ONCE(c->lock->deleted) ? EPOLLHUP : 0);
+	}
 	poll_wait(file, &c->pollers, table);
 	return tlock_poll_events(c);
 }
@@ -419,6 +509,7 @@ const struct file_operations tlock_fops = {
 	.owner = THIS_MODULE,
 	.open = tlock_open,
 	.release = tlock_close,
+	.read = tlock_read,
 	.poll = tlock_poll,
 	.unlocked_ioctl = tlock_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,

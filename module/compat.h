@@ -27,6 +27,13 @@
 #define TLOCK_CLASS_CONST const
 #endif
 
+/* In TP_fast_assign() of a tracepoint */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
+#define tlock_assign_str(dst, src) __assign_str(dst, src)
+#else
+#define tlock_assign_str(dst, src) __assign_str(dst)
+#endif
+
 /* Prepares a timer on CLOCK_MONOTONIC, for absolute times */
 static inline void tlock_timer_setup(struct hrtimer *timer,
 				     enum hrtimer_restart (*fn)(struct hrtimer *),

@@ -21,6 +21,7 @@
 
 #include "compat.h"
 #include "device.h"
+#include "monitor.h"
 
 /*
  * Enough for any host. Opening a device file for the first time takes a search
@@ -110,6 +111,9 @@ static int tlock_device_create(const char *name)
 	 */
 	tlock_init(&tdev->lock, max_t(u64, ktime_to_us(ktime_get_real()),
 				      tlock_deleted_token));
+	ratelimit_state_init(&tdev->uevents, 5 * HZ, 10);
+	/* Do not log that there were more */
+	ratelimit_set_flags(&tdev->uevents, RATELIMIT_MSG_ON_RELEASE);
 	cdev_init(&tdev->cdev, &tlock_fops);
 	tdev->cdev.owner = THIS_MODULE;
 	refcount_inc(&tlock_unreleased);
@@ -150,7 +154,32 @@ static void tlock_device_remove(struct tlock_device *tdev)
 	cdev_device_del(&tdev->cdev, &tdev->dev);
 	idr_remove(&tlock_devices, MINOR(tdev->dev.devt));
 	tlock_count--;
+	tlock_note_deleted(&tdev->lock);
 	put_device(&tdev->dev);
+}
+
+/**
+ * tlock_device_abandoned - send the uevent of a lock that was abandoned
+ * @tdev: the lock's device
+ * @id: the grant that ended; its pid is not used
+ * @pid: the process, as the initial pid namespace sees it
+ *
+ * So that udev or systemd can act. Any user of the lock can cause many: they
+ * must not keep udev from its other work.
+ */
+void tlock_device_abandoned(struct tlock_device *tdev,
+			    const struct tlock_identity *id, pid_t pid)
+{
+	char token[40], process[40], job[20 + TLOCK_JOB_SIZE];
+	char *env[] = { "TLOCK_EVENT=abandoned", token, process, job, NULL };
+
+	if (!__ratelimit(&tdev->uevents))
+		return;
+	snprintf(token, sizeof(token), "TLOCK_TOKEN=%llu", id->token);
+	snprintf(process, sizeof(process), "TLOCK_PID=%d", pid);
+	snprintf(job, sizeof(job), "TLOCK_JOB=%s", id->job);
+	/* Nothing depends on it */
+	kobject_uevent_env(&tdev->dev.kobj, KOBJ_CHANGE, env);
 }
 
 /*
@@ -370,9 +399,12 @@ static int __init tlock_module_init(void)
 	err = tlock_contenders_create();
 	if (err)
 		return err;
-	err = class_register(&tlock_class);
+	err = tlock_monitors_init();
 	if (err)
 		goto destroy_contenders;
+	err = class_register(&tlock_class);
+	if (err)
+		goto exit_monitors;
 	err = alloc_chrdev_region(&tlock_devt, 0, TLOCK_MINORS, "tlock");
 	if (err)
 		goto unregister_class;
@@ -385,6 +417,8 @@ unregister_region:
 	unregister_chrdev_region(tlock_devt, TLOCK_MINORS);
 unregister_class:
 	class_unregister(&tlock_class);
+exit_monitors:
+	tlock_monitors_exit();
 destroy_contenders:
 	tlock_contenders_destroy();
 	return err;
@@ -395,6 +429,7 @@ static void __exit tlock_module_exit(void)
 	tlock_devices_destroy();
 	unregister_chrdev_region(tlock_devt, TLOCK_MINORS);
 	class_unregister(&tlock_class);
+	tlock_monitors_exit();
 	tlock_contenders_destroy();
 }
 

@@ -6,6 +6,7 @@
 #include <linux/cdev.h>
 #include <linux/device.h>
 #include <linux/limits.h>
+#include <linux/ratelimit.h>
 
 #include "lock.h"
 
@@ -18,6 +19,7 @@
  * @writers: number of files that are open for writing; negative once the lock
  *	is deleted
  * @lock: the lock
+ * @uevents: limits how many uevents it sends
  *
  * A deleted lock exists until the last file that is open for reading is closed.
  */
@@ -26,7 +28,13 @@ struct tlock_device {
 	struct cdev cdev;
 	atomic_t writers;
 	struct tlock lock;
+	struct ratelimit_state uevents;
 };
+
+static inline struct tlock_device *tlock_device_with(struct tlock *lock)
+{
+	return container_of(lock, struct tlock_device, lock);
+}
 
 static inline bool tlock_device_deleted(const struct tlock_device *tdev)
 {
@@ -68,6 +76,10 @@ static inline size_t tlock_cntrl(const char *text)
 extern const struct file_operations tlock_fops;
 int tlock_contenders_create(void);
 void tlock_contenders_destroy(void);
+
+/* device.c */
+void tlock_device_abandoned(struct tlock_device *tdev,
+			    const struct tlock_identity *id, pid_t pid);
 
 /* sysfs.c */
 extern const struct attribute_group *tlock_groups[];

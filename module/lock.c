@@ -31,6 +31,7 @@
 
 #include "compat.h"
 #include "lock.h"
+#include "monitor.h"
 
 /*
  * The least time between two decisions of a lock's expiry timer, which runs as
@@ -301,6 +302,11 @@ static void tlock_decide(struct tlock_contender *c, int err, u64 now,
 		/* Before the grant: see tlock_reacquire_fast() */
 		WRITE_ONCE(c->lock->unfetched, c->async);
 		tlock_grant(c, now);
+		tlock_note(c, TLOCK_EVENT_ACQUIRED, c->id.token, c->ticket, now);
+	} else {
+		tlock_note(c, err == -ETIMEDOUT ? TLOCK_EVENT_TIMED_OUT :
+						  TLOCK_EVENT_WITHDRAWN,
+			   0, c->ticket, now);
 	}
 	tlock_notify(c, todo);
 	if (unlikely(c->async)) {
@@ -362,6 +368,7 @@ static struct tlock_contender *tlock_expire(struct tlock *lock, u64 now,
 	lockdep_assert_held(&lock->spinlock);
 	if (!tlock_expired(lock, now))
 		return NULL;
+	tlock_note(c, TLOCK_EVENT_TIMED_OUT, c->id.token, c->ticket, now);
 	lock->timed_out++;
 	WRITE_ONCE(lock->unfetched, false);
 	tlock_end_grant(lock, now, todo);
@@ -371,25 +378,38 @@ static struct tlock_contender *tlock_expire(struct tlock *lock, u64 now,
 	return NULL;
 }
 
-/* Ends the grant or the request of @c. Returns whether it had either. */
-static bool tlock_end(struct tlock_contender *c, u64 now,
-		      struct tlock_deferred *todo)
+/* Withdraws the request of @c, for which no thread sleeps */
+static void tlock_withdraw(struct tlock_contender *c, u64 now)
 {
-	if (c->async) {
+	tlock_note(c, TLOCK_EVENT_WITHDRAWN, 0, c->ticket, now);
+	tlock_end_request(c, c->ended_ns);
+}
+
+/*
+ * Ends the grant or the request of @c. Returns whether it had either.
+ *
+ * how: what happens to a grant: TLOCK_EVENT_RELEASED or _ABANDONED
+ */
+static bool tlock_end(struct tlock_contender *c, enum tlock_event_kind how,
+		      u64 now, struct tlock_deferred *todo)
+{
+	if (c->lock->holder == c) {
+		tlock_note(c, how, c->id.token, c->ticket, now);
+		if (c->async)
+			tlock_end_async(c, todo);
+		tlock_end_grant(c->lock, now, todo);
+	} else if (c->async) {
 		if (c->queued) {
+			tlock_note(c, TLOCK_EVENT_WITHDRAWN, 0, c->ticket, now);
 			tlock_dequeue(c);
 			tlock_end_wait(c, now);
 			tlock_notify(c, todo);
 		}
 		tlock_end_async(c, todo);
-		if (c->lock->holder == c)
-			tlock_end_grant(c->lock, now, todo);
-	} else if (c->lock->holder == c) {
-		tlock_end_grant(c->lock, now, todo);
 	} else if (c->wait) {
 		tlock_decide(c, -ECANCELED, now, todo);
 	} else if (c->ticket) {
-		tlock_end_request(c, c->ended_ns);
+		tlock_withdraw(c, now);
 	} else {
 		return false;
 	}
@@ -446,13 +466,19 @@ static enum hrtimer_restart tlock_expiry_timer(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
+/* The process, as the caller's namespace sees it; 0 once it has ended */
+static pid_t tlock_pid_of(const struct tlock_identity *id)
+{
+	return tlock_pid_ended(id->pid) ? 0 : pid_vnr(id->pid);
+}
+
 /* Describes whose grant it is, as the caller's namespaces see it. */
 static void tlock_describe(const struct tlock_identity *id, u32 flags,
 			   struct tlock_holder *holder)
 {
 	holder->token = id->token;
 	holder->since_ns = id->since_ns;
-	holder->pid = tlock_pid_ended(id->pid) ? 0 : pid_vnr(id->pid);
+	holder->pid = tlock_pid_of(id);
 	holder->uid = from_kuid_munged(current_user_ns(), id->uid);
 	holder->flags = flags;
 	memset(holder->reserved, 0, sizeof(holder->reserved));
@@ -607,6 +633,10 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 			wait->err = err;
 			wait->until_ns = ktime_get_ns();
 			tlock_dequeue(c);
+			tlock_note(c, err == -ETIMEDOUT ?
+				   TLOCK_EVENT_TIMED_OUT :
+				   TLOCK_EVENT_INTERRUPTED,
+				   0, c->ticket, wait->until_ns);
 			if (err == -ETIMEDOUT) {
 				tlock_end_request(c, wait->until_ns);
 				lock->timed_out++;
@@ -679,9 +709,9 @@ static noinline int tlock_request(struct tlock_contender *c,
 	struct tlock_contender *expired = NULL;
 	struct tlock_deferred todo = {};
 	struct tlock_wait wait;
+	u64 now, ticket;
 	bool resumed;
 	int err = 0;
-	u64 now;
 
 	lockdep_assert_held(&lock->spinlock);
 	/* flock(2) passes no ticket: LOCK_EX resumes flock's own request */
@@ -709,7 +739,12 @@ static noinline int tlock_request(struct tlock_contender *c,
 	if (!resumed) {
 		/* A request that is away is replaced */
 		if (c->ticket)
-			tlock_end_request(c, c->ended_ns);
+			tlock_withdraw(c, now);
+		if (holds && lock->waiters) {
+			lock->yielded++;
+			/* Before the job can change */
+			tlock_note(c, TLOCK_EVENT_YIELDED, c->id.token, 0, now);
+		}
 		todo.put = tlock_set_identity(c, again && !*arg->job ? NULL :
 								       arg->job);
 		if (holds && !lock->waiters) {
@@ -717,9 +752,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 			arg->token = c->id.token;
 			goto unlock;
 		}
-		if (holds)
-			lock->yielded++;
-		else if (lock->holder)
+		if (!holds && lock->holder)
 			lock->contended++;
 		c->timeout_ns = arg->timeout_ns;
 		c->asked_ns = now;
@@ -743,6 +776,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 		 * holder: see tlock_grant().
 		 */
 		tlock_enqueue(c);
+		tlock_note(c, TLOCK_EVENT_WAITING, 0, c->ticket, now);
 		if (holds) {
 			tlock_end_grant(lock, now, &todo);
 		} else if (lock->waiters == 1) {
@@ -761,6 +795,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 	}
 
 	/* No wait: one try, which ends the request */
+	ticket = c->ticket;
 	if (resumed) {
 		tlock_end_request(c, now);
 		tlock_put_time_left(c, arg, now);
@@ -768,11 +803,14 @@ static noinline int tlock_request(struct tlock_contender *c,
 	if (holds)
 		tlock_end_grant(lock, now, &todo);
 	if (lock->holder) {
+		tlock_note(c, TLOCK_EVENT_TIMED_OUT, 0, ticket, now);
 		lock->timed_out++;
 		tlock_describe_holder(lock, &arg->holder);
 		err = -ETIMEDOUT;
 	} else {
 		tlock_grant(c, now);
+		if (unlikely(tlock_watched(lock)))
+			tlock_record_acquired(c, ticket);
 		if (expired)
 			tlock_note_blocker(expired);
 		arg->token = c->id.token;
@@ -803,6 +841,8 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 	put = tlock_set_identity(c, arg->job);
 	c->flock = arg->flags & TLOCK_FLOCK;
 	tlock_grant(c, ktime_get_ns());
+	if (unlikely(tlock_watched(lock)))
+		tlock_record_acquired(c, 0);
 	arg->token = c->id.token;
 	tlock_take_result(lock, arg);
 	raw_spin_unlock_irq(&lock->spinlock);
@@ -882,7 +922,7 @@ static noinline int tlock_release_slow(struct tlock_contender *c)
 	__releases(&c->lock->spinlock)
 {
 	struct tlock_deferred todo = {};
-	bool ended = tlock_end(c, ktime_get_ns(), &todo);
+	bool ended = tlock_end(c, TLOCK_EVENT_RELEASED, ktime_get_ns(), &todo);
 
 	tlock_unlock(c->lock, &todo);
 	return ended ? 0 : -EPERM;
@@ -902,7 +942,8 @@ int tlock_release(struct tlock_contender *c)
 	struct tlock *lock = c->lock;
 
 	raw_spin_lock_irq(&lock->spinlock);
-	if (unlikely(lock->holder != c || lock->attention))
+	if (unlikely(lock->holder != c || lock->attention ||
+		     tlock_watched(lock)))
 		return tlock_release_slow(c);
 	tlock_free(lock, ktime_get_ns());
 	raw_spin_unlock_irq(&lock->spinlock);
@@ -928,7 +969,7 @@ void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
 	/* Unless another thread has ended it, and perhaps started another */
 	if (arg->ticket ? c->ticket == arg->ticket && !c->wait :
 			  tlock_grant_stands(c, arg->token))
-		tlock_end(c, ktime_get_ns(), &todo);
+		tlock_end(c, TLOCK_EVENT_RELEASED, ktime_get_ns(), &todo);
 	tlock_unlock(lock, &todo);
 }
 
@@ -956,6 +997,45 @@ void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 	status->hold_ns_total = lock->hold_ns_total;
 	status->hold_ns_max = lock->hold_ns_max;
 	raw_spin_unlock_irq(&lock->spinlock);
+}
+
+/**
+ * tlock_get_waiter - describe the next waiter
+ * @lock: the lock
+ * @waiter: its ticket is that of the waiter before, or 0; filled in. since_ns,
+ *	pid and uid are as in tlock_get_status().
+ *
+ * Return: 0, or -ENOENT if there is none.
+ */
+int tlock_get_waiter(struct tlock *lock, struct tlock_waiter *waiter)
+{
+	const struct tlock_contender *c, *found = NULL;
+	struct rb_node *node;
+
+	raw_spin_lock_irq(&lock->spinlock);
+	node = lock->queue.rb_root.rb_node;
+	while (node) {
+		c = tlock_of(node);
+		if (c->ticket > waiter->ticket) {
+			found = c;
+			node = node->rb_left;
+		} else {
+			node = node->rb_right;
+		}
+	}
+	if (found) {
+		waiter->ticket = found->ticket;
+		waiter->since_ns = found->asked_ns;
+		waiter->timeout_ns = found->timeout_ns;
+		waiter->pid = tlock_pid_of(&found->id);
+		waiter->uid = from_kuid_munged(current_user_ns(),
+					       found->id.uid);
+		waiter->flags = found->async ? TLOCK_ASYNC : 0;
+		strscpy_pad(waiter->comm, found->id.comm, sizeof(waiter->comm));
+		memcpy(waiter->job, found->id.job, sizeof(waiter->job));
+	}
+	raw_spin_unlock_irq(&lock->spinlock);
+	return found ? 0 : -ENOENT;
 }
 
 /**
@@ -997,6 +1077,7 @@ void tlock_init(struct tlock *lock, u64 token)
 	lock->token = token;
 	tlock_timer_setup(&lock->expiry, tlock_expiry_timer,
 			  HRTIMER_MODE_ABS_HARD);
+	tlock_monitor_init(lock);
 }
 
 /**
@@ -1006,6 +1087,7 @@ void tlock_init(struct tlock *lock, u64 token)
 void tlock_exit(struct tlock *lock)
 {
 	hrtimer_cancel(&lock->expiry);
+	tlock_monitor_exit(lock);
 }
 
 /**
@@ -1060,20 +1142,26 @@ void tlock_contender_init(struct tlock_contender *c, struct tlock *lock)
  *
  * If @c holds the lock, the longest waiter gets it, and the lock counts as
  * abandoned unless it was acquired by flock(2), or no call has fetched the grant.
+ *
+ * Return: whether the lock counts as abandoned.
  */
-void tlock_contender_exit(struct tlock_contender *c)
+bool tlock_contender_exit(struct tlock_contender *c)
 {
 	struct tlock *lock = c->lock;
 	struct tlock_deferred todo = {};
+	bool abandoned;
 
 	raw_spin_lock_irq(&lock->spinlock);
-	if (lock->holder == c && !c->flock && !c->async) {
+	abandoned = lock->holder == c && !c->flock && !c->async;
+	if (abandoned) {
 		lock->pending_result |= TLOCK_ABANDONED;
 		lock->abandoned++;
 	}
-	tlock_end(c, ktime_get_ns(), &todo);
+	tlock_end(c, abandoned ? TLOCK_EVENT_ABANDONED : TLOCK_EVENT_RELEASED,
+		  ktime_get_ns(), &todo);
 	tlock_unlock(lock, &todo);
 	/* Nobody starts it any more */
 	hrtimer_cancel(&c->timer);
 	put_pid(c->id.pid);
+	return abandoned;
 }

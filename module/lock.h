@@ -35,7 +35,9 @@
 #include <linux/tlock.h>
 #include <linux/uidgid.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
+struct tlock_record;
 struct tlock_wait;
 
 /**
@@ -48,6 +50,13 @@ struct tlock_wait;
  * @attention: both of these, for fast paths: not 0 if one of them is not
  * @pending_result: result flags that no call has returned yet
  * @expiry: ends a grant that has expired while somebody waits
+ * @records: the newest events; NULL while nobody monitors the lock. See
+ *	monitor.c for this and the fields below.
+ * @num_monitors: number of files that monitor it
+ * @deleted: whether the last event was recorded
+ * @seq: number of the newest event
+ * @wake_readers: wakes the readers
+ * @readers: those who read or poll files that are open for reading only
  * @token: token of the newest grant
  * @ticket: ticket of the newest request that waited
  * @acquired: grants; see struct tlock_status for this and the fields below
@@ -76,6 +85,13 @@ struct tlock {
 	u64 token;
 	u64 ticket;
 	struct hrtimer expiry;
+
+	struct tlock_record *records;
+	unsigned int num_monitors;
+	bool deleted;
+	u64 seq;
+	struct delayed_work wake_readers;
+	wait_queue_head_t readers;
 
 	u64 acquired;
 	u64 contended;
@@ -122,6 +138,8 @@ struct tlock_identity {
  * @ended_ns: when the request last went away, or was decided; 0 if neither has
  *	happened
  * @timer: ends an asynchronous request at its deadline
+ * @next_seq: number of the next event to read from a file that monitors the
+ *	lock; 0 if the file does not
  * @id: of the process that asked last, and of its newest grant
  * @blocker: of the grant because of which an asynchronous request failed
  * @blocker_flags: of that grant, as in struct tlock_holder
@@ -143,6 +161,7 @@ struct tlock_contender {
 	u64 asked_ns;
 	u64 ended_ns;
 	struct hrtimer timer;
+	u64 next_seq;
 	struct tlock_identity id;
 	struct tlock_identity blocker;
 	u32 blocker_flags;
@@ -172,10 +191,11 @@ void tlock_init(struct tlock *lock, u64 token);
 void tlock_exit(struct tlock *lock);
 u64 tlock_newest_token(struct tlock *lock);
 void tlock_get_status(struct tlock *lock, struct tlock_status *status);
+int tlock_get_waiter(struct tlock *lock, struct tlock_waiter *waiter);
 
 void tlock_contender_ctor(void *contender);
 void tlock_contender_init(struct tlock_contender *c, struct tlock *lock);
-void tlock_contender_exit(struct tlock_contender *c);
+bool tlock_contender_exit(struct tlock_contender *c);
 enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *ticket,
 				       u64 *token);
 

@@ -87,6 +87,54 @@ TEST(abi_status)
 	EXPECT_UNSIGNED(tlock_status, reserved[0]);
 }
 
+TEST(abi_waiter)
+{
+	EXPECT_EQ(136, sizeof(struct tlock_waiter));
+	EXPECT_FIELD(tlock_waiter, ticket, 0, 8);
+	EXPECT_FIELD(tlock_waiter, since_ns, 8, 8);
+	EXPECT_FIELD(tlock_waiter, timeout_ns, 16, 8);
+	EXPECT_FIELD(tlock_waiter, pid, 24, 4);
+	EXPECT_FIELD(tlock_waiter, uid, 28, 4);
+	EXPECT_FIELD(tlock_waiter, flags, 32, 4);
+	EXPECT_FIELD(tlock_waiter, reserved, 36, 20);
+	EXPECT_FIELD(tlock_waiter, comm, 56, 16);
+	EXPECT_FIELD(tlock_waiter, job, 72, 64);
+	EXPECT_UNSIGNED(tlock_waiter, ticket);
+	EXPECT_SIGNED(tlock_waiter, since_ns);
+	EXPECT_SIGNED(tlock_waiter, timeout_ns);
+	EXPECT_SIGNED(tlock_waiter, pid);
+	EXPECT_UNSIGNED(tlock_waiter, uid);
+	EXPECT_UNSIGNED(tlock_waiter, flags);
+	EXPECT_UNSIGNED(tlock_waiter, reserved[0]);
+}
+
+TEST(abi_event)
+{
+	EXPECT_EQ(136, sizeof(struct tlock_event));
+	EXPECT_FIELD(tlock_event, size, 0, 4);
+	EXPECT_FIELD(tlock_event, kind, 4, 4);
+	EXPECT_FIELD(tlock_event, seq, 8, 8);
+	EXPECT_FIELD(tlock_event, time_ns, 16, 8);
+	EXPECT_FIELD(tlock_event, token, 24, 8);
+	EXPECT_FIELD(tlock_event, ticket, 32, 8);
+	EXPECT_FIELD(tlock_event, pid, 40, 4);
+	EXPECT_FIELD(tlock_event, uid, 44, 4);
+	EXPECT_FIELD(tlock_event, flags, 48, 4);
+	EXPECT_FIELD(tlock_event, lost, 52, 4);
+	EXPECT_FIELD(tlock_event, comm, 56, 16);
+	EXPECT_FIELD(tlock_event, job, 72, 64);
+	EXPECT_UNSIGNED(tlock_event, size);
+	EXPECT_UNSIGNED(tlock_event, kind);
+	EXPECT_UNSIGNED(tlock_event, seq);
+	EXPECT_SIGNED(tlock_event, time_ns);
+	EXPECT_UNSIGNED(tlock_event, token);
+	EXPECT_UNSIGNED(tlock_event, ticket);
+	EXPECT_SIGNED(tlock_event, pid);
+	EXPECT_UNSIGNED(tlock_event, uid);
+	EXPECT_UNSIGNED(tlock_event, flags);
+	EXPECT_UNSIGNED(tlock_event, lost);
+}
+
 /* No unlisted member, and no padding between two members */
 TEST(abi_sizes_add_up)
 {
@@ -98,6 +146,10 @@ TEST(abi_sizes_add_up)
 	EXPECT_EQ(sizeof(struct tlock_status),
 		  sizeof(struct tlock_holder) + 2 * 4 + 16 * 8 +
 		  TLOCK_NAME_SIZE);
+	EXPECT_EQ(sizeof(struct tlock_waiter),
+		  3 * 8 + 8 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
+	EXPECT_EQ(sizeof(struct tlock_event),
+		  4 * 8 + 6 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
 }
 
 TEST(abi_constants)
@@ -106,6 +158,15 @@ TEST(abi_constants)
 	EXPECT_EQ(16, TLOCK_COMM_SIZE);
 	EXPECT_EQ(128, TLOCK_NAME_SIZE);
 	EXPECT_EQ(1, TLOCK_ABANDONED);
+	EXPECT_EQ(1, TLOCK_EVENT_WAITING);
+	EXPECT_EQ(2, TLOCK_EVENT_ACQUIRED);
+	EXPECT_EQ(3, TLOCK_EVENT_RELEASED);
+	EXPECT_EQ(4, TLOCK_EVENT_YIELDED);
+	EXPECT_EQ(5, TLOCK_EVENT_TIMED_OUT);
+	EXPECT_EQ(6, TLOCK_EVENT_INTERRUPTED);
+	EXPECT_EQ(7, TLOCK_EVENT_WITHDRAWN);
+	EXPECT_EQ(8, TLOCK_EVENT_ABANDONED);
+	EXPECT_EQ(9, TLOCK_EVENT_DELETED);
 }
 
 TEST(abi_ioctl_numbers)
@@ -114,6 +175,8 @@ TEST(abi_ioctl_numbers)
 	EXPECT_EQ(0x0000bc01U, TLOCK_IOC_RELEASE);
 	EXPECT_EQ(0xc100bc02U, TLOCK_IOC_REACQUIRE);
 	EXPECT_EQ(0x8180bc03U, TLOCK_IOC_STATUS);
+	EXPECT_EQ(0xc088bc04U, TLOCK_IOC_WAITER);
+	EXPECT_EQ(0x0000bc06U, TLOCK_IOC_MONITOR);
 }
 
 TEST_HARNESS_MAIN

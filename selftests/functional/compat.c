@@ -264,6 +264,48 @@ TEST_F(tlock, g10_status)
 	close(fd);
 }
 
+TEST_F(tlock, g10_waiter)
+{
+	struct tlock_waiter waiter = {};
+	struct tlock_acquire asked;
+	int fd = contender();
+
+	take(self->fd, "holder");
+	asked = start_acquire(fd, LONG, "waiter");
+	ASSERT_EQ(0, next_waiter(self->fd, &waiter));
+	EXPECT_EQ(asked.ticket, waiter.ticket);
+	EXPECT_EQ(LONG, waiter.timeout_ns);
+	EXPECT_EQ(TLOCK_ASYNC, waiter.flags);
+	EXPECT_EQ(getpid(), waiter.pid);
+	EXPECT_STREQ("waiter", waiter.job);
+	EXPECT_EQ(-ENOENT, next_waiter(self->fd, &waiter));
+	EXPECT_EQ(0, release(fd));
+	EXPECT_EQ(0, release(self->fd));
+	close(fd);
+}
+
+TEST_F(tlock, g10_events)
+{
+	int fd = open(DEVICE, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct tlock_event events[3];
+	__u64 token;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, start_monitor(fd));
+	EXPECT_EQ(-EBUSY, start_monitor(fd));
+	EXPECT_EQ(-EBADF, start_monitor(self->fd));
+	token = take(self->fd, "holder");
+	EXPECT_EQ(0, release(self->fd));
+	ASSERT_EQ(2 * sizeof(*events), read_events(fd, events, sizeof(events)));
+	EXPECT_EQ(TLOCK_EVENT_ACQUIRED, events[0].kind);
+	EXPECT_EQ(TLOCK_EVENT_RELEASED, events[1].kind);
+	EXPECT_EQ(token, events[1].token);
+	EXPECT_EQ(getpid(), events[1].pid);
+	EXPECT_STREQ("holder", events[1].job);
+	EXPECT_EQ(events[0].seq + 1, events[1].seq);
+	close(fd);
+}
+
 /* Bad pointers that a 32-bit program can pass */
 TEST_F(tlock, bad_pointers)
 {
@@ -278,6 +320,7 @@ TEST_F(tlock, bad_pointers)
 		EXPECT_EQ(-EFAULT, acquire(self->fd, bad[i]));
 		EXPECT_EQ(-EFAULT, reacquire(self->fd, bad[i]));
 		EXPECT_EQ(-EFAULT, status(self->fd, (void *)bad[i]));
+		EXPECT_EQ(-EFAULT, next_waiter(self->fd, (void *)bad[i]));
 	}
 	arg.flags = 1U << 31;
 	EXPECT_EQ(-EINVAL, acquire(self->fd, &arg));

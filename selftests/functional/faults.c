@@ -162,6 +162,63 @@ TEST_F(faults, status)
 	EXPECT_EQ(1, self->failures);
 }
 
+TEST_F(faults, waiter)
+{
+	struct tlock_waiter waiter;
+	int ret;
+
+	take(self->fd, "holder");
+	start_acquire(self->other, FOREVER, "waiter");
+	for (EACH_FAULT) {
+		memset(&waiter, 0, sizeof(waiter));
+		ret = WITH_FAULT(next_waiter(self->fd, &waiter));
+		ASSERT_EQ(self->fired ? -EFAULT : 0, ret);
+	}
+	EXPECT_EQ(2, self->failures);
+	EXPECT_EQ(0, release(self->other));
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/* A monitor that fails to start can be started; no event is lost. */
+TEST_F(faults, monitor)
+{
+	int ret, fd = -1;
+
+	for (EACH_FAULT) {
+		fd = open(DEVICE, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		ASSERT_LE(0, fd);
+		ret = WITH_FAULT(start_monitor(fd));
+		if (ret) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ASSERT_EQ(0, start_monitor(fd));
+		}
+		if (self->fired)
+			close(fd);
+	}
+	EXPECT_LE(1, self->failures);
+	for (EACH_FAULT) {
+		struct tlock_event events[2];
+
+		take(self->fd, "watched");
+		EXPECT_EQ(0, release(self->fd));
+		ret = WITH_FAULT(read_events(fd, events, sizeof(events)));
+		if (ret == -EFAULT)
+			ret = 0;
+		ASSERT_LE(0, ret);
+		/* What is left */
+		if (ret < (int)sizeof(events))
+			ret += read_events(fd, (char *)events + ret,
+					   sizeof(events) - ret);
+		ASSERT_EQ(sizeof(events), ret);
+		EXPECT_EQ(TLOCK_EVENT_ACQUIRED, events[0].kind);
+		EXPECT_EQ(TLOCK_EVENT_RELEASED, events[1].kind);
+		EXPECT_EQ(0, events[0].lost);
+		EXPECT_EQ(events[0].seq + 1, events[1].seq);
+	}
+	EXPECT_LE(1, self->failures);
+	close(fd);
+}
+
 TEST_F(faults, acquire_that_times_out)
 {
 	static const __s64 timeouts[] = { 0, MSEC };

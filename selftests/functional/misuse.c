@@ -116,6 +116,7 @@ TEST_F(misuse, bad_pointer)
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		EXPECT_REFUSED(-EFAULT, at(bad[i]));
 		EXPECT_EQ(-EFAULT, status(self->fd, bad[i]));
+		EXPECT_EQ(-EFAULT, next_waiter(self->fd, bad[i]));
 	}
 	EXPECT_UNCHANGED();
 }
@@ -160,6 +161,7 @@ TEST_F(misuse, unmapped_page)
 	ASSERT_EQ(0, munmap(end, self->page));
 	EXPECT_REFUSED(-EFAULT, at(end));
 	EXPECT_EQ(-EFAULT, status(self->fd, (void *)end));
+	EXPECT_EQ(-EFAULT, next_waiter(self->fd, (void *)end));
 
 	/*
 	 * Only the start of the argument is mapped: less than what the kernel
@@ -172,6 +174,11 @@ TEST_F(misuse, unmapped_page)
 	}
 	for (size_t there = 1; there < sizeof(struct tlock_status); there += 8) {
 		EXPECT_EQ(-EFAULT, status(self->fd, (void *)(end - there)));
+	}
+	for (size_t there = 1; there < sizeof(struct tlock_waiter); there++) {
+		memset(end - there, 0, there);
+		EXPECT_EQ(-EFAULT,
+			  next_waiter(self->fd, (void *)(end - there)));
 	}
 	EXPECT_UNCHANGED();
 }
@@ -187,6 +194,8 @@ TEST_F(misuse, unmapped_start)
 	ASSERT_EQ(0, munmap(self->pages, self->page));
 	EXPECT_REFUSED(-EFAULT, at(start - missing));
 	EXPECT_EQ(-EFAULT, status(self->fd, (void *)(start - missing)));
+	memset(start, 0, sizeof(struct tlock_waiter));
+	EXPECT_EQ(-EFAULT, next_waiter(self->fd, (void *)(start - missing)));
 	EXPECT_UNCHANGED();
 }
 
@@ -195,6 +204,7 @@ TEST_F(misuse, inaccessible_page)
 	ASSERT_EQ(0, mprotect(self->pages, self->page, PROT_NONE));
 	EXPECT_REFUSED(-EFAULT, at(self->pages));
 	EXPECT_EQ(-EFAULT, status(self->fd, (void *)self->pages));
+	EXPECT_EQ(-EFAULT, next_waiter(self->fd, (void *)self->pages));
 	EXPECT_UNCHANGED();
 }
 
@@ -255,6 +265,22 @@ TEST_F(misuse, unknown_field)
 			EXPECT_EQ(0, memcmp(&before, &arg, sizeof(arg)));
 		}
 	}
+}
+
+TEST_F(misuse, unknown_field_of_waiter)
+{
+	const size_t from = offsetof(struct tlock_waiter, reserved);
+	const size_t to = offsetof(struct tlock_waiter, comm);
+	struct tlock_waiter waiter, before;
+
+	for (size_t byte = from; byte < to; byte++) {
+		memset(&waiter, 0, sizeof(waiter));
+		((char *)&waiter)[byte] = byte % 2 ? 1 : 0x80;
+		before = waiter;
+		EXPECT_EQ(-EINVAL, next_waiter(self->fd, &waiter));
+		EXPECT_EQ(0, memcmp(&before, &waiter, sizeof(waiter)));
+	}
+	EXPECT_UNCHANGED();
 }
 
 TEST_F(misuse, unterminated_job)
@@ -328,6 +354,10 @@ TEST_F(misuse, unknown_command)
 			_IOWR(TLOCK_IOC_MAGIC, nr, char[252]),
 			_IOWR(TLOCK_IOC_MAGIC, nr, char[264]),
 			_IOR(TLOCK_IOC_MAGIC, nr, char[376]),
+			_IOWR(TLOCK_IOC_MAGIC, nr, char[128]),
+			_IOWR(TLOCK_IOC_MAGIC, nr, char[144]),
+			_IOR(TLOCK_IOC_MAGIC, nr, struct tlock_waiter),
+			_IOWR(TLOCK_IOC_MAGIC, nr, struct tlock_waiter),
 			/* Of another driver */
 			_IOWR(TLOCK_IOC_MAGIC - 1, nr, struct tlock_acquire),
 			_IO(TLOCK_IOC_MAGIC + 1, nr),
@@ -337,7 +367,9 @@ TEST_F(misuse, unknown_command)
 			if (commands[i] == TLOCK_IOC_ACQUIRE ||
 			    commands[i] == TLOCK_IOC_RELEASE ||
 			    commands[i] == TLOCK_IOC_REACQUIRE ||
-			    commands[i] == TLOCK_IOC_STATUS)
+			    commands[i] == TLOCK_IOC_STATUS ||
+			    commands[i] == TLOCK_IOC_WAITER ||
+			    commands[i] == TLOCK_IOC_MONITOR)
 				continue;
 			EXPECT_EQ(-1, ioctl(self->fd, commands[i], arg));
 			EXPECT_EQ(ENOTTY, errno) {

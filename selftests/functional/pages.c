@@ -466,4 +466,75 @@ TEST_F(pages, g10_status)
 	EXPECT_EQ(self->before.acquired, look(self->fd).acquired);
 }
 
+TEST_F(pages, g10_waiter)
+{
+	struct tlock_waiter *waiter, first = {};
+	struct tlock_acquire asked;
+	int ret;
+
+	take(self->fd, "holder");
+	asked = start_acquire(self->other, FOREVER, "waiter");
+	ASSERT_EQ(0, next_waiter(self->fd, &first));
+	for (size_t there = 1; there < sizeof(*waiter); there++) {
+		waiter = (void *)(self->pages + self->page - there);
+		memset(waiter, 0, sizeof(*waiter));
+		SPOIL();
+		ret = next_waiter(self->fd, waiter);
+		MEND();
+		EXPECT_RET(-EFAULT, ret);
+		/* After the last one, nothing is written */
+		memset(waiter, 0, sizeof(*waiter));
+		waiter->ticket = asked.ticket;
+		SPOIL();
+		ret = next_waiter(self->fd, waiter);
+		MEND();
+		EXPECT_RET(variant->prot == PROT_READ ? -ENOENT : -EFAULT, ret);
+		EXPECT_EQ(asked.ticket, waiter->ticket);
+		memset(waiter, 0, sizeof(*waiter));
+		ret = next_waiter(self->fd, waiter);
+		EXPECT_RET(0, ret);
+		EXPECT_EQ(0, memcmp(&first, waiter, sizeof(first)));
+	}
+	EXPECT_EQ(0, release(self->other));
+	EXPECT_EQ(0, release(self->fd));
+}
+
+/* Whole events are read, and those that could not be written are read later. */
+TEST_F(pages, g10_events)
+{
+	int fd = open(DEVICE, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct tlock_event event[4], *events;
+	ssize_t ret, want;
+	__u64 seq;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, start_monitor(fd));
+	for (size_t there = 1; there < 4 * sizeof(*events); there++) {
+		take(self->fd, "first");
+		ASSERT_EQ(0, release(self->fd));
+		take(self->other, "second");
+		ASSERT_EQ(0, release(self->other));
+		events = (void *)(self->pages + self->page - there);
+		SPOIL();
+		ret = read_events(fd, events, 4 * sizeof(*events));
+		MEND();
+		want = variant->first ? 0 : there / sizeof(*events);
+		EXPECT_RET(want ? want * (ssize_t)sizeof(*events) : -EFAULT,
+			   ret);
+		memcpy(event, events, want * sizeof(*events));
+		ret = read_events(fd, &event[want],
+				  (4 - want) * sizeof(*events));
+		ASSERT_EQ((4 - want) * (ssize_t)sizeof(*events), ret);
+		seq = event[0].seq;
+		for (int i = 0; i < 4; i++) {
+			EXPECT_EQ(seq + i, event[i].seq);
+			EXPECT_EQ(0, event[i].lost);
+			EXPECT_EQ(i % 2 ? TLOCK_EVENT_RELEASED :
+					  TLOCK_EVENT_ACQUIRED, event[i].kind);
+			EXPECT_STREQ(i < 2 ? "first" : "second", event[i].job);
+		}
+	}
+	close(fd);
+}
+
 TEST_HARNESS_MAIN

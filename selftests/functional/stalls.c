@@ -117,6 +117,20 @@ static int read_nothing(int fd, struct tlock_acquire *arg)
 	return 0;
 }
 
+static int read_monitor(int fd, struct tlock_acquire *arg)
+{
+	struct tlock_event event;
+
+	become_nobody();
+	fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
+	if (start_monitor(fd))
+		die("cannot monitor the lock");
+	for (;; atomic_fetch_add(rounds, 1))
+		if (read_events(fd, &event, sizeof(event)) < 0)
+			die("cannot read an event");
+	return 0;
+}
+
 /*
  * In an agent: leaves the CPU to idle readers just long enough for some rounds,
  * and then takes it from them wherever they are.
@@ -183,6 +197,17 @@ FIXTURE_VARIANT_ADD(readers, throttled_in_open)
 	.throttled = true,
 };
 
+FIXTURE_VARIANT_ADD(readers, throttled_monitor)
+{
+	.read = read_monitor,
+	.throttled = true,
+};
+
+FIXTURE_VARIANT_ADD(readers, idle_monitor)
+{
+	.read = read_monitor,
+};
+
 FIXTURE_VARIANT_ADD(readers, idle_of_status)
 {
 	.read = read_status,
@@ -228,15 +253,24 @@ FIXTURE_TEARDOWN(readers)
 	EXPECT_LEFT_FREE();
 }
 
-static void start_readers(struct agent **readers, agent_fn *read,
+static void start_readers(int fd, struct agent **readers, agent_fn *read,
 			  bool throttled)
 {
+	__s64 deadline = now() + PATIENCE;
+
 	for (int i = 0; i < READERS; i++) {
 		readers[i] = agent();
 		agent_begin(readers[i], read, NULL);
 	}
-	if (!await_value(rounds, 1000))
-		die("nobody reads");
+	while (atomic_load(rounds) < 1000) {
+		if (now() > deadline)
+			die("nobody reads");
+		/* Monitors read only if something happens */
+		take(fd, "event");
+		if (release(fd))
+			die("cannot release the lock");
+		usleep(100);
+	}
 	for (int i = 0; i < READERS; i++) {
 		if (throttled)
 			cgroup_enter(cgroup(i), readers[i]->pid);
@@ -267,7 +301,8 @@ TEST_F(readers, g10_hold_no_contender_up)
 	if (!self->usable)
 		SKIP(return, "this kernel has no cpu.max");
 	pin_to(CONTENDER_CPU);
-	start_readers(self->readers, variant->read, variant->throttled);
+	start_readers(self->fd, self->readers, variant->read,
+		      variant->throttled);
 	if (!variant->throttled) {
 		self->hog = agent();
 		agent_begin(self->hog, hog, NULL);

@@ -78,6 +78,23 @@ int release(int fd)
 	return result_of(ioctl(fd, TLOCK_IOC_RELEASE));
 }
 
+int next_waiter(int fd, struct tlock_waiter *waiter)
+{
+	return result_of(ioctl(fd, TLOCK_IOC_WAITER, waiter));
+}
+
+int start_monitor(int fd)
+{
+	return result_of(ioctl(fd, TLOCK_IOC_MONITOR));
+}
+
+ssize_t read_events(int fd, void *events, size_t size)
+{
+	ssize_t ret = read(fd, events, size);
+
+	return ret < 0 ? -errno : ret;
+}
+
 int status(int fd, struct tlock_status *st)
 {
 	return result_of(ioctl(fd, TLOCK_IOC_STATUS, st));

@@ -57,6 +57,10 @@ int acquire(int fd, struct tlock_acquire *arg);
 int reacquire(int fd, struct tlock_acquire *arg);
 int release(int fd);
 int status(int fd, struct tlock_status *st);
+int next_waiter(int fd, struct tlock_waiter *waiter);
+int start_monitor(int fd);
+/* read(2) of a file that monitors: the number of bytes, or the negative errno */
+ssize_t read_events(int fd, void *events, size_t size);
 
 /* flock(2) with LOCK_EX, LOCK_EX | LOCK_NB and LOCK_UN; the argument is unused */
 int flock_wait(int fd, struct tlock_acquire *arg);

@@ -160,6 +160,98 @@ struct tlock_status {
 	char name[TLOCK_NAME_SIZE];
 };
 
+/**
+ * struct tlock_waiter - a contender that waits; argument of TLOCK_IOC_WAITER
+ * @ticket: in: look for the first waiter whose ticket is larger than this; 0
+ *	for the longest waiter. Out: its ticket.
+ * @since_ns: when it asked, on the caller's CLOCK_MONOTONIC; may be negative,
+ *	see struct tlock_holder
+ * @timeout_ns: its timeout, counted from @since_ns; negative if it waits for
+ *	ever
+ * @pid: process that asked, as in struct tlock_holder
+ * @uid: effective user of that process, as in struct tlock_holder
+ * @flags: TLOCK_ASYNC if the request is asynchronous, or 0
+ * @reserved: 0
+ * @comm: command name of that process
+ * @job: what it waits for
+ */
+struct tlock_waiter {
+	__u64 ticket;
+	__s64 since_ns;
+	__s64 timeout_ns;
+	__s32 pid;
+	__u32 uid;
+	__u32 flags;
+	__u32 reserved[5];
+	char comm[TLOCK_COMM_SIZE];
+	char job[TLOCK_JOB_SIZE];
+};
+
+/**
+ * enum tlock_event_kind - what has happened
+ * @TLOCK_EVENT_WAITING: a request began to wait, or goes on waiting after it
+ *	was away
+ * @TLOCK_EVENT_ACQUIRED: a contender was granted the lock
+ * @TLOCK_EVENT_RELEASED: a grant was ended by its contender
+ * @TLOCK_EVENT_YIELDED: a grant was ended by a reacquire, as somebody waited
+ * @TLOCK_EVENT_TIMED_OUT: a request ended with ETIMEDOUT. With a @token, it was
+ *	granted the lock by then, but the grant ended because nobody had fetched
+ *	it.
+ * @TLOCK_EVENT_INTERRUPTED: a request went away
+ * @TLOCK_EVENT_WITHDRAWN: a request was withdrawn or replaced
+ * @TLOCK_EVENT_ABANDONED: a grant ended because its file was closed
+ * @TLOCK_EVENT_DELETED: the lock was deleted; the last event
+ *
+ * A grant ends with the event of that @token which is RELEASED, YIELDED,
+ * TIMED_OUT or ABANDONED. If somebody waits, the next event with a token
+ * is the next grant.
+ */
+enum tlock_event_kind {
+	TLOCK_EVENT_WAITING = 1,
+	TLOCK_EVENT_ACQUIRED,
+	TLOCK_EVENT_RELEASED,
+	TLOCK_EVENT_YIELDED,
+	TLOCK_EVENT_TIMED_OUT,
+	TLOCK_EVENT_INTERRUPTED,
+	TLOCK_EVENT_WITHDRAWN,
+	TLOCK_EVENT_ABANDONED,
+	TLOCK_EVENT_DELETED,
+};
+
+/**
+ * struct tlock_event - what read(2) returns after TLOCK_IOC_MONITOR
+ * @size: of this record, in bytes; later versions may append fields
+ * @kind: one of enum tlock_event_kind; skip the kinds that you don't know
+ * @seq: number of the event: each is larger by 1 than the one before it, unless
+ *	events were lost
+ * @time_ns: when it happened, on the caller's CLOCK_MONOTONIC
+ * @token: of the grant; 0 if the event is about none
+ * @ticket: of the request; 0 if it never waited
+ * @pid: process that asked for the lock, as the reader's pid namespace sees it;
+ *	0 if that namespace does not contain it, or if it is nested in more than
+ *	three others. Other than in struct tlock_holder, it may have ended.
+ * @uid: effective user of that process, as the reader's user namespace sees it
+ * @flags: TLOCK_UNFETCHED if no call had fetched the grant, or 0
+ * @lost: how many events just before this one were lost, because they were not
+ *	read in time; 4294967295 stands for that many or more
+ * @comm: command name of that process
+ * @job: its job
+ */
+struct tlock_event {
+	__u32 size;
+	__u32 kind;
+	__u64 seq;
+	__s64 time_ns;
+	__u64 token;
+	__u64 ticket;
+	__s32 pid;
+	__u32 uid;
+	__u32 flags;
+	__u32 lost;
+	char comm[TLOCK_COMM_SIZE];
+	char job[TLOCK_JOB_SIZE];
+};
+
 /*
  * Any other command fails with ENOTTY, and an argument that cannot be read or
  * written with EFAULT. If several errors apply, EBADF or ENODEV comes first,
@@ -249,5 +341,35 @@ struct tlock_status {
  * ENODEV: the lock was deleted.
  */
 #define TLOCK_IOC_STATUS	_IOR(TLOCK_IOC_MAGIC, 0x03, struct tlock_status)
+
+/**
+ * TLOCK_IOC_WAITER - describe the next waiter
+ *
+ * Needs no write permission, and never waits. Begin with @ticket 0, and repeat
+ * the call with what it returned. A waiter that leaves the queue or comes into
+ * it in between is seen or not.
+ *
+ * ENOENT: no waiter has a larger @ticket. EINVAL: @reserved is not 0. ENODEV: the
+ * lock was deleted.
+ */
+#define TLOCK_IOC_WAITER	_IOWR(TLOCK_IOC_MAGIC, 0x04, struct tlock_waiter)
+
+/**
+ * TLOCK_IOC_MONITOR - have this file report what happens to the lock
+ *
+ * For a file that is open for reading only. From now on, read(2) returns one or
+ * more struct tlock_event, in the order in which they happened. Contenders never
+ * wait for a reader: one that is too slow loses the oldest events, and
+ * learns how many. A reader may learn of an event some milliseconds late.
+ *
+ * read(2) waits for an event, unless O_NONBLOCK is set; then it fails with
+ * EAGAIN. It fails with EINVAL if the buffer is too small for an event, and
+ * returns 0 once the lock was deleted and all events were read. poll(2) reports
+ * POLLIN if there is an event, and POLLHUP once the lock was deleted.
+ *
+ * EBADF: the file is open for writing. EBUSY: the file reports already. ENODEV:
+ * the lock was deleted. ENOMEM: no memory.
+ */
+#define TLOCK_IOC_MONITOR	_IO(TLOCK_IOC_MAGIC, 0x06)
 
 #endif /* _UAPI_LINUX_TLOCK_H */
