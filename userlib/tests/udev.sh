@@ -327,6 +327,23 @@ granted_by_rule() {
 		has psu "660 root psu"
 }
 
+# logger, which the rule runs, writes to a socket that nobody has in a guest
+abandoned() {
+	local rule=/etc/udev/rules.d/61-tlock-abandoned.rules pid
+
+	example "$rule" &&
+		sed -i "s|/usr/bin/logger -t tlock|$work/log|" "$rule" &&
+		printf '#!/bin/sh\necho "$*" >>%s/logged\n' "$work" >log &&
+		chmod +x log && reload && load && echo psu >"$class/new_lock" &&
+		udevadm settle || return
+	tlock run --device psu --no-fork --job 'set voltage' sleep 60 &
+	pid=$!
+	until_ok grep -q 'set voltage' "$class/tlock-psu/job" && kill -9 $pid &&
+		until_ok test -s logged &&
+		is "tlock-psu was abandoned by $pid: set voltage" cat logged &&
+		has psu
+}
+
 # Rules that are installed last make locks for adapters that are there
 installed_last() {
 	rm /usr/local/lib/udev/rules.d/*tlock* && reload &&
@@ -379,6 +396,7 @@ tests=(
 	keyboard
 	named_by_rule
 	granted_by_rule
+	abandoned
 	installed_last
 	modprobe_d
 	tmpfiles_d
