@@ -195,8 +195,13 @@ static void tlock_end_wait(struct tlock_contender *c, u64 until)
 {
 	struct tlock *lock = c->lock;
 	u64 waited = until - c->asked_ns;
+	u64 limit = NSEC_PER_MSEC;
+	unsigned int i;
 
 	lockdep_assert_held(&lock->spinlock);
+	for (i = 0; i < TLOCK_WAITS - 1 && waited > limit; i++)
+		limit *= 10;
+	lock->waits[i]++;
 	lock->wait_ns_total += waited;
 	lock->wait_ns_max = max(lock->wait_ns_max, waited);
 }
@@ -996,6 +1001,18 @@ void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 	status->wait_ns_max = lock->wait_ns_max;
 	status->hold_ns_total = lock->hold_ns_total;
 	status->hold_ns_max = lock->hold_ns_max;
+	raw_spin_unlock_irq(&lock->spinlock);
+}
+
+/**
+ * tlock_get_waits - tell how long waits were
+ * @lock: the lock
+ * @waits: receives TLOCK_WAITS numbers
+ */
+void tlock_get_waits(struct tlock *lock, u64 *waits)
+{
+	raw_spin_lock_irq(&lock->spinlock);
+	memcpy(waits, lock->waits, sizeof(lock->waits));
 	raw_spin_unlock_irq(&lock->spinlock);
 }
 

@@ -37,6 +37,9 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+/* How long waits last: up to 1 ms, 10 ms, ... 100 s, and longer */
+#define TLOCK_WAITS	7
+
 struct tlock_record;
 struct tlock_wait;
 
@@ -65,6 +68,7 @@ struct tlock_wait;
  * @interrupted: requests that went away
  * @abandoned: holders that closed the file without a release
  * @yielded: reacquires that let a waiter in
+ * @waits: number of waits that have ended, by how long they were
  * @wait_ns_total: sum of all waits that have ended
  * @wait_ns_max: the longest of them
  * @hold_ns_total: sum of all grants that have ended
@@ -99,6 +103,7 @@ struct tlock {
 	u64 interrupted;
 	u64 abandoned;
 	u64 yielded;
+	u64 waits[TLOCK_WAITS];
 	u64 wait_ns_total;
 	u64 wait_ns_max;
 	u64 hold_ns_total;
@@ -191,6 +196,7 @@ void tlock_init(struct tlock *lock, u64 token);
 void tlock_exit(struct tlock *lock);
 u64 tlock_newest_token(struct tlock *lock);
 void tlock_get_status(struct tlock *lock, struct tlock_status *status);
+void tlock_get_waits(struct tlock *lock, u64 *waits);
 int tlock_get_waiter(struct tlock *lock, struct tlock_waiter *waiter);
 
 void tlock_contender_ctor(void *contender);

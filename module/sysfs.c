@@ -8,9 +8,14 @@
 
 #include "device.h"
 
+static struct tlock *tlock_of_dev(struct device *dev)
+{
+	return &container_of(dev, struct tlock_device, dev)->lock;
+}
+
 static void tlock_dev_status(struct device *dev, struct tlock_status *status)
 {
-	tlock_get_status(&container_of(dev, struct tlock_device, dev)->lock, status);
+	tlock_get_status(tlock_of_dev(dev), status);
 }
 
 /* Defines an attribute that shows one value of the status */
@@ -97,6 +102,21 @@ TLOCK_ATTR(wait_ns_max, "%llu", status.wait_ns_max);
 TLOCK_ATTR(hold_ns_total, "%llu", status.hold_ns_total);
 TLOCK_ATTR(hold_ns_max, "%llu", status.hold_ns_max);
 
+static ssize_t waits_show(struct device *dev, struct device_attribute *attr,
+			  char *buf)
+{
+	u64 waits[TLOCK_WAITS];
+	unsigned int i;
+	int len = 0;
+
+	tlock_get_waits(tlock_of_dev(dev), waits);
+	for (i = 0; i < TLOCK_WAITS; i++)
+		len += sysfs_emit_at(buf, len, "%llu%c", waits[i],
+				     i < TLOCK_WAITS - 1 ? ' ' : '\n');
+	return len;
+}
+static DEVICE_ATTR_RO(waits);
+
 static struct attribute *tlock_stats_attrs[] = {
 	&dev_attr_acquired.attr,
 	&dev_attr_contended.attr,
@@ -104,6 +124,7 @@ static struct attribute *tlock_stats_attrs[] = {
 	&dev_attr_interrupted.attr,
 	&dev_attr_abandoned.attr,
 	&dev_attr_yielded.attr,
+	&dev_attr_waits.attr,
 	&dev_attr_wait_ns_total.attr,
 	&dev_attr_wait_ns_max.attr,
 	&dev_attr_hold_ns_total.attr,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The counters match what happened. */
 #include <signal.h>
+#include <stdio.h>
 
 #include "tlock_test.h"
 
@@ -363,6 +364,67 @@ TEST_F(tlock, wait_times)
 	ASSERT_EQ(0, release(self->fd));
 	ASSERT_EQ(0, result(waiter));
 	EXPECT_TIME(wait, end - queued, waiter->ended - waiter->begun);
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+#define WAITS	7
+
+static void read_waits(__u64 *waits)
+{
+	unsigned long long n[WAITS];
+	int end = 0;
+
+	if (sscanf(sysfs_text("stats/waits"),
+		   "%llu %llu %llu %llu %llu %llu %llu%n", &n[0], &n[1], &n[2],
+		   &n[3], &n[4], &n[5], &n[6], &end) != WAITS ||
+	    sysfs_text("stats/waits")[end])
+		die("not seven numbers: %s", sysfs_text("stats/waits"));
+	for (int i = 0; i < WAITS; i++)
+		waits[i] = n[i];
+}
+
+/* Each wait counts by its length, and a call that does not wait not at all. */
+TEST_F(tlock, waits_by_length)
+{
+	static const __s64 timeouts[] = {
+		USEC, USEC, 5 * MSEC, 50 * MSEC, SEC / 2, 2 * SEC
+	};
+	__u64 before[WAITS], after[WAITS], waited, limit;
+	struct tlock_acquire arg;
+	int fd = contender(), expected;
+
+	read_waits(before);
+	take(self->fd, "holder");
+	for (int i = 0; i < 10; i++) {
+		arg = ask(0, "try");
+		ASSERT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+	}
+	read_waits(after);
+	EXPECT_EQ(0, memcmp(before, after, sizeof(after)));
+	for (size_t i = 0; i < ARRAY_SIZE(timeouts); i++) {
+		waited = look(fd).wait_ns_total;
+		arg = ask(timeouts[i], "waiter");
+		ASSERT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+		waited = look(fd).wait_ns_total - waited;
+		limit = MSEC;
+		for (expected = 0; waited > limit; expected++)
+			limit *= 10;
+		ASSERT_GT(WAITS, expected);
+		before[expected]++;
+		read_waits(after);
+		EXPECT_EQ(0, memcmp(before, after, sizeof(after))) {
+			TH_LOG("%llu ns counted as %s", waited,
+			       sysfs_text("stats/waits"));
+		}
+	}
+	/* The long ones came where they belong, however slow this machine is */
+	EXPECT_LT(0, after[4]);
+	/* A grant ends a wait, too */
+	arg = start_acquire(fd, FOREVER, "waiter");
+	ASSERT_EQ(0, release(self->fd));
+	read_waits(before);
+	EXPECT_NE(0, memcmp(before, after, sizeof(after)));
 	EXPECT_EQ(0, release(fd));
 	close(fd);
 }

@@ -572,7 +572,8 @@ const char *const sysfs_files[SYSFS_FILES] = {
 	SYSFS "/stats/acquired", SYSFS "/stats/contended",
 	SYSFS "/stats/timed_out", SYSFS "/stats/interrupted",
 	SYSFS "/stats/abandoned", SYSFS "/stats/yielded",
-	SYSFS "/stats/wait_ns_total", SYSFS "/stats/wait_ns_max",
+	SYSFS "/stats/waits", SYSFS "/stats/wait_ns_total",
+	SYSFS "/stats/wait_ns_max",
 	SYSFS "/stats/hold_ns_total", SYSFS "/stats/hold_ns_max",
 };
 

@@ -177,7 +177,7 @@ __u64 read_number(const char *path);
  * Paths of all files in that directory. The first are those that are not always
  * a number: pid and uid are empty while the lock is free.
  */
-#define SYSFS_FILES	17
+#define SYSFS_FILES	18
 #define SYSFS_TEXTS	4
 extern const char *const sysfs_files[SYSFS_FILES];
 
