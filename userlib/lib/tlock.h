@@ -386,6 +386,58 @@ int tlock_adopt(struct tlock *t);
 int tlock_status(const struct tlock *t, struct tlock_status *status);
 
 /**
+ * tlock_waiter - look at those who wait, the longest waiter first
+ * @t: the handle; O_RDONLY is enough
+ * @waiter: in: its ticket is 0 for the longest waiter, or as the call before
+ *	left it, for the next one. Its reserved words are 0. Out: that waiter.
+ *
+ *	struct tlock_waiter waiter = { 0 };
+ *
+ *	while (!tlock_waiter(t, &waiter))
+ *		puts(waiter.job);
+ *
+ * Never waits for the lock, nor delays its contenders. A waiter that comes or
+ * leaves between two calls is seen or not.
+ *
+ * Return: 0; or -1 and errno, which is ENOENT after the last one
+ */
+int tlock_waiter(const struct tlock *t, struct tlock_waiter *waiter);
+
+/**
+ * tlock_monitor - begin to record what happens to the lock
+ * @t: the handle, which was opened with O_RDONLY
+ *
+ * From now on, tlock_next_event() returns the events. No contender ever waits
+ * for a reader: one that is too slow loses the oldest events.
+ *
+ * Return: 0; or -1 and errno. EBUSY: @t monitors already. EBADF: @t may take the
+ * lock. ENODEV: the lock was deleted. ENOMEM: no memory.
+ */
+int tlock_monitor(struct tlock *t);
+
+/**
+ * tlock_next_event - wait for the next event
+ * @t: the handle; see tlock_monitor()
+ * @event: where to write it. Its lost says how many before it were lost,
+ *	because they were not read in time.
+ *
+ * poll(2) reports POLLIN for tlock_fd() if this would not wait.
+ *
+ * Return: 0; or -1 and errno. ENODEV: the lock was deleted, and that was the
+ * last event. EINTR: a signal handler ran. EINVAL: @t does not monitor.
+ */
+int tlock_next_event(struct tlock *t, struct tlock_event *event);
+
+/**
+ * tlock_event_name - the name of a kind of event
+ * @kind: the event's kind
+ *
+ * Return: a word such as "acquired" or "timed-out"; "unknown" for a kind that
+ * this version does not know
+ */
+const char *tlock_event_name(unsigned int kind);
+
+/**
  * tlock_token - the token of the grant that is held
  * @t: the handle
  *
