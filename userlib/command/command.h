@@ -3,6 +3,8 @@
 #ifndef TLOCK_COMMAND_H
 #define TLOCK_COMMAND_H
 
+#include <dirent.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <time.h>
@@ -12,10 +14,11 @@
 /* The locks of this host; the directory also has new_lock and delete_lock */
 #define CLASS	"/sys/class/tlock"
 
-/* run.c, status.c, create.c. Return: exit status */
+/* run.c, status.c, monitor.c, create.c. Return: exit status */
 int run_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int list_main(int argc, char **argv);
+int monitor_main(int argc, char **argv);
 int create_main(int argc, char **argv);
 int delete_main(int argc, char **argv);
 
@@ -36,6 +39,12 @@ void *checked(void *ptr);
  * Return: exit status
  */
 int cannot_open(const char *lock, int error);
+
+/* Whether this is the name of a lock's device */
+bool is_lock_name(const char *name);
+
+/* The same for scandir(3) of CLASS */
+int is_lock(const struct dirent *entry);
 
 /* text.c */
 

@@ -239,13 +239,6 @@ static int look(const struct request *request, const char *lock,
 	return 0;
 }
 
-/* The directory has attributes of the class, too */
-static int is_lock(const struct dirent *entry)
-{
-	return !strcmp(entry->d_name, "tlock") ||
-		!strncmp(entry->d_name, "tlock-", 6);
-}
-
 static bool exists(const char *lock)
 {
 	char path[sizeof(CLASS "/") + NAME_MAX];

@@ -19,6 +19,7 @@ static const struct {
 	{ "run", run_main },
 	{ "status", status_main },
 	{ "list", list_main },
+	{ "monitor", monitor_main },
 	{ "create", create_main },
 	{ "delete", delete_main },
 };
@@ -28,6 +29,7 @@ static const char usage[] =
 " tlock run [options] [--] COMMAND [ARGUMENT...]\n"
 " tlock status [options] [LOCK...]\n"
 " tlock list [options]\n"
+" tlock monitor [options] [LOCK...]\n"
 " tlock create NAME...\n"
 " tlock delete NAME...\n"
 "\n"
@@ -37,6 +39,7 @@ static const char usage[] =
 " run      run COMMAND while holding a lock\n"
 " status   show who holds locks, for what job and since when, and who waits\n"
 " list     list the locks of this host\n"
+" monitor  print what happens to locks, as it happens\n"
 " create   create locks, until they are deleted or the module is unloaded\n"
 " delete   delete locks that nobody uses\n"
 "\n"
@@ -72,6 +75,16 @@ int cannot_open(const char *lock, int error)
 	warnx("%s", tlock_explain(lock, error, why, sizeof(why)));
 	return error == ENOMEM || error == EMFILE || error == ENFILE ?
 		EX_OSERR : EX_NOINPUT;
+}
+
+bool is_lock_name(const char *name)
+{
+	return !strcmp(name, "tlock") || !strncmp(name, "tlock-", 6);
+}
+
+int is_lock(const struct dirent *entry)
+{
+	return is_lock_name(entry->d_name);
 }
 
 /* A full disk must not look like success */
