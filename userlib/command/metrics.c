@@ -97,6 +97,66 @@ static const struct row **each_lock(const struct row *rows, size_t *num)
 	return locks;
 }
 
+/* The upper limits of the numbers in stats/waits, but for the last */
+static const char *const wait_limits[] = {
+	"0.001", "0.01", "0.1", "1.0", "10.0", "100.0", "+Inf"
+};
+
+#define NUM_WAITS	(sizeof(wait_limits) / sizeof(*wait_limits))
+
+/* Returns whether this system says how long the waits for the lock were. */
+static bool read_waits(const struct row *row, uint64_t *waits)
+{
+	char path[40 + TLOCK_NAME_SIZE];
+	size_t i = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/class/tlock/%s/stats/waits",
+		 row->status.name);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	while (i < NUM_WAITS && fscanf(file, "%" SCNu64, &waits[i]) == 1)
+		i++;
+	fclose(file);
+	return i == NUM_WAITS;
+}
+
+static void print_sample(const struct row *row, const char *suffix, FILE *out)
+{
+	fprintf(out, "tlock_wait_duration_seconds_%s{lock=\"", suffix);
+	print_label(row->status.name, out);
+	fputs("\"", out);
+}
+
+/* Each sample of a histogram counts all waits up to its limit. */
+static void print_waits(const struct row *const *locks, size_t num, FILE *out)
+{
+	uint64_t waits[NUM_WAITS], sum;
+	size_t i, w;
+
+	fputs("# TYPE tlock_wait_duration_seconds histogram\n"
+	      "# UNIT tlock_wait_duration_seconds seconds\n"
+	      "# HELP tlock_wait_duration_seconds Waits by their length.\n",
+	      out);
+	for (i = 0; i < num; i++) {
+		if (!read_waits(locks[i], waits))
+			continue;
+		for (w = 0, sum = 0; w < NUM_WAITS; w++) {
+			sum += waits[w];
+			print_sample(locks[i], "bucket", out);
+			fprintf(out, ",le=\"%s\"} %" PRIu64 "\n",
+				wait_limits[w], sum);
+		}
+		print_sample(locks[i], "count", out);
+		fprintf(out, "} %" PRIu64 "\n", sum);
+		print_sample(locks[i], "sum", out);
+		sum = number_of(locks[i], COL_WAIT_TOTAL);
+		fprintf(out, "} %" PRIu64 ".%09" PRIu64 "\n",
+			sum / 1000000000, sum % 1000000000);
+	}
+}
+
 void print_metrics(const struct row *rows, size_t num, FILE *out)
 {
 	const struct row **locks = each_lock(rows, &num);
@@ -129,6 +189,7 @@ void print_metrics(const struct row *rows, size_t num, FILE *out)
 				fprintf(out, "%" PRIu64 "\n", value);
 		}
 	}
+	print_waits(locks, num, out);
 	free(locks);
 	fputs("# EOF\n", out);
 }

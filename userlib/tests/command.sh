@@ -1115,7 +1115,11 @@ test_metrics() {
 	check 're.fullmatch(r"(# TYPE (\w+) gauge\n(# UNIT \2 seconds\n)?# HELP \2 .*\n"
 		r"\2{lock=\"tlock\"(,job=\".*\")?} \d+(\.\d+)?\n|"
 		r"# TYPE (\w+) counter\n(# UNIT \6 seconds\n)?# HELP \6 .*\n"
-		r"\6_total{lock=\"tlock\"} \d+(\.\d+)?\n){13}# EOF\n", text)' out
+		r"\6_total{lock=\"tlock\"} \d+(\.\d+)?\n){13}"
+		r"# TYPE (\w+) histogram\n# UNIT \9 seconds\n# HELP \9 .*\n"
+		r"(\9_bucket{lock=\"tlock\",le=\"[+\w.]+\"} \d+\n){7}"
+		r"\9_count{lock=\"tlock\"} \d+\n"
+		r"\9_sum{lock=\"tlock\"} \d+\.\d{9}\n# EOF\n", text)' out
 	check 'all(("_seconds" in name) == bool(unit) for name, unit in
 		re.findall(r"# TYPE (\w+) .*\n(# UNIT)?", text))' out
 	let_go
@@ -1125,6 +1129,43 @@ test_metrics() {
 	in_file '^tlock_held_seconds\{lock="tlock",job=""} 0\.0+$' out
 	run 66 "$tlock" status --metrics nosuch
 	[[ $(tail -n 1 out) == '# EOF' ]]
+}
+
+# How many waited up to 1 ms, 10 ms, ... and in all
+metrics_waits() {
+	"$tlock" status --metrics |
+		sed -n 's/^tlock_wait_duration_seconds_\(bucket\|count\).* //p'
+}
+
+test_metrics_of_waits() {
+	read -ra before < <(metrics_waits | xargs)
+	hold
+	run 1 "$tlock" run --timeout 0.5 true
+	run 1 "$tlock" run --timeout 0.02 true
+	run 1 "$tlock" run --nonblock true
+	read -ra after < <(metrics_waits | xargs)
+	let_go
+	[[ ${#after[@]} -eq 8 && ${after[6]} -eq ${after[7]} ]]
+	# Each counts what those before it count, too
+	read -ra waits <$sysfs/stats/waits
+	for i in 0 1 2 3 4 5 6; do
+		sum=$((${sum:-0} + waits[i]))
+		[[ $sum -eq ${after[i]} ]]
+	done
+	# The longer one took no more than 10 s, and neither 10 ms or less
+	[[ ${after[4]} -eq $((before[4] + 2)) ]]
+	[[ ${after[1]} -eq ${before[1]} ]]
+	[[ ${after[7]} -eq $((before[7] + 2)) ]]
+	run 0 "$tlock" status --metrics
+	check 'float(re.findall(r"^tlock_wait_duration_seconds_sum.* (.*)$", text,
+		re.M)[0]) > 0.52' out
+	# An older module
+	mount -t tmpfs none "$sysfs/stats"
+	run 0 "$tlock" status --metrics
+	umount "$sysfs/stats"
+	[[ ! -s err ]]
+	check '"tlock_wait_duration_seconds_" not in text and
+		"tlock_wait_seconds_total" in text' out
 }
 
 # In a time namespace whose clock began after the grant
@@ -1636,11 +1677,11 @@ test_metrics_of_many() {
 	hold
 	run 0 "$tlock" status --metrics
 	for lock in tlock tlock-psu tlock-stage; do
-		[[ $(grep -c "^tlock_[a-z_]*{lock=\"$lock\"[,}]" out) -eq 13 ]]
+		[[ $(grep -c "^tlock_[a-z_]*{lock=\"$lock\"[,}]" out) -eq 22 ]]
 	done
 	in_file '^tlock_held\{lock="tlock",job="head"} 1$' out
 	in_file '^tlock_held\{lock="tlock-psu",job=""} 0$' out
-	check 'text.count("# TYPE") == 13' out
+	check 'text.count("# TYPE") == 14' out
 	run 0 "$tlock" status --metrics stage psu /dev/tlock-stage psu tlock-psu
 	[[ $(grep '^tlock_waiters' out) == $'tlock_waiters{lock="tlock-stage"} 0\ntlock_waiters{lock="tlock-psu"} 0' ]]
 	let_go
