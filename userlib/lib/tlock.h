@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libtlock: take, release and look at a tlock from C or C++.
+ * libtlock: take, release and watch a tlock from C or C++.
  *
  *	struct tlock *t = tlock_open(NULL, O_RDWR);
  *
@@ -13,8 +13,9 @@
  *	}
  *
  * A handle is one contender. It holds the lock at most once. It is for one
- * thread at a time, except for tlock_fd(), tlock_status() and tlock_cancel(),
- * which any thread may call: threads that compete for a lock open it once each.
+ * thread at a time, except for tlock_fd(), tlock_status(), tlock_waiter() and
+ * tlock_cancel(), which any thread may call: threads that compete for a lock
+ * open it once each.
  * After a fork(), parent and child have the same contender: what one releases,
  * the other has lost too. The end of a tlock_scoped() block releases nothing in
  * the child, unless the child calls tlock_adopt(). Either may use an idle
@@ -75,8 +76,8 @@ struct tlock;
  *	lists it, "tlock" or "tlock-NAME". NULL is the default lock: the value
  *	of TLOCK in the environment, which has one of these forms; or, if that
  *	is empty or not set, the first lock, /dev/tlock.
- * @mode: O_RDWR, or O_RDONLY to look only: tlock_status() works, and
- *	tlock_acquire() fails with EBADF
+ * @mode: O_RDWR, or O_RDONLY to look only: tlock_status(), tlock_waiter() and
+ *	tlock_monitor() work, and tlock_acquire() fails with EBADF
  *
  * The descriptor is closed on exec. Never blocks, no matter what @lock names.
  * Refuses a device file in /dev that has the name of one lock but leads to
@@ -388,18 +389,21 @@ int tlock_status(const struct tlock *t, struct tlock_status *status);
 /**
  * tlock_waiter - look at those who wait, the longest waiter first
  * @t: the handle; O_RDONLY is enough
- * @waiter: in: its ticket is 0 for the longest waiter, or as the call before
- *	left it, for the next one. Its reserved words are 0. Out: that waiter.
+ * @waiter: in: its ticket is 0 for the longest waiter, or the ticket of a waiter
+ *	for the next one; its reserved words are 0. Out: the waiter.
  *
  *	struct tlock_waiter waiter = { 0 };
  *
  *	while (!tlock_waiter(t, &waiter))
  *		puts(waiter.job);
  *
- * Never waits for the lock, nor delays its contenders. A waiter that comes or
- * leaves between two calls is seen or not.
+ * Never waits for the lock, nor delays its contenders. Each call looks anew: a
+ * waiter that comes or leaves between two calls is seen or not. Those whose
+ * request is interrupted are not listed.
  *
- * Return: 0; or -1 and errno, which is ENOENT after the last one
+ * Return: 0; or -1 and errno, and @waiter is unchanged. ENOENT: there is no
+ * such waiter, or that was the last one. EINVAL: a reserved word is not 0.
+ * ENODEV: the lock was deleted.
  */
 int tlock_waiter(const struct tlock *t, struct tlock_waiter *waiter);
 
@@ -407,24 +411,33 @@ int tlock_waiter(const struct tlock *t, struct tlock_waiter *waiter);
  * tlock_monitor - begin to record what happens to the lock
  * @t: the handle, which was opened with O_RDONLY
  *
- * From now on, tlock_next_event() returns the events. No contender ever waits
- * for a reader: one that is too slow loses the oldest events.
+ * From now on, tlock_next_event() returns the events, until tlock_close(). No
+ * contender ever waits for a reader: one that is too slow loses the oldest
+ * events.
  *
- * Return: 0; or -1 and errno. EBUSY: @t monitors already. EBADF: @t may take the
- * lock. ENODEV: the lock was deleted. ENOMEM: no memory.
+ * To know the whole queue, call this first, and tlock_waiter() then: so nobody
+ * is missed, but a waiter may be in both.
+ *
+ * Return: 0; or -1 and errno. EBADF: @t may take the lock. EBUSY: @t monitors
+ * already. ENODEV: the lock was deleted. ENOMEM: no memory.
  */
 int tlock_monitor(struct tlock *t);
 
 /**
  * tlock_next_event - wait for the next event
  * @t: the handle; see tlock_monitor()
- * @event: where to write it. Its lost says how many before it were lost,
- *	because they were not read in time.
+ * @event: where to write it. Its lost says how many events just before it were
+ *	lost, because they were not read in time. Its kind may be one that this
+ *	version does not know; skip such an event.
  *
- * poll(2) reports POLLIN for tlock_fd() if this would not wait.
+ * poll(2) reports POLLIN for tlock_fd() if there is an event, and POLLHUP once
+ * the lock was deleted; in both cases this does not wait. After a fork(), parent
+ * and child have the same events: each goes to only one of them.
  *
- * Return: 0; or -1 and errno. ENODEV: the lock was deleted, and that was the
- * last event. EINTR: a signal handler ran. EINVAL: @t does not monitor.
+ * Return: 0; or -1 and errno. ENODEV: the lock was deleted, and all events were
+ * read. EINTR: a signal handler without SA_RESTART ran; no event is lost.
+ * EAGAIN: there is no event, and the program has set O_NONBLOCK for tlock_fd().
+ * EINVAL: @t does not monitor.
  */
 int tlock_next_event(struct tlock *t, struct tlock_event *event);
 
