@@ -35,7 +35,9 @@ int main(void)
 	struct tlock *holder = tlock_open(NULL, O_RDWR);
 	struct tlock *other = tlock_open("tlock", O_RDWR);
 	struct tlock *looker = tlock_open("/dev/tlock", O_RDONLY);
+	struct tlock_waiter waiter = { 0 };
 	struct tlock_status status;
+	struct tlock_event event;
 	int held = 0;
 
 	expect(holder && other && looker, "tlock_open");
@@ -56,6 +58,8 @@ int main(void)
 	expect(tlock_acquire(other, "other", tlock_milliseconds(10)) &&
 	       errno == ETIMEDOUT, "acquire of what is held");
 	expect(!tlock_status(looker, &status), "status");
+	expect(tlock_waiter(looker, &waiter) && errno == ENOENT, "waiter");
+	expect(!tlock_monitor(looker), "monitor");
 	expect(!tlock_reacquire(holder, NULL, TLOCK_TRY), "reacquire");
 	expect(tlock_resume(other) && errno == EPERM, "resume of nothing");
 	expect(tlock_cancel(other) && errno == EPERM, "cancel of nothing");
@@ -84,6 +88,7 @@ int main(void)
 	expect(!tlock_acquire(other, "other", TLOCK_TRY) &&
 	       tlock_abandoned(other) && !tlock_release(other), "abandoned");
 	tlock_close(other);
+	expect(!tlock_next_event(looker, &event), "next event");
 	tlock_close(looker);
 	tlock_close(NULL);
 	return failed;
