@@ -153,13 +153,23 @@ runs() {
 	fi
 }
 
-# builds_shared FILE: the example, which is C99, with the shared library
-builds_shared() {
+# compiles_shared FILE: the example, which is C99, with the shared library
+compiles_shared() {
 	# shellcheck disable=SC2046 # words
 	$CC -std=c99 -pedantic -Wall -Wextra -Werror -o "$work/shared" \
 		"$1" $(pkg-config --cflags --libs libtlock) &&
-		readelf -d "$work/shared" | grep -q 'NEEDED.*libtlock.so.1' &&
-		runs "$work/shared"
+		readelf -d "$work/shared" | grep -q 'NEEDED.*libtlock.so.1'
+}
+
+builds_shared() {
+	compiles_shared "$1" && runs "$work/shared"
+}
+
+# It watches the lock as long as that exists
+builds_watching() {
+	compiles_shared "$work/watching.c" &&
+		[[ $(TLOCK=nosuchlock "$work/shared" 2>&1) == \
+			"/dev/tlock-nosuchlock: "* ]]
 }
 
 # This example is C++11, too
@@ -259,7 +269,7 @@ uninstalls_all() {
 }
 
 echo "TAP version 13"
-echo "1..23"
+echo "1..25"
 try installs installs
 try one_version one_version
 try dkms_version dkms_version
@@ -277,10 +287,13 @@ example EXAMPLES >"$work/example.c"
 example "Event loops" >"$work/loop.c"
 try builds_shared builds_shared "$work/example.c"
 try builds_event_loop builds_shared "$work/loop.c"
+example Watching >"$work/watching.c"
+try builds_watching builds_watching
 try builds_static builds_static
 try builds_cpp builds_cpp
 try takes_lock_by_name takes_lock_by_name
 try builds_epoll builds_ours "$CC" "$userlib/examples/epoll.c"
+try builds_watch builds_ours "$CC" "$userlib/examples/watch.c"
 try builds_coroutine builds_ours "$CXX" -std=c++20 \
 	"$userlib/examples/coroutine.cpp"
 try manual_has_all manual_has_all
