@@ -76,6 +76,8 @@ class AioTestCase(LoopTestCase):
     def setUp(self):
         super().setUp()
         self.lock = TimeoutLock(path="tlock")
+        # The test's object lives on, and would keep the file
+        self.addCleanup(vars(self).pop, "lock", None)
 
     def assert_works(self):
         """Asserts that the lock is free, and that the object can take it."""
@@ -1484,6 +1486,342 @@ asyncio.run(main())
                 async with self.lock.acquire_timeout(0):
                     self.assertTrue(self.lock.abandoned)
             run(use())
+
+
+class Monitors(AioTestCase):
+    """aio.Monitor: what happens to a lock"""
+
+    def setUp(self):
+        super().setUp()
+        self.other = tlock.TimeoutLock(path="tlock")
+        self.addCleanup(vars(self).pop, "other")
+        # What the other tests left is closed
+        gc.collect()
+        self.before = contenders()
+
+    def use(self, job="job"):
+        """Takes the lock for a moment."""
+        with self.other.acquire_timeout(0, job):
+            pass
+
+    async def next(self, monitor):
+        """The next event's kind and job"""
+        event = await asyncio.wait_for(monitor.__anext__(), LONG)
+        return event.kind, event.job
+
+    def watched(self):
+        """How many files the loop watches, but for its own"""
+        return len(asyncio.get_running_loop()._selector.get_map()) - 1
+
+    @in_loop
+    async def test_iteration(self):
+        events = []
+        async with aio.Monitor() as monitor:
+            self.assertIs(monitor.__aiter__(), monitor)
+            self.assertEqual(monitor.path, "/dev/tlock")
+            self.use("first")
+            async with self.lock.acquire_timeout(0, "second"):
+                async for event in monitor:
+                    events.append(event)
+                    if len(events) == 3:
+                        break
+                task = start(monitor.__anext__())
+                await turns()
+                self.assertFalse(task.done())
+            events.append(await task)
+            self.assertEqual(self.watched(), 0)
+            self.use("not read")
+        self.assertEqual([(event.kind, event.job) for event in events],
+                         [("acquired", "first"), ("released", "first"),
+                          ("acquired", "second"), ("released", "second")])
+        self.assertIs(type(event), tlock.Event)
+        self.assertEqual([event.seq for event in events],
+                         list(range(events[0].seq, events[0].seq + 4)))
+        # Closed, and at its end
+        self.assertEqual([event async for event in monitor], [])
+        self.assertEqual(contenders(), self.before)
+
+    @in_loop
+    async def test_other_tasks_run_during_a_wait(self):
+        monitor = aio.Monitor()
+        task = start(self.next(monitor))
+        await turns()
+        self.assertEqual(self.watched(), 1)
+        begun = time.process_time()
+        await asyncio.sleep(0.5)
+        # It is no busy loop
+        self.assertLess(time.process_time() - begun, 0.25)
+        self.use("after")
+        self.assertEqual(await task, ("acquired", "after"))
+        self.assertEqual(self.watched(), 0)
+        monitor.close()
+
+    @in_loop
+    async def test_other_tasks_run_between_many_events(self):
+        monitor = aio.Monitor()
+        for _ in range(500):
+            self.use()
+        seen = []
+
+        async def tick():
+            while len(seen) < 1000:
+                ticks.append(len(seen))
+                await asyncio.sleep(0)
+
+        ticks = []
+        ticker = start(tick())
+        async for event in monitor:
+            seen.append(event.seq)
+            if len(seen) == 1000:
+                break
+        await ticker
+        ticks.append(len(seen))
+        self.assertEqual(seen, list(range(seen[0], seen[0] + 1000)))
+        gaps = [after - before for before, after in zip(ticks, ticks[1:])]
+        self.assertLessEqual(max(gaps), 100)
+        monitor.close()
+
+    @in_loop
+    async def test_lost(self):
+        async with aio.Monitor() as monitor:
+            for _ in range(700):
+                self.use()
+            event = await monitor.__anext__()
+            self.assertGreater(event.lost, 0)
+            self.assertEqual((await monitor.__anext__()).lost, 0)
+            left = 1400 - event.lost - 2
+            for _ in range(left):
+                event = await monitor.__anext__()
+            self.assertEqual(event.token, self.other.token)
+            task = start(monitor.__anext__())
+            await turns()
+            self.assertFalse(task.done())
+            task.cancel()
+
+    @in_loop
+    async def test_cancelled_wait(self):
+        """Loses no event, and leaves nothing watched."""
+        monitor = aio.Monitor()
+        for job in "first", "second":
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(monitor.__anext__(), 0.02)
+            self.assertEqual(self.watched(), 0)
+            self.use(job)
+            self.assertEqual(await self.next(monitor), ("acquired", job))
+            self.assertEqual(await self.next(monitor), ("released", job))
+        monitor.close()
+        self.assertEqual(contenders(), self.before)
+
+    @in_loop
+    async def test_cancelled_at_each_step(self):
+        """Also when the event is there already"""
+        monitor = aio.Monitor()
+        self.use("job 0")
+        await self.next(monitor)
+        seen = 0
+        for number in range(8):
+            task = start(self.next(monitor))
+            await turns(number)
+            task.cancel()
+            try:
+                self.assertEqual((await task)[1], "job %d" % seen)
+                seen += 1
+                self.use("job %d" % seen)
+                # Of the same job
+                await self.next(monitor)
+            except asyncio.CancelledError:
+                pass
+            self.assertEqual(self.watched(), 0)
+        self.assertLess(0, seen)
+        self.assertLess(seen, 8)
+        self.assertEqual(await self.next(monitor), ("released",
+                                                    "job %d" % seen))
+        monitor.close()
+
+    @in_loop
+    async def test_dropped_coroutine(self):
+        """A task that waits is destroyed, as at the end of a program."""
+        monitor = aio.Monitor()
+        step = monitor.__anext__()
+        step.send(None)
+        self.assertEqual(self.watched(), 1)
+        step.close()
+        self.assertEqual(self.watched(), 0)
+        self.use("after")
+        self.assertEqual(await self.next(monitor), ("acquired", "after"))
+        del monitor, step
+        self.assertEqual(contenders(), self.before)
+
+    @in_loop
+    async def test_closed_by_another_task(self):
+        monitor = aio.Monitor()
+
+        async def collect():
+            return [event async for event in monitor]
+
+        task = start(collect())
+        await turns()
+        monitor.close()
+        self.assertEqual(self.watched(), 0)
+        self.assertEqual(contenders(), self.before)
+        self.assertEqual(await task, [])
+        monitor.close()
+        # Another file has the descriptor now, and another monitor watches it
+        monitor = aio.Monitor()
+        task = start(collect())
+        await turns()
+        monitor.close()
+        second = aio.Monitor()
+        waiting = start(self.next(second))
+        self.assertEqual(await task, [])
+        await turns()
+        self.assertEqual(self.watched(), 1)
+        self.use("second")
+        self.assertEqual(await waiting, ("acquired", "second"))
+        second.close()
+
+    @in_loop
+    async def test_closed_with_events_that_were_read(self):
+        monitor = aio.Monitor()
+        for _ in range(3):
+            self.use()
+        await self.next(monitor)
+        monitor.close()
+        self.assertEqual([event async for event in monitor], [])
+
+    @in_loop
+    async def test_deleted(self):
+        """The end, at which the loop has nothing to do."""
+        with open("/sys/class/tlock/new_lock", "w") as file:
+            file.write("short")
+        monitor = aio.Monitor("short")
+
+        async def collect():
+            return [event.kind async for event in monitor]
+
+        task = start(collect())
+        await turns()
+        with open("/sys/class/tlock/delete_lock", "w") as file:
+            file.write("short")
+        self.assertEqual(await asyncio.wait_for(task, LONG), ["deleted"])
+        self.assertEqual(self.watched(), 0)
+        self.assertEqual(await asyncio.wait_for(collect(), LONG), [])
+        self.assertEqual(self.watched(), 0)
+        monitor.close()
+
+    @in_loop
+    async def test_several_monitors(self):
+        """Of several locks, and of one"""
+        names = ["first", "second", "third"]
+        self.new_lock(*names)
+        monitors = [aio.Monitor(name) for name in names + names[:1]]
+        tasks = [start(self.next(monitor)) for monitor in monitors]
+        await turns()
+        locks = [tlock.TimeoutLock(path=name) for name in names]
+        for lock, name in zip(reversed(locks), reversed(names)):
+            lock.acquire(0, name)
+            lock.release()
+        self.assertEqual([await task for task in tasks],
+                         [("acquired", name) for name in names + names[:1]])
+        self.assertEqual([await self.next(monitor) for monitor in monitors],
+                         [("released", name) for name in names + names[:1]])
+        for monitor in monitors:
+            monitor.close()
+        del lock, locks
+        gc.collect()
+
+    @in_loop
+    async def test_two_tasks(self):
+        monitor = aio.Monitor()
+        task = start(self.next(monitor))
+        await turns()
+        with self.assertRaisesRegex(RuntimeError, "another task waits"):
+            await monitor.__anext__()
+        self.use("one")
+        self.assertEqual(await task, ("acquired", "one"))
+        self.assertEqual(await self.next(monitor), ("released", "one"))
+        monitor.close()
+
+    def test_loop_after_loop(self):
+        monitor = aio.Monitor()
+        for job in "first", "second":
+            self.use(job)
+            self.assertEqual(run(self.next(monitor)), ("acquired", job))
+            self.assertEqual(run(self.next(monitor)), ("released", job))
+        # One is closed while a task waits
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(monitor.__anext__())
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        self.use("third")
+        self.assertEqual(run(self.next(monitor)), ("acquired", "third"))
+        task._log_destroy_pending = False
+        del task
+        gc.collect()
+        self.assertEqual(run(self.next(monitor)), ("released", "third"))
+        monitor.close()
+        self.assertEqual(contenders(), self.before)
+
+    @in_loop
+    async def test_dropped(self):
+        """Nothing else refers to the object, not even the loop."""
+        async for _ in self.one_event(aio.Monitor()):
+            break
+        self.assertEqual(contenders(), self.before)
+
+    def one_event(self, monitor):
+        self.use()
+        return monitor
+
+    def test_fork(self):
+        """A child has the object closed; its parent's loop goes on."""
+        monitor = aio.Monitor()
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(self.next(monitor))
+        loop.run_until_complete(asyncio.sleep(0))
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                asyncio._set_running_loop(None)
+
+                async def collect():
+                    return [event async for event in monitor]
+
+                if asyncio.new_event_loop().run_until_complete(collect()) == []:
+                    task.cancel()
+                    monitor.close()
+                    del monitor
+                    status = 0
+            finally:
+                os._exit(status)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        self.use("parent")
+        self.assertEqual(loop.run_until_complete(task), ("acquired", "parent"))
+        loop.close()
+        monitor.close()
+
+    def test_keyboard_interrupt(self):
+        """The loop may go on after it."""
+        monitor = aio.Monitor()
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(self.next(monitor))
+        loop.call_soon(os.kill, os.getpid(), signal.SIGINT)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        with self.assertRaises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        self.use("after")
+        self.assertEqual(loop.run_until_complete(task), ("acquired", "after"))
+        loop.close()
+        monitor.close()
+
+    def test_errors(self):
+        for path, error in (("nosuchlock", FileNotFoundError),
+                            ("/dev/null", OSError), ("", ValueError)):
+            with self.assertRaises(error):
+                aio.Monitor(path)
+        self.assertEqual(contenders(), self.before)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import sys
 import threading
 import weakref
 from fcntl import ioctl
-from typing import Any, List, NamedTuple, Optional, Union
+from typing import (Any, Callable, List, NamedTuple, Optional, TypeVar,
+                    Union)
 
 from ._explain import check_device, explain
 
@@ -87,6 +88,41 @@ class StatusStruct(ctypes.Structure):
     ]
 
 
+class WaiterStruct(ctypes.Structure):
+    """struct tlock_waiter"""
+
+    _fields_ = [
+        ("ticket", ctypes.c_uint64),
+        ("since_ns", ctypes.c_int64),
+        ("timeout_ns", ctypes.c_int64),
+        ("pid", ctypes.c_int32),
+        ("uid", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32 * 5),
+        ("comm", ctypes.c_char * COMM_SIZE),
+        ("job", ctypes.c_char * JOB_SIZE),
+    ]
+
+
+class EventStruct(ctypes.Structure):
+    """struct tlock_event"""
+
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("kind", ctypes.c_uint32),
+        ("seq", ctypes.c_uint64),
+        ("time_ns", ctypes.c_int64),
+        ("token", ctypes.c_uint64),
+        ("ticket", ctypes.c_uint64),
+        ("pid", ctypes.c_int32),
+        ("uid", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("lost", ctypes.c_uint32),
+        ("comm", ctypes.c_char * COMM_SIZE),
+        ("job", ctypes.c_char * JOB_SIZE),
+    ]
+
+
 def _ioc(direction: int, number: int, size: int) -> int:
     """A command number, computed as in asm-generic/ioctl.h"""
     return direction << 30 | size << 16 | 0xBC << 8 | number
@@ -96,6 +132,8 @@ ACQUIRE = _ioc(3, 0x00, AcquireStruct.padding.offset)
 RELEASE = _ioc(0, 0x01, 0)
 REACQUIRE = _ioc(3, 0x02, AcquireStruct.padding.offset)
 STATUS = _ioc(2, 0x03, ctypes.sizeof(StatusStruct))
+WAITER = _ioc(3, 0x04, ctypes.sizeof(WaiterStruct))
+MONITOR = _ioc(0, 0x06, 0)
 
 
 class Holder(NamedTuple):
@@ -151,14 +189,17 @@ class Status(NamedTuple):
     """the longest of these times"""
 
 
+def make_text(raw: bytes) -> str:
+    """A command name or a job, which becomes printable"""
+    return _CONTROL.sub("?", raw.decode("utf-8", "backslashreplace"))
+
+
 def make_holder(raw: HolderStruct) -> Optional[Holder]:
     """The holder that the kernel returned; None: the lock is free."""
     if not raw.token:
         return None
-    comm = raw.comm.decode("utf-8", "backslashreplace")
     return Holder(raw.token, raw.since_ns, raw.pid, raw.uid,
-                  _CONTROL.sub("?", comm),
-                  raw.job.decode("utf-8", "backslashreplace"))
+                  make_text(raw.comm), make_text(raw.job))
 
 
 def describe(holder: Holder) -> str:
@@ -344,18 +385,25 @@ def status(path: PathLike = DEFAULT_PATH) -> Status:
 # of a file and its entry here.
 _open_contenders: "weakref.WeakSet[Contender]" = weakref.WeakSet()
 _fork_guard = threading.RLock()
+_C = TypeVar("_C", bound=Contender)
 
 
-def open_contender(path: str) -> Contender:
-    """Opens a new contender, which every forked child closes."""
+def keep(make: Callable[[str], _C], path: str) -> _C:
+    """Opens a lock's device by make(path). Every forked child closes it."""
     with _fork_guard:
-        contender = Contender(path, os.O_RDWR)
+        contender = make(path)
         _open_contenders.add(contender)
     return contender
 
 
+def open_contender(path: str) -> Contender:
+    """Opens a new contender, which every forked child closes."""
+    return keep(lambda path: Contender(path, os.O_RDWR), path)
+
+
 def contenders() -> List[Contender]:
-    """Those of open_contender() that are open in this process"""
+    """Those of open_contender() that are open in this process, and the files
+    that monitor a lock"""
     return [contender for contender in list(_open_contenders)
             if contender.fd >= 0]
 

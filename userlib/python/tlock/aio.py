@@ -9,19 +9,26 @@
             await lock.release_and_acquire(timeout=10)
 
 As tlock.TimeoutLock, but waiting for the lock blocks neither the loop nor a
-thread, and cancelling a wait ends it. It works with each loop that has
-add_reader() and add_writer(), such as that of Twisted's asyncioreactor.
+thread, and cancelling a wait ends it. A Monitor watches a lock, as
+tlock.Monitor does. Both work with each loop that has add_reader() and
+add_writer(), such as that of Twisted's asyncioreactor.
 """
 import asyncio
 import weakref
+from collections import deque
 from errno import ETIMEDOUT
-from typing import (Any, Callable, Coroutine, List, MutableMapping, Optional,
-                    Set)
+from typing import (Any, Callable, Coroutine, Deque, List, MutableMapping,
+                    Optional, Set)
 
 from . import _device, _event
-from ._device import Contender, Holder, PathLike, make_job
+from ._device import (DEFAULT_PATH, Contender, Holder, PathLike, device_path,
+                      keep, make_job)
+from ._watch import Event, EventFile, read_events
 
-__all__ = ["Acquisition", "TimeoutLock"]
+__all__ = ["Acquisition", "Monitor", "TimeoutLock"]
+
+# How many events a Monitor reads before other tasks run
+_EVENTS = 64
 
 
 class _Decision:
@@ -551,3 +558,105 @@ class TimeoutLock(_event.Lock):
                 return None
         assert isinstance(found, Acquisition)
         return found
+
+
+class Monitor:
+    """What happens to a lock from now on: an asynchronous iterator of its
+    events.
+
+        async with tlock.aio.Monitor() as events:
+            async for event in events:
+                print(event.kind, event.job)
+
+    As tlock.Monitor, but waiting for an event does not block the loop. Once the
+    lock was deleted, and the event that says so was returned, the iteration
+    ends.
+
+    Cancelling a task that waits loses no event. Other tasks run now and then
+    even if there are always more events. The object is for one task at a time,
+    in one loop after the other, but any task of the loop may call close(). A
+    forked child has the object closed.
+
+    path: as for tlock.Monitor
+
+    Raises OSError if the lock's device cannot be opened.
+    """
+
+    path: str
+    """Path of the lock's device"""
+
+    # _file: the open file, unless the object is closed
+    # _events: those that were read, but not returned yet
+    # _waiter: what the task that waits for the file waits for
+    _file: Optional[EventFile]
+    _events: Deque[Event]
+    _waiter: "Optional[asyncio.Future[None]]"
+
+    def __init__(self, path: PathLike = DEFAULT_PATH) -> None:
+        self._file = None
+        self._events = deque()
+        self._waiter = None
+        self.path = device_path(path)
+        self._file = keep(EventFile, self.path)
+
+    def __aiter__(self) -> "Monitor":
+        return self
+
+    async def __anext__(self) -> Event:
+        """Waits for the next event.
+
+        Raises RuntimeError if another task waits for it.
+        """
+        while not self._events:
+            await self._wait()
+            file = self._file
+            events = None
+            if file is not None and file.fd >= 0:
+                events = read_events(file.fd, _EVENTS)
+            if events is None:
+                raise StopAsyncIteration
+            self._events += events
+        return self._events.popleft()
+
+    async def __aenter__(self) -> "Monitor":
+        return self
+
+    async def __aexit__(self, *_unused: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the iteration, also in a task that waits for an event."""
+        self._wake()
+        self._events.clear()
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    async def _wait(self) -> None:
+        """Waits until the file can be read, or is closed."""
+        file = self._file
+        # A forked child has closed it
+        if file is None or file.fd < 0:
+            return
+        if self._waiter is not None and not (
+                self._waiter.get_loop().is_closed()):
+            raise RuntimeError("another task waits for the next event")
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        try:
+            loop.add_reader(file.fd, self._wake)
+            await waiter
+        finally:
+            if self._waiter is waiter:
+                self._wake()
+                self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.get_loop().is_closed():
+            return
+        if not waiter.done():
+            waiter.set_result(None)
+        # The file stays readable, so the loop would call this again
+        if self._file is not None and self._file.fd >= 0:
+            waiter.get_loop().remove_reader(self._file.fd)
