@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 #include <time.h>
 
@@ -70,6 +71,18 @@ char *escaped(const char *text);
 /* A time span for people, such as "2.3s" or "1h 5m"; the caller must free it */
 char *human_time(uint64_t ns);
 
+/* Seconds with nine decimals, for programs; the caller must free it */
+char *seconds_of(int64_t ns);
+
+/* Prints the same. */
+void print_seconds(int64_t ns, FILE *out);
+
+/*
+ * print_json_text - print a string in JSON, or null if it is empty
+ * @text: any bytes; see escaped()
+ */
+void print_json_text(const char *text, FILE *out);
+
 /* A user's name, or number if it has none; the caller must free it */
 char *user_name(uint32_t uid);
 
@@ -77,6 +90,12 @@ char *user_name(uint32_t uid);
 
 /* The time of @clock, in nanoseconds */
 int64_t now_ns(clockid_t clock);
+
+/*
+ * How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, which does not change
+ * unless the clock is set, in nanoseconds
+ */
+int64_t wall_clock_ns(void);
 
 /* How long ago on CLOCK_MONOTONIC @since_ns was, in nanoseconds */
 uint64_t ns_since(int64_t since_ns);

@@ -30,7 +30,8 @@ static const char usage_status[] =
 "Usage:\n"
 " tlock status [options] [LOCK...]\n"
 "\n"
-"Show who holds the locks of this host, or these, for what job and since when.\n";
+"Show who holds the locks of this host, or these, for what job and since when,\n"
+"and who waits.\n";
 
 static const char usage_list[] =
 "Usage:\n"
@@ -63,7 +64,7 @@ static const char usage_end[] =
 static const char default_status[] =
 	"LOCK,STATE,JOB,PID,USER,COMMAND,HELD,SINCE,WAITERS";
 /* Added for JSON, which has no sentences below the table, and much room */
-static const char default_json_status[] = "OPEN-IN";
+static const char default_json_status[] = "OPEN-IN,QUEUE";
 static const char default_json_list[] = "PATH";
 static const char default_list[] = "LOCK,STATE,WAITERS";
 
@@ -99,6 +100,8 @@ struct request {
 	bool metrics;
 	bool watching;
 	bool redraw;		/* a new table replaces the one before */
+	bool queues;		/* below the table, who waits */
+	bool whole_queues;	/* for programs */
 	unsigned int height;	/* of the terminal */
 };
 
@@ -166,29 +169,6 @@ static int64_t parse_span(const char *text)
 	return tlock_seconds(seconds);
 }
 
-/*
- * How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, which does not change
- * unless the clock is set. Takes the fastest of three tries, as any of them may
- * be interrupted.
- */
-static int64_t wall_clock_ns(void)
-{
-	int64_t best = INT64_MAX, ahead = 0;
-	int i;
-
-	for (i = 0; i < 3; i++) {
-		int64_t before = now_ns(CLOCK_MONOTONIC);
-		int64_t wall = now_ns(CLOCK_REALTIME);
-		int64_t took = now_ns(CLOCK_MONOTONIC) - before;
-
-		if (took < best) {
-			best = took;
-			ahead = wall - before - took / 2;
-		}
-	}
-	return ahead;
-}
-
 /* The locks looked at so far */
 struct found {
 	struct row *rows;
@@ -213,6 +193,9 @@ static int look(const struct request *request, const char *lock,
 		return errno;
 	error = tlock_status(t, &row.status) || fstat(tlock_fd(t), &st) ?
 		errno : 0;
+	if (!error && row.status.waiters &&
+	    (request->queues || request->whole_queues))
+		read_queue(&row, t, request->whole_queues);
 	tlock_close(t);
 	if (error)
 		return error;
@@ -226,8 +209,10 @@ static int look(const struct request *request, const char *lock,
 	}
 	if (request->longer_ns >= 0 &&
 	    (!row.status.holder.token ||
-	     row.held_ns <= (uint64_t)request->longer_ns))
+	     row.held_ns <= (uint64_t)request->longer_ns)) {
+		free(row.queue);
 		return 0;
+	}
 	row.path = checked(strdup(tlock_path(lock, path)));
 	row.device = st.st_rdev;
 	/* Doubles the room at each power of two */
@@ -349,26 +334,38 @@ static size_t print_top(const struct view *view, const char *text, size_t room)
 	return used + 1;
 }
 
-/* Replaces the contents of the terminal, without scrolling the new ones. */
-static void draw(const struct request *request, const char *table,
-		 const char *notes)
-{
-	const struct view *view = &request->view;
-	/* The last two lines are for ^C, and for the shell's prompt */
-	size_t room = request->height > 6 ? request->height - 2 : 4;
-	size_t below = height_of_all(view, notes);
+/* What is shown, with an empty line between any two that are not empty */
+enum part { PART_TABLE, PART_QUEUES, PART_NOTES, NUM_PARTS };
 
-	fputs("\033[H\033[J", stdout);
-	if (!below) {
-		print_top(view, table, room);
-		return;
-	}
-	/* A long table must not push the notes off the screen */
+/*
+ * Prints the parts up to @last into @room lines. A long part must not push those
+ * below it off the screen. Returns the height.
+ */
+static size_t draw_parts(const struct view *view, char *const *parts, int last,
+			 size_t room)
+{
+	size_t below = height_of_all(view, parts[last]);
+	size_t used;
+
+	if (!last)
+		return print_top(view, parts[last], room);
+	if (!below)
+		return draw_parts(view, parts, last - 1, room);
 	if (below > room / 2)
 		below = room / 2;
-	room -= print_top(view, table, room - below - 1) + 1;
+	used = draw_parts(view, parts, last - 1, room - below - 1) + 1;
 	putchar('\n');
-	print_top(view, notes, room);
+	return used + print_top(view, parts[last], room - used);
+}
+
+/* Replaces the contents of the terminal, without scrolling the new ones. */
+static void draw(const struct request *request, char *const *parts)
+{
+	/* The last two lines are for ^C, and for the shell's prompt */
+	size_t room = request->height > 10 ? request->height - 2 : 8;
+
+	fputs("\033[H\033[J", stdout);
+	draw_parts(&request->view, parts, NUM_PARTS - 1, room);
 }
 
 /* Completes the text that open_memstream() began. */
@@ -382,29 +379,36 @@ static void print(const struct request *request, const struct row *rows,
 		  size_t num, bool first)
 {
 	const struct view *view = &request->view;
-	char *table = NULL, *notes = NULL;
+	char *parts[NUM_PARTS] = { NULL };
+	FILE *stream;
 	size_t size;
-	FILE *stream = checked(open_memstream(&table, &size));
+	int i;
 
+	stream = checked(open_memstream(&parts[PART_TABLE], &size));
 	if (request->metrics)
 		print_metrics(rows, num, stream);
 	else
 		print_rows(view, rows, num, stream);
 	complete(stream);
 
+	stream = checked(open_memstream(&parts[PART_QUEUES], &size));
+	if (request->queues)
+		print_queues(view, rows, num, stream);
+	complete(stream);
+
 	/* Sentences are for people */
-	stream = checked(open_memstream(&notes, &size));
+	stream = checked(open_memstream(&parts[PART_NOTES], &size));
 	if (!request->metrics && !view->json && !view->raw && !view->noheadings)
 		print_notes(rows, num, stream);
 	complete(stream);
 
 	if (request->redraw)
-		draw(request, table, notes);
-	else
-		printf("%s%s%s%s", first ? "" : "\n", table,
-		       *notes ? "\n" : "", notes);
-	free(notes);
-	free(table);
+		draw(request, parts);
+	for (i = 0; i < NUM_PARTS; i++) {
+		if (!request->redraw && *parts[i])
+			printf("%s%s", i || !first ? "\n" : "", parts[i]);
+		free(parts[i]);
+	}
 	if (fflush(stdout))
 		err(EX_IOERR, "write error");
 }
@@ -418,7 +422,7 @@ static int show(const struct request *request, char **last)
 	int status = EX_OK;
 	struct found found = { 0 };
 	char *key_text = NULL;
-	size_t key_size;
+	size_t key_size, i;
 	FILE *key = checked(open_memstream(&key_text, &key_size));
 
 	look_at_all(request, &found, &status);
@@ -428,6 +432,10 @@ static int show(const struct request *request, char **last)
 	if (request->watching) {
 		print_key(&request->view, found.rows, found.num,
 			  request->redraw, key);
+		if (request->queues)
+			for (i = 0; i < found.num; i++)
+				print_queue_key(&found.rows[i],
+						request->redraw, key);
 		print_notes(found.rows, found.num, key);
 	}
 	complete(key);
@@ -442,6 +450,7 @@ static int show(const struct request *request, char **last)
 	while (found.num) {
 		free(found.rows[--found.num].path);
 		free(found.rows[found.num].open_in.pid);
+		free(found.rows[found.num].queue);
 	}
 	free(found.rows);
 	return status;
@@ -567,6 +576,11 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 				    subcommand);
 	}
 
+	request.queues = options == options_status && !request.metrics &&
+		!view->json && !view->raw && !view->noheadings;
+	for (opt = 0; opt < (int)view->num; opt++)
+		if (view->shown[opt] == COL_QUEUE)
+			request.whole_queues = true;
 	request.locks = argv + optind;
 	measure(&request);
 	if (request.watching)

@@ -23,6 +23,7 @@ enum column {
 	COL_SINCE,
 	COL_TOKEN,
 	COL_WAITERS,
+	COL_QUEUE,
 	COL_ACQUIRED,
 	COL_CONTENDED,
 	COL_TIMED_OUT,
@@ -33,7 +34,11 @@ enum column {
 	COL_WAIT_MAX,
 	COL_HOLD_TOTAL,
 	COL_HOLD_MAX,
-	NUM_COLS
+	NUM_COLS,
+	/* Only in the table of those who wait */
+	COL_WAITING = NUM_COLS,
+	COL_TIMEOUT,
+	ALL_COLS
 };
 
 /* The state of a lock's holder: all but STATE_FREE mean that it is held */
@@ -74,6 +79,8 @@ struct row {
 	time_t since;		/* when it was granted, on the wall clock */
 	enum holder_state state;
 	struct pids open_in;	/* have the holder's file; if ENDED or UNSEEN */
+	struct tlock_waiter *queue;	/* the longest waiter first */
+	size_t queue_length;
 };
 
 /* holder.c */
@@ -101,6 +108,12 @@ enum column find_column(const char *name);
 /* Prints the list of columns, for --help. */
 void print_columns(void);
 
+/*
+ * Prints @num lines of a table with the columns of @view, not wider than the
+ * terminal. Frees the cells, which may be NULL, but not the array.
+ */
+void print_cells(const struct view *view, char **cells, size_t num, FILE *out);
+
 /* Prints @rows as @view says. */
 void print_rows(const struct view *view, const struct row *rows, size_t num,
 		FILE *out);
@@ -111,6 +124,21 @@ void print_rows(const struct view *view, const struct row *rows, size_t num,
  */
 void print_key(const struct view *view, const struct row *rows, size_t num,
 	       bool clock, FILE *out);
+
+/* queue.c */
+
+/* Reads who waits: @all, or as many as print_queues() shows. */
+void read_queue(struct row *row, const struct tlock *t, bool all);
+
+/* Prints the cell of COL_QUEUE: pids, or in JSON an array with an object each. */
+void print_queue(const struct view *view, const struct row *row, FILE *out);
+
+/* Prints a text that differs if the queue has changed; see print_key(). */
+void print_queue_key(const struct row *row, bool clock, FILE *out);
+
+/* Prints a table of those who wait, for people; nothing if nobody does. */
+void print_queues(const struct view *view, const struct row *rows, size_t num,
+		  FILE *out);
 
 /* metrics.c */
 

@@ -21,20 +21,20 @@
 #define LONG_NAME	20
 
 /* The kind of a column's values, which determines how they are written */
-enum kind { TEXT, NUMBER, NUMBERS, TIME };
+enum kind { TEXT, NUMBER, LIST, TIME };
 
 static const struct {
 	const char *name;
 	enum kind kind;
 	bool may_cut;
 	const char *help;
-} columns[NUM_COLS] = {
+} columns[ALL_COLS] = {
 	[COL_LOCK] = { "LOCK", TEXT, false, "name of the lock's device" },
 	[COL_PATH] = { "PATH", TEXT, false, "path of the lock's device" },
 	[COL_STATE] = { "STATE", TEXT, false, "free, held, stopped, ended, ..." },
 	[COL_JOB] = { "JOB", TEXT, true, "what the holder says that it is doing" },
 	[COL_PID] = { "PID", NUMBER, false, "process of the holder" },
-	[COL_OPEN_IN] = { "OPEN-IN", NUMBERS, false,
+	[COL_OPEN_IN] = { "OPEN-IN", LIST, false,
 			  "processes that have its file, if it ended" },
 	[COL_USER] = { "USER", TEXT, true, "user of the holder" },
 	[COL_UID] = { "UID", NUMBER, false, "user of the holder, as a number" },
@@ -43,6 +43,8 @@ static const struct {
 	[COL_SINCE] = { "SINCE", TEXT, false, "when that began, in local time" },
 	[COL_TOKEN] = { "TOKEN", NUMBER, false, "token of its grant" },
 	[COL_WAITERS] = { "WAITERS", NUMBER, false, "contenders that wait" },
+	[COL_QUEUE] = { "QUEUE", LIST, false,
+			"their processes; in JSON, all about them" },
 	[COL_ACQUIRED] = { "ACQUIRED", NUMBER, false, "grants" },
 	[COL_CONTENDED] = { "CONTENDED", NUMBER, false,
 			    "acquires that found the lock held" },
@@ -59,6 +61,8 @@ static const struct {
 	[COL_HOLD_TOTAL] = { "HOLD-TOTAL", TIME, false,
 			     "time the lock was held" },
 	[COL_HOLD_MAX] = { "HOLD-MAX", TIME, false, "the longest of these" },
+	[COL_WAITING] = { "WAITING", TIME, false, NULL },
+	[COL_TIMEOUT] = { "TIMEOUT", TIME, false, NULL },
 };
 
 enum column find_column(const char *name)
@@ -189,19 +193,25 @@ static bool is_unknown(const struct row *row, enum column col)
 	}
 }
 
-/* A list of numbers separated by commas; an array in JSON */
-static char *numbers_of(const struct view *view, const struct row *row)
+/* A list separated by commas; an array in JSON */
+static char *list_of(const struct view *view, const struct row *row,
+		     enum column col)
 {
 	char *text = NULL;
 	size_t size, i;
 	FILE *file = checked(open_memstream(&text, &size));
 
-	if (view->json)
-		putc('[', file);
-	for (i = 0; i < row->open_in.num; i++)
-		fprintf(file, "%s%d", i ? "," : "", row->open_in.pid[i]);
-	if (view->json)
-		putc(']', file);
+	if (col == COL_QUEUE) {
+		print_queue(view, row, file);
+	} else {
+		if (view->json)
+			putc('[', file);
+		for (i = 0; i < row->open_in.num; i++)
+			fprintf(file, "%s%d", i ? "," : "",
+				row->open_in.pid[i]);
+		if (view->json)
+			putc(']', file);
+	}
 	if (fclose(file))
 		checked(NULL);
 	return text;
@@ -217,8 +227,8 @@ static char *cell_of(const struct view *view, const struct row *row,
 	if (is_unknown(row, col))
 		return NULL;
 
-	if (columns[col].kind == NUMBERS)
-		return numbers_of(view, row);
+	if (columns[col].kind == LIST)
+		return list_of(view, row, col);
 	if (columns[col].kind == TEXT) {
 		text = checked(text_of(view, row, col));
 		/* In the other formats, libsmartcols escapes it the same way */
@@ -234,9 +244,7 @@ static char *cell_of(const struct view *view, const struct row *row,
 		if (asprintf(&text, "%" PRIu64, number) < 0)
 			text = NULL;
 	} else if (view->json || view->raw) {
-		if (asprintf(&text, "%" PRIu64 ".%09" PRIu64,
-			     number / 1000000000, number % 1000000000) < 0)
-			text = NULL;
+		text = seconds_of(number);
 	} else {
 		text = human_time(number);
 	}
@@ -383,7 +391,10 @@ static void put_names(const struct view *view, char **cells, char **names,
 			cells[r * view->num] = names[r];
 }
 
-/* Prints a table's text, and ahead of each row its name, if that was taken. */
+/*
+ * Prints a table's text, and ahead of each row its name, if that was taken and
+ * is another one than that of the row before.
+ */
 static void print_with_names(const struct view *view, char **names, size_t num,
 			     char *table, FILE *out)
 {
@@ -392,11 +403,13 @@ static void print_with_names(const struct view *view, char **names, size_t num,
 	if (!view->noheadings)
 		fprintf(out, "%s\n", strsep(&table, "\n"));
 	for (r = 0; r < num; r++) {
-		if (names[r])
+		if (names[r] && (!r || !names[r - 1] ||
+				 strcmp(names[r], names[r - 1])))
 			fprintf(out, "%s\n", names[r]);
-		free(names[r]);
 		fprintf(out, "%s\n", strsep(&table, "\n"));
 	}
+	for (r = 0; r < num; r++)
+		free(names[r]);
 }
 
 /*
@@ -469,6 +482,14 @@ static void print_limited(const struct view *view, char **cells, size_t num,
 	free(names);
 }
 
+void print_cells(const struct view *view, char **cells, size_t num, FILE *out)
+{
+	if (view->width && num && !view->json && !view->raw)
+		print_limited(view, cells, num, out);
+	else
+		print_table(fill_table(view, cells, num), out);
+}
+
 void print_rows(const struct view *view, const struct row *rows, size_t num,
 		FILE *out)
 {
@@ -479,10 +500,7 @@ void print_rows(const struct view *view, const struct row *rows, size_t num,
 		for (i = 0; i < view->num; i++)
 			cells[r * view->num + i] =
 				cell_of(view, &rows[r], view->shown[i]);
-	if (view->width && num && !view->json && !view->raw)
-		print_limited(view, cells, num, out);
-	else
-		print_table(fill_table(view, cells, num), out);
+	print_cells(view, cells, num, out);
 	free(cells);
 }
 
@@ -496,6 +514,10 @@ void print_key(const struct view *view, const struct row *rows, size_t num,
 			enum column col = view->shown[i];
 			char *cell;
 
+			if (col == COL_QUEUE) {
+				print_queue_key(&rows[r], clock, out);
+				continue;
+			}
 			/* The token changes with these, but not with time */
 			if (col == COL_SINCE || (col == COL_HELD && !clock))
 				col = COL_TOKEN;

@@ -129,6 +129,40 @@ char *human_time(uint64_t ns)
 	return format("%" PRIu64 "d %" PRIu64 "h", s / 86400, s / 3600 % 24);
 }
 
+char *seconds_of(int64_t ns)
+{
+	return format("%s%" PRId64 ".%09" PRId64, ns < 0 ? "-" : "",
+		      ns / NS_PER_S * (ns < 0 ? -1 : 1),
+		      ns % NS_PER_S * (ns < 0 ? -1 : 1));
+}
+
+void print_seconds(int64_t ns, FILE *out)
+{
+	char *seconds = seconds_of(ns);
+
+	fputs(seconds, out);
+	free(seconds);
+}
+
+void print_json_text(const char *text, FILE *out)
+{
+	char *safe = escaped(text);
+	const char *c;
+
+	if (!*text)
+		fputs("null", out);
+	else
+		putc('"', out);
+	for (c = safe; *c; c++) {
+		if (*c == '"' || *c == '\\')
+			putc('\\', out);
+		putc(*c, out);
+	}
+	if (*text)
+		putc('"', out);
+	free(safe);
+}
+
 char *user_name(uint32_t uid)
 {
 	/* Asking for a name may take long, and neighbors often have the same */
@@ -153,6 +187,25 @@ int64_t now_ns(clockid_t clock)
 
 	clock_gettime(clock, &now);
 	return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* Takes the fastest of three tries, as any of them may be interrupted */
+int64_t wall_clock_ns(void)
+{
+	int64_t best = INT64_MAX, ahead = 0;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		int64_t before = now_ns(CLOCK_MONOTONIC);
+		int64_t wall = now_ns(CLOCK_REALTIME);
+		int64_t took = now_ns(CLOCK_MONOTONIC) - before;
+
+		if (took < best) {
+			best = took;
+			ahead = wall - before - took / 2;
+		}
+	}
+	return ahead;
 }
 
 uint64_t ns_since(int64_t since_ns)

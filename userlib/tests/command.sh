@@ -816,7 +816,7 @@ tlock free                                        0" ]]
 	run 0 "$tlock" status --json
 	check 'l["lock"] == "tlock" and l["state"] == "free" and l["waiters"] == 0 and
 		all(l[c] is None for c in ("job", "pid", "user", "command", "held",
-		"since", "open_in"))' out
+		"since", "open_in")) and l["queue"] == []' out
 	run 0 "$tlock" status --json --output-all
 	check 'l["uid"] is None and l["token"] is None' out
 }
@@ -829,7 +829,7 @@ test_status_of_a_held_lock() {
 	run 0 "$tlock" status -J
 	check 'l == {"lock": "tlock", "state": "held", "job": "acq", "pid": '"$holder"',
 		"user": "root", "command": "head", "held": l["held"],
-		"since": l["since"], "waiters": 0, "open_in": None}
+		"since": l["since"], "waiters": 0, "open_in": None, "queue": []}
 		and 0 < l["held"] < 60' out
 	run 0 "$tlock" status -rn -o TOKEN
 	is token "$(<out)"
@@ -839,6 +839,156 @@ test_status_of_a_held_lock() {
 	until_ok is waiters 1
 	run 0 "$tlock" status -n -o WAITERS
 	[[ $(<out) == *1 ]]
+	let_go
+	wait
+}
+
+# wait_for LOCK JOB [OPTION...]: wait for a lock in the background, behind all
+# who wait already; $waiter is the process
+wait_for() {
+	local lock=/sys/class/tlock/$1 before
+
+	read -r before <"$lock/waiters"
+	"$tlock" run -d "$1" -j "$2" "${@:3}" true &
+	waiter=$!
+	until_ok has_waiters "$lock" $((before + 1))
+}
+
+has_waiters() {
+	local value
+
+	read -r value <"$1/waiters" && ((value == $2))
+}
+
+test_queue() {
+	make_locks psu
+	hold -j 'holder'
+	wait_for tlock 'set "range"' -w 3600
+	first=$waiter
+	wait_for tlock '' -w 90.5
+	second=$waiter
+	run 0 "$tlock" status
+	mapfile -t lines <out
+	[[ ${#lines[@]} -eq 7 && ${lines[3]} == "" ]]
+	[[ ${lines[4]} =~ ^"LOCK  JOB "\ +"PID USER COMMAND WAITING TIMEOUT"$ ]]
+	[[ ${lines[5]} =~ ^"tlock set \"range\" "\ *$first\ root\ true\ +[0-9.]+m?s\ +1h\ 0m$ ]]
+	[[ ${lines[6]} =~ ^"tlock  "\ *$second\ root\ true\ +[0-9.]+m?s\ +1m\ 30s$ ]]
+	run 0 "$tlock" status --json tlock
+	check 'l["waiters"] == 2 and [(q["job"], q["pid"], q["uid"], q["user"],
+		q["command"], q["timeout"]) for q in l["queue"]] ==
+		[("set \"range\"", '$first', 0, "root", "true", 3600),
+		(None, '$second', 0, "root", "true", 90.5)]' out
+	check '0 < l["queue"][1]["waiting"] < l["queue"][0]["waiting"] < 200
+		and 0 < l["queue"][0]["ticket"] < l["queue"][1]["ticket"]' out
+	# Programs need not skip it
+	for options in -r -n; do
+		run 0 "$tlock" status $options
+		! in_file range out
+	done
+	run 0 "$tlock" status -rn -o LOCK,QUEUE
+	[[ $(<out) == "tlock $first,$second"$'\n'"tlock-psu " ]]
+	for words in "status psu" "status --metrics" list "list --json"; do
+		run 0 "$tlock" $words
+		! in_file range out
+	done
+	let_go
+	wait
+}
+
+# Somebody who waits for ever, in another lock's queue and pid namespace
+test_queue_of_others() {
+	make_locks psu
+	sysfs=/sys/class/tlock/tlock-psu
+	hold -d psu
+	unshare -pf --kill-child "$tlock" run -d psu -j inner true &
+	until_ok has_waiters $sysfs 1
+	run 0 unshare -pf --mount-proc "$tlock" status
+	in_file '^tlock-psu inner  +root true +[0-9.]+m?s +never$' out
+	run 0 unshare -pf --mount-proc "$tlock" status --json psu
+	check 'l["queue"][0]["pid"] is None and
+		l["queue"][0]["timeout"] is None' out
+	run 0 unshare -pf --mount-proc "$tlock" status -rn -o QUEUE psu
+	[[ $(<out) == "?" ]]
+	let_go
+	wait
+}
+
+# As many as people want to see
+test_long_queue() {
+	make_locks psu
+	hold -j first
+	mkfifo fifo2
+	"$tlock" run -d psu head -n 1 <>fifo2 >/dev/null &
+	until_ok job_is head psu
+	for i in 1 2 3 4 5 6 7 8 9 10; do
+		wait_for tlock "job $i"
+	done
+	wait_for tlock-psu other
+	run 0 "$tlock" status
+	in_file '^tlock +job 10 ' out
+	! in_file 'more' out
+	wait_for tlock 'unseen job'
+	wait_for tlock 'unseen job'
+	run 0 "$tlock" status
+	check 'text.count("\n") == 3 + 1 + 1 + 10 + 1 + 1' out
+	in_file '^tlock +and 2 more' out
+	! in_file unseen out
+	in_file '^tlock-psu other ' out
+	run 0 "$tlock" status --json tlock
+	check 'len(l["queue"]) == 12' out
+	let_go
+	echo >fifo2
+	wait
+}
+
+# Both are 63 bytes
+ascii_job='calibrate the wide field camera: darks, flats and bias, run 0007'
+ascii_job=${ascii_job:0:63}
+wide_job='á é í 望遠鏡を校正する 望遠鏡を校正する: 007'
+
+test_screen_of_a_queue() {
+	name=usb-FTDI_FT232R_USB_UART_A5069RR4-if00-port0
+	make_locks $name
+	sysfs=/sys/class/tlock/tlock-$name
+	hold -d $name
+	wait_for tlock-$name "$ascii_job" -w 3600
+	wait_for tlock-$name "$wide_job"
+	screen 80 "$tlock" status
+	check 'all(width(line) <= 80 for line in text.splitlines())' out
+	mapfile -t lines < <(sed '1,/^$/d' out)
+	[[ ${#lines[@]} -eq 4 && ${lines[1]} == tlock-$name ]]
+	[[ ${lines[2]} == "     calibrate the wide "*"… "*" root true "* ]]
+	[[ ${lines[3]} == "     á é í "*"… "*" root true "*" never" ]]
+	screen 40 "$tlock" status
+	in_file "^JOB: +$ascii_job$" out
+	let_go
+	wait
+}
+
+test_watch_of_a_queue() {
+	hold -j one
+	wait_for tlock two
+	background "$tlock" status --watch >watched
+	watcher=$!
+	until_ok in_file '^tlock two ' watched
+	wait_for tlock three
+	until_ok in_file '^tlock three ' watched
+	kill -INT $watcher
+	wait $watcher
+	# A longer time alone is no change
+	[[ $(grep -c '^tlock three ' watched) -eq 1 ]]
+	background "$tlock" status --watch --json >watched
+	watcher=$!
+	until_ok in_file '"job":"three"' watched
+	wait_for tlock four
+	until_ok in_file '"job":"four"' watched
+	kill -INT $watcher
+	wait $watcher
+	[[ $(grep -c '"job":"four"' watched) -eq 1 ]]
+	terminal "$tlock" status --watch
+	until_ok redrawn 3
+	printf '\003' >&5
+	finish 0
 	let_go
 	wait
 }
@@ -1202,7 +1352,7 @@ test_columns() {
 		sed -n '/^Columns/,/^$/s/^ *\([A-Z-]*\)  .*/\1/p' >help
 	run 0 "$tlock" status -r --output-all
 	[[ $(head -n 1 out) == "$(paste -sd ' ' help)" ]]
-	[[ $(wc -l <help) -eq 23 ]]
+	[[ $(wc -l <help) -eq 24 ]]
 }
 
 test_counters() {
@@ -1364,11 +1514,6 @@ screen() {
 		</dev/null | tr -d '\r' >out
 }
 
-# Both are 63 bytes
-ascii_job='calibrate the wide field camera: darks, flats and bias, run 0007'
-ascii_job=${ascii_job:0:63}
-wide_job='á é í 望遠鏡を校正する 望遠鏡を校正する: 007'
-
 test_screen_of_a_long_job() {
 	hold -j "$ascii_job"
 	screen 80 "$tlock" status
@@ -1422,13 +1567,13 @@ test_screen_of_twenty_locks() {
 test_screen_of_all_columns() {
 	hold -j "$ascii_job"
 	screen 80 "$tlock" status --output-all
-	check 'text.count("\n") == 23 and all(re.match("[A-Z-]+: ", line)
+	check 'text.count("\n") == 24 and all(re.match("[A-Z-]+: ", line)
 		and width(line) <= 80 for line in text.splitlines())' out
 	in_file "^JOB: +$ascii_job$" out
 	in_file "^PID: +$holder$" out
 	[[ $(tail -n 1 out) == "HOLD-MAX: "* ]]
 	screen 80 "$tlock" status --output-all tlock tlock
-	check 'text.count("\n\nLOCK: ") == 1 and text.count("\n") == 47' out
+	check 'text.count("\n\nLOCK: ") == 1 and text.count("\n") == 49' out
 	screen 40 "$tlock" status
 	in_file "^JOB: +$ascii_job$" out
 	# A table if this is not a terminal, or without headings
