@@ -15,11 +15,12 @@
 /* The locks of this host; the directory also has new_lock and delete_lock */
 #define CLASS	"/sys/class/tlock"
 
-/* run.c, status.c, monitor.c, create.c. Return: exit status */
+/* run.c, status.c, monitor.c, log.c, create.c. Return: exit status */
 int run_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int list_main(int argc, char **argv);
 int monitor_main(int argc, char **argv);
+int log_main(int argc, char **argv);
 int create_main(int argc, char **argv);
 int delete_main(int argc, char **argv);
 

@@ -1,90 +1,199 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* tlock monitor: an event as a line for people, or in JSON */
+/* tlock monitor and tlock log: an event as a line for people, or in JSON */
 #define _GNU_SOURCE
 #include <inttypes.h>
-#include <stdio.h>
+#include <langinfo.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "monitor.h"
+#include "status.h"
 
-/* When a time on CLOCK_MONOTONIC was, on the wall clock, in nanoseconds */
-static int64_t wall_clock(int64_t time_ns)
+/* The widest columns on a terminal of fewer than WIDE columns */
+#define WIDE		100
+#define MAX_LOCK	16
+#define MAX_COMM	12
+
+/* What is left for the job, at least */
+#define MIN_JOB		8
+
+void begin_lines(struct lines *lines, bool dates)
 {
-	return time_ns + now_ns(CLOCK_REALTIME) - now_ns(CLOCK_MONOTONIC);
+	struct winsize size = { 0 };
+
+	lines->dates = dates;
+	lines->lock_width = strlen("tlock");
+	lines->comm_width = strlen("COMMAND");
+	if (!isatty(STDOUT_FILENO))
+		return;
+	ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+	/* Serial terminals don't know their size */
+	lines->width = size.ws_col ? size.ws_col : 80;
 }
 
-/* Prints text as a JSON string. */
-static void print_string(const char *text)
+/* Prints text in a column that is as wide as the widest text in it so far. */
+static void put_column(const char *text, size_t *width)
 {
-	char *safe = escaped(text);
-	const char *c;
+	size_t own = text_width(text);
 
-	putchar('"');
-	for (c = safe; *c; c++) {
-		if (*c == '"' || *c == '\\')
-			putchar('\\');
-		putchar(*c);
-	}
-	putchar('"');
-	free(safe);
+	if (own > *width)
+		*width = own;
+	printf("%s%*s ", text, (int)(*width - own), "");
 }
 
-static void print_json(const struct happening *h, const char *when,
-		       const char *zone)
+/*
+ * A name of up to @max columns. Names of serial adapters often differ only at
+ * their ends.
+ */
+static char *end_of_name(const char *name, size_t max)
 {
-	const struct tlock_event *e = h->event;
-	char *user = user_name(e->uid);
+	const char *mark = strcmp(nl_langinfo(CODESET), "UTF-8") ? "..." : "…";
+	size_t length = strlen(name);
+	char *end;
 
-	printf("{\"time\":\"%s%.3s:%s\",\"monotonic\":%" PRId64 ".%09" PRId64
-	       ",\"lock\":", when, zone, zone + 3, (int64_t)e->time_ns / NS_PER_S,
-	       (int64_t)e->time_ns % NS_PER_S);
-	print_string(h->lock);
-	printf(",\"event\":\"%s\",\"job\":", h->kind);
-	print_string(e->job);
-	printf(",\"pid\":%d,\"uid\":%" PRIu32 ",\"user\":", e->pid, e->uid);
-	print_string(user);
-	fputs(",\"command\":", stdout);
-	print_string(e->comm);
-	printf(",\"token\":%" PRIu64 ",\"ticket\":%" PRIu64 ",\"lost\":%" PRIu64
-	       "}\n", (uint64_t)e->token, (uint64_t)e->ticket, h->lost);
-	free(user);
+	if (length <= max)
+		return checked(strdup(name));
+	if (asprintf(&end, "%s%s", mark,
+		     name + length - (max - text_width(mark))) < 0)
+		end = NULL;
+	return checked(end);
 }
 
-void print_event(const struct output *out, const struct happening *h)
+static size_t time_width(const struct lines *lines)
 {
-	const struct tlock_event *e = h->event;
-	int64_t wall_ns = wall_clock(e->time_ns);
+	return strlen(lines->dates ? "Nov 26 14:02:17" : "14:02:17.123");
+}
+
+static void put_headings(const struct lines *lines)
+{
+	printf("%-*s %-*s %-11s %7s %7s %-*s JOB\n", (int)time_width(lines),
+	       "TIME", (int)lines->lock_width, "LOCK", "EVENT", "AFTER", "PID",
+	       (int)lines->comm_width, "COMMAND");
+}
+
+static void put_time(const struct lines *lines, int64_t wall_ns)
+{
 	time_t seconds = wall_ns / NS_PER_S;
-	char when[40], zone[8];
-	char *job, *comm, *user;
+	char when[40];
 	struct tm tm;
 
 	localtime_r(&seconds, &tm);
-	if (out->json) {
-		size_t length = strftime(when, sizeof(when),
-					 "%Y-%m-%dT%H:%M:%S", &tm);
+	if (lines->dates) {
+		strftime(when, sizeof(when), "%b %e %H:%M:%S", &tm);
+		printf("%s ", when);
+	} else {
+		strftime(when, sizeof(when), "%H:%M:%S", &tm);
+		printf("%s.%03d ", when, (int)(wall_ns % NS_PER_S / 1000000));
+	}
+}
 
-		snprintf(when + length, sizeof(when) - length, ".%06" PRId64,
-			 wall_ns % NS_PER_S / 1000);
-		strftime(zone, sizeof(zone), "%z", &tm);
-		print_json(h, when, zone);
-		return;
-	}
-	strftime(when, sizeof(when), "%H:%M:%S", &tm);
-	if (h->lost)
-		printf("%s: %" PRIu64 " events were lost\n", h->lock, h->lost);
-	printf("%s.%03" PRId64 " %-12s %-11s", when, wall_ns % NS_PER_S / 1000000,
-	       h->lock, h->kind);
-	if (*e->comm || e->pid) {
-		job = escaped(e->job);
-		comm = escaped(e->comm);
-		user = user_name(e->uid);
-		printf(" %-20s %d %s %s", *job ? job : "-", e->pid, user, comm);
-		free(user);
-		free(comm);
+void print_line(struct lines *lines, const struct happening *h,
+		int64_t wall_ns)
+{
+	bool narrow = lines->width && lines->width < WIDE;
+	int64_t span = h->held_ns >= 0 ? h->held_ns : h->waited_ns;
+	char *lock = end_of_name(h->lock, narrow ? MAX_LOCK : SIZE_MAX);
+	char *after = span >= 0 ? human_time(span) : NULL;
+	char *comm, *job;
+	size_t used;
+
+	if (text_width(lock) > lines->lock_width)
+		lines->lock_width = text_width(lock);
+	/* Only people read headings */
+	if (lines->width && !lines->begun)
+		put_headings(lines);
+	lines->begun = true;
+
+	put_time(lines, wall_ns);
+	put_column(lock, &lines->lock_width);
+	if (h->lost) {
+		printf("lost        %" PRIu64 " events\n", h->lost);
+	} else if (!h->has_process) {
+		puts(h->kind);
+	} else {
+		comm = escaped(h->comm);
+		job = escaped(h->job);
+		if (narrow)
+			cut_text(&comm, MAX_COMM);
+		printf("%-11s %7s ", h->kind, after ? after : "");
+		if (h->pid)
+			printf("%7d ", h->pid);
+		else
+			printf("%7s ", "");
+		if (*job) {
+			put_column(comm, &lines->comm_width);
+			used = time_width(lines) + lines->lock_width +
+				lines->comm_width + 11 + 7 + 7 + 6;
+			if (lines->width)
+				cut_text(&job, lines->width > used + MIN_JOB ?
+					 lines->width - used : MIN_JOB);
+			puts(job);
+		} else {
+			puts(comm);
+		}
 		free(job);
+		free(comm);
 	}
-	putchar('\n');
+	free(after);
+	free(lock);
+}
+
+/* Prints a member of an object: a time span, or null if it is unknown. */
+static void put_span(const char *name, int64_t ns)
+{
+	printf(",\"%s\":", name);
+	if (ns < 0)
+		fputs("null", stdout);
+	else
+		print_seconds(ns, stdout);
+}
+
+/* A number, or null if it is 0 */
+static void put_number(const char *name, uint64_t number)
+{
+	printf(",\"%s\":", name);
+	if (number)
+		printf("%" PRIu64, number);
+	else
+		fputs("null", stdout);
+}
+
+void print_object(const struct happening *h, int64_t wall_ns)
+{
+	time_t seconds = wall_ns / NS_PER_S;
+	char when[40], zone[8];
+	struct tm tm;
+	char *user;
+
+	localtime_r(&seconds, &tm);
+	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+	strftime(zone, sizeof(zone), "%z", &tm);
+	printf("{\"time\":\"%s.%06d%.3s:%s\",\"monotonic\":", when,
+	       (int)(wall_ns % NS_PER_S / 1000), zone, zone + 3);
+	print_seconds(h->time_ns, stdout);
+	fputs(",\"lock\":", stdout);
+	print_json_text(h->lock, stdout);
+	fputs(",\"event\":", stdout);
+	print_json_text(h->kind, stdout);
+	fputs(",\"job\":", stdout);
+	print_json_text(h->job, stdout);
+	put_number("pid", h->pid);
+	if (h->has_process) {
+		user = user_name(h->uid);
+		printf(",\"uid\":%" PRIu32 ",\"user\":", h->uid);
+		print_json_text(user, stdout);
+		free(user);
+	} else {
+		fputs(",\"uid\":null,\"user\":null", stdout);
+	}
+	fputs(",\"command\":", stdout);
+	print_json_text(h->comm, stdout);
+	put_number("token", h->token);
+	put_number("ticket", h->ticket);
+	put_span("waited", h->waited_ns);
+	put_span("held", h->held_ns);
+	printf(",\"lost\":%" PRIu64 "}\n", h->lost);
 }

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/*
- * tlock monitor: prints what happens to locks, as it happens.
- */
+/* tlock monitor: prints what happens to locks, as it happens */
 #define _GNU_SOURCE
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <poll.h>
-#include <stdio.h>
+#include <search.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -18,242 +16,517 @@
 
 #include "monitor.h"
 
+/* How often to look again at a new lock that cannot be opened yet */
+#define MAX_TRIES	50
+#define AGAIN_NS	2000000
+
 static const char usage[] =
 "Usage:\n"
 " tlock monitor [options] [LOCK...]\n"
 "\n"
-"Print what happens to locks, a line for each event, until it is interrupted.\n"
+"Print what happens to locks, a line for each event, until Ctrl-C.\n"
 "Without LOCK, for all locks of this host, and for those that are created later.\n"
 "\n"
 "Options:\n"
-" -J, --json     print a JSON object for each event, in a line of its own\n"
+" -J, --json     print a JSON object for each event, each on its own line\n"
+"     --journal  log the events into the systemd journal, for tlock log\n"
 " -h, --help     display this help\n"
 " -V, --version  display version\n"
 "\n"
 "For more details see tlock(1).\n";
 
+/* A request that waits, or is away */
+struct request {
+	uint64_t ticket;
+	int64_t since_ns;
+};
+
 /* A lock that is monitored */
 struct watched {
 	char *name;		/* of its device */
 	struct tlock *t;
-	uint64_t seq;		/* of the event before */
-	uint64_t token;		/* of the holder when this began, or 0 */
-	uint64_t ticket;	/* of the newest waiter then, or 0 */
+	/* What was printed at the beginning is not printed again */
+	uint64_t first_token;	/* of the holder then, or 0 */
+	int64_t status_ns;	/* when the look at the holder began */
+	int64_t queue_ns;	/* when the look at the waiters began */
+	int64_t began_ns;	/* and when it ended */
+	/* To know how long these took */
+	void *requests;		/* tree */
+	uint64_t token;		/* of the present grant, if that is known */
+	int64_t since_ns;
+	/* The next event, if there is one */
+	struct tlock_event event;
+	bool has_event;
+	bool may_have_event;	/* it has not yet been found to have none */
+	bool gone;
 };
 
-struct all {
+struct monitor {
 	struct watched *locks;
 	size_t num;
-	struct output out;
+	int inotify;		/* or -1 */
+	bool json;
+	bool journal;
+	struct lines lines;
+	int64_t wall_clock_ns;
+	int error;		/* why it cannot go on */
 };
 
-/* Tells an event that the kernel does not report. */
-static void tell(struct all *all, const struct watched *w, const char *kind,
-		 const struct tlock_event *event)
+static volatile sig_atomic_t stopped;
+
+static void stop(int signo)
 {
-	const struct happening h = {
+	(void)signo;
+	stopped = 1;
+}
+
+static int compare_requests(const void *a, const void *b)
+{
+	const struct request *left = a, *right = b;
+
+	return (left->ticket > right->ticket) - (left->ticket < right->ticket);
+}
+
+static struct request *find_request(const struct watched *w, uint64_t ticket)
+{
+	const struct request key = { .ticket = ticket };
+	struct request **found = tfind(&key, &w->requests, compare_requests);
+
+	return found ? *found : NULL;
+}
+
+static void begin_request(struct watched *w, uint64_t ticket, int64_t since_ns)
+{
+	struct request *request;
+
+	/* It may go on waiting after it was away */
+	if (find_request(w, ticket))
+		return;
+	request = checked(malloc(sizeof(*request)));
+	request->ticket = ticket;
+	request->since_ns = since_ns;
+	checked(tsearch(request, &w->requests, compare_requests));
+}
+
+static void end_request(struct watched *w, uint64_t ticket)
+{
+	struct request *request = find_request(w, ticket);
+
+	if (!request)
+		return;
+	tdelete(request, &w->requests, compare_requests);
+	free(request);
+}
+
+static void forget_all(struct watched *w)
+{
+	tdestroy(w->requests, free);
+	w->requests = NULL;
+	w->token = 0;
+}
+
+static void emit(struct monitor *m, const struct happening *h)
+{
+	if (m->journal)
+		m->error = log_event(h);
+	else if (m->json)
+		print_object(h, h->time_ns + m->wall_clock_ns);
+	else
+		print_line(&m->lines, h, h->time_ns + m->wall_clock_ns);
+}
+
+/* An event of the lock about which no more is known yet */
+static struct happening happening_of(const struct watched *w, const char *kind,
+				     int64_t time_ns)
+{
+	return (struct happening){
 		.lock = w->name,
 		.kind = kind,
-		.event = event,
+		.time_ns = time_ns,
+		.waited_ns = -1,
+		.held_ns = -1,
+		.comm = "",
+		.job = "",
 	};
-
-	print_event(&all->out, &h);
 }
 
-/* Tells who holds the lock, and who waits, as if that happened now. */
-static void tell_state(struct all *all, struct watched *w)
+/* How much later @end_ns is; 0 if it is not */
+static int64_t later(int64_t end_ns, int64_t begin_ns)
 {
-	struct tlock_event event = { .time_ns = now_ns(CLOCK_MONOTONIC) };
-	struct tlock_waiter waiter = { 0 };
-	struct tlock_status status;
+	return end_ns > begin_ns ? end_ns - begin_ns : 0;
+}
 
+/* Says who holds the lock, and who waits. */
+static void emit_state(struct monitor *m, struct watched *w)
+{
+	struct tlock_waiter waiter = { 0 }, *waiters = NULL;
+	struct tlock_status status;
+	struct happening h;
+	size_t num = 0, i;
+
+	/* First a quick look, as things go on */
+	w->status_ns = now_ns(CLOCK_MONOTONIC);
 	if (tlock_status(w->t, &status))
 		return;
-	w->token = status.holder.token;
-	if (w->token) {
-		event.time_ns = status.holder.since_ns;
-		event.token = status.holder.token;
-		event.pid = status.holder.pid;
-		event.uid = status.holder.uid;
-		memcpy(event.comm, status.holder.comm, sizeof(event.comm));
-		memcpy(event.job, status.holder.job, sizeof(event.job));
-		tell(all, w, "held", &event);
-	}
+	w->queue_ns = now_ns(CLOCK_MONOTONIC);
 	while (!tlock_waiter(w->t, &waiter)) {
-		w->ticket = waiter.ticket;
-		event.time_ns = waiter.since_ns;
-		event.token = 0;
-		event.ticket = waiter.ticket;
-		event.pid = waiter.pid;
-		event.uid = waiter.uid;
-		memcpy(event.comm, waiter.comm, sizeof(event.comm));
-		memcpy(event.job, waiter.job, sizeof(event.job));
-		tell(all, w, "waiting", &event);
+		waiters = checked(reallocarray(waiters, num + 1,
+					       sizeof(waiter)));
+		waiters[num++] = waiter;
 	}
+	w->began_ns = now_ns(CLOCK_MONOTONIC);
+
+	if (status.holder.token) {
+		w->first_token = w->token = status.holder.token;
+		w->since_ns = status.holder.since_ns;
+		h = happening_of(w, "held", w->status_ns);
+		h.held_ns = later(h.time_ns, w->since_ns);
+		h.token = w->token;
+		h.has_process = true;
+		h.pid = status.holder.pid;
+		h.uid = status.holder.uid;
+		h.comm = status.holder.comm;
+		h.job = status.holder.job;
+		emit(m, &h);
+	}
+	for (i = 0; i < num; i++) {
+		begin_request(w, waiters[i].ticket, waiters[i].since_ns);
+		h = happening_of(w, "waiting", w->status_ns);
+		h.waited_ns = later(h.time_ns, waiters[i].since_ns);
+		h.ticket = waiters[i].ticket;
+		h.has_process = true;
+		h.pid = waiters[i].pid;
+		h.uid = waiters[i].uid;
+		h.comm = waiters[i].comm;
+		h.job = waiters[i].job;
+		emit(m, &h);
+	}
+	free(waiters);
 }
 
-/* Whether tell_state() has told it: the event came before that */
-static bool is_told(const struct watched *w, const struct tlock_event *event)
+/* Whether the event was before what emit_state() has said */
+static bool is_known(const struct watched *w, const struct tlock_event *event)
 {
-	if (event->kind == TLOCK_EVENT_WAITING)
-		return event->ticket <= w->ticket;
-	if (event->kind == TLOCK_EVENT_ACQUIRED)
-		return event->token <= w->token;
-	return event->token && event->token < w->token;
+	bool waits = find_request(w, event->ticket);
+
+	if (event->time_ns > w->began_ns)
+		return false;
+	switch (event->kind) {
+	case TLOCK_EVENT_WAITING:
+		/* If it was not seen later, it had ended by then */
+		return event->time_ns < w->queue_ns || waits;
+	case TLOCK_EVENT_INTERRUPTED:
+		return event->time_ns < w->queue_ns;
+	case TLOCK_EVENT_ACQUIRED:
+		return event->token <= w->first_token;
+	default:
+		return event->token ? event->token < w->first_token :
+			event->time_ns < w->queue_ns && !waits;
+	}
 }
 
 /* Begins to monitor a lock. Returns 0 or an errno. */
-static int add(struct all *all, const char *lock, bool is_new)
+static int add(struct monitor *m, const char *lock, bool is_new)
 {
-	struct tlock_event created = { .time_ns = now_ns(CLOCK_MONOTONIC) };
 	struct watched w = { .t = tlock_open(lock, O_RDONLY) };
 	struct tlock_status status;
+	struct happening h;
+	size_t i;
 
 	if (!w.t)
 		return errno;
-	if (tlock_monitor(w.t) || tlock_status(w.t, &status)) {
+	if (fcntl(tlock_fd(w.t), F_SETFL, O_NONBLOCK) || tlock_monitor(w.t) ||
+	    tlock_status(w.t, &status)) {
 		int error = errno;
 
 		tlock_close(w.t);
 		return error;
 	}
+	/* The same lock may be named twice */
+	for (i = 0; i < m->num; i++) {
+		if (!m->locks[i].gone && !strcmp(m->locks[i].name, status.name)) {
+			tlock_close(w.t);
+			return 0;
+		}
+	}
 	w.name = checked(strdup(status.name));
-	all->locks = checked(reallocarray(all->locks, all->num + 1,
-					  sizeof(w)));
-	all->locks[all->num++] = w;
-	if (is_new)
-		tell(all, &w, "created", &created);
-	tell_state(all, &all->locks[all->num - 1]);
+	m->locks = checked(reallocarray(m->locks, m->num + 1, sizeof(w)));
+	m->locks[m->num++] = w;
+	if (is_new) {
+		h = happening_of(&w, "created", now_ns(CLOCK_MONOTONIC));
+		emit(m, &h);
+	}
+	emit_state(m, &m->locks[m->num - 1]);
 	return 0;
 }
 
-static void drop(struct all *all, size_t i)
+static void drop(struct monitor *m, size_t i)
 {
-	tlock_close(all->locks[i].t);
-	free(all->locks[i].name);
-	memmove(&all->locks[i], &all->locks[i + 1],
-		(--all->num - i) * sizeof(*all->locks));
+	forget_all(&m->locks[i]);
+	tlock_close(m->locks[i].t);
+	free(m->locks[i].name);
+	memmove(&m->locks[i], &m->locks[i + 1],
+		(--m->num - i) * sizeof(*m->locks));
 }
 
-static bool has(const struct all *all, const char *name)
+static bool has(const struct monitor *m, const char *name)
 {
 	size_t i;
 
-	for (i = 0; i < all->num; i++)
-		if (!strcmp(all->locks[i].name, name))
+	for (i = 0; i < m->num; i++)
+		if (!strcmp(m->locks[i].name, name))
 			return true;
 	return false;
 }
 
-/* Adds the locks that there are. */
-static void add_all(struct all *all)
+/* Adds the locks that there are, unless they are monitored already. */
+static void add_all(struct monitor *m, bool are_new)
 {
 	struct dirent **entries = NULL;
 	int num = scandir(CLASS, &entries, is_lock, versionsort);
 	int i;
 
 	for (i = 0; i < num; i++) {
-		int error = add(all, entries[i]->d_name, false);
+		const char *name = entries[i]->d_name;
+		int error = has(m, name) ? 0 : add(m, name, are_new);
 
-		/* It may have just been deleted */
+		/*
+		 * It may have just been deleted, or not be passed into this
+		 * container
+		 */
 		if (error && error != ENOENT && error != ENODEV)
-			cannot_open(entries[i]->d_name, error);
+			cannot_open(name, error);
 		free(entries[i]);
 	}
 	free(entries);
 }
 
+/* Adds a lock whose device file is new, or can be opened now. */
+static void add_one(struct monitor *m, const char *name)
+{
+	static const struct timespec pause = { .tv_nsec = AGAIN_NS };
+	char path[TLOCK_PATH_SIZE];
+	int tries = MAX_TRIES;
+	int error;
+
+	if (has(m, name) || !tlock_path(name, path))
+		return;
+	/*
+	 * The file is there a moment before the lock. If only permission is
+	 * lacking, udev may give it later, which is an event, too.
+	 */
+	do {
+		error = add(m, name, true);
+	} while (error && error != EACCES && !access(path, F_OK) && tries-- &&
+		 !nanosleep(&pause, NULL));
+}
+
 /* Adds the locks whose device files are new, or can be opened now. */
-static void add_new(struct all *all, int inotify)
+static void add_new(struct monitor *m)
 {
 	char buf[4096] __attribute__((__aligned__(8)));
-	ssize_t size = read(inotify, buf, sizeof(buf));
+	ssize_t size = read(m->inotify, buf, sizeof(buf));
 	const struct inotify_event *event;
 	ssize_t at;
 
 	for (at = 0; at < size; at += sizeof(*event) + event->len) {
 		event = (const void *)(buf + at);
-		/* udev may give permission only after a while */
-		if (event->len && is_lock_name(event->name) &&
-		    !has(all, event->name))
-			add(all, event->name, true);
+		if (event->mask & IN_Q_OVERFLOW)
+			add_all(m, true);
+		else if (event->len && is_lock_name(event->name))
+			add_one(m, event->name);
 	}
 }
 
-/* Prints all events of a lock. Returns whether more can come. */
-static bool print_events(struct all *all, struct watched *w)
+/* How long a request or a grant took that ends with this event, or goes on */
+static void measure(struct watched *w, struct happening *h, unsigned int kind)
 {
-	struct pollfd poller = { .fd = tlock_fd(w->t), .events = POLLIN };
-	struct tlock_event event;
+	struct request *request = find_request(w, h->ticket);
 
-	while (poll(&poller, 1, 0) == 1) {
-		struct happening h = { .lock = w->name, .event = &event };
+	if (request && kind != TLOCK_EVENT_WAITING)
+		h->waited_ns = h->time_ns - request->since_ns;
 
-		if (tlock_next_event(w->t, &event))
-			return errno == EINTR;
-		if (w->seq)
-			h.lost = event.seq - w->seq - 1;
-		w->seq = event.seq;
-		h.kind = tlock_event_name(event.kind);
-		if (!is_told(w, &event))
-			print_event(&all->out, &h);
+	switch (kind) {
+	case TLOCK_EVENT_WAITING:
+		begin_request(w, h->ticket, h->time_ns);
+		break;
+	case TLOCK_EVENT_INTERRUPTED:
+		break;
+	case TLOCK_EVENT_ACQUIRED:
+		end_request(w, h->ticket);
+		w->token = h->token;
+		w->since_ns = h->time_ns;
+		break;
+	default:
+		end_request(w, h->ticket);
+		if (h->token && h->token == w->token) {
+			h->held_ns = h->time_ns - w->since_ns;
+			w->token = 0;
+		}
 	}
-	return true;
 }
 
-static int monitor(struct all *all, int inotify)
+static void handle_event(struct monitor *m, struct watched *w)
 {
-	struct pollfd *pollers = NULL;
-	size_t i, num;
+	const struct tlock_event *e = &w->event;
+	struct happening h;
 
-	for (;;) {
-		num = all->num;
-		pollers = checked(reallocarray(pollers, num + 1,
-					       sizeof(*pollers)));
-		for (i = 0; i < num; i++)
-			pollers[i] = (struct pollfd){
-				.fd = tlock_fd(all->locks[i].t),
-				.events = POLLIN,
-			};
-		pollers[num] = (struct pollfd){
-			.fd = inotify,
-			.events = POLLIN,
-		};
-		if (!num && inotify < 0)
-			break;
-		if (fflush(stdout))
-			err(EX_IOERR, "write error");
-		if (poll(pollers, num + 1, -1) < 0)
-			continue;
-		/* Backwards, as some may go */
-		for (i = num; i-- > 0;)
-			if (pollers[i].revents &&
-			    !print_events(all, &all->locks[i]))
-				drop(all, i);
-		if (pollers[num].revents)
-			add_new(all, inotify);
+	w->has_event = false;
+	/* Unless emit_state() came after those that were lost */
+	if (e->lost && e->time_ns > w->status_ns) {
+		forget_all(w);
+		w->began_ns = INT64_MIN;
+		h = happening_of(w, "lost", e->time_ns);
+		h.lost = e->lost;
+		emit(m, &h);
+	}
+	if (is_known(w, e))
+		return;
+	h = happening_of(w, tlock_event_name(e->kind), e->time_ns);
+	h.token = e->token;
+	h.ticket = e->ticket;
+	h.has_process = e->kind != TLOCK_EVENT_DELETED;
+	h.pid = e->pid;
+	h.uid = e->uid;
+	h.comm = e->comm;
+	h.job = e->job;
+	measure(w, &h, e->kind);
+	emit(m, &h);
+}
+
+static void fetch_event(struct watched *w)
+{
+	if (w->has_event || !w->may_have_event)
+		return;
+	if (!tlock_next_event(w->t, &w->event)) {
+		w->has_event = true;
+	} else if (errno != EINTR) {
+		w->may_have_event = false;
+		w->gone = errno != EAGAIN;
+	}
+}
+
+/*
+ * Handles the events until now, of all locks in the order of time. Drops the
+ * locks that were deleted.
+ */
+static void handle_events(struct monitor *m)
+{
+	/*
+	 * Of a later event, it is not known yet if it is the first one. Besides,
+	 * this ends, although there may be new events all the time.
+	 */
+	int64_t until_ns = now_ns(CLOCK_MONOTONIC);
+	struct watched *first;
+	size_t i;
+
+	m->wall_clock_ns = wall_clock_ns();
+	for (i = 0; i < m->num; i++)
+		m->locks[i].may_have_event = true;
+	do {
+		first = NULL;
+		for (i = 0; i < m->num; i++) {
+			struct watched *w = &m->locks[i];
+
+			fetch_event(w);
+			if (w->has_event && w->event.time_ns <= until_ns &&
+			    (!first || w->event.time_ns < first->event.time_ns))
+				first = w;
+		}
+		if (first)
+			handle_event(m, first);
+	} while (first && !m->error);
+	for (i = m->num; i-- > 0;)
+		if (m->locks[i].gone && !m->locks[i].has_event)
+			drop(m, i);
+}
+
+/* Flushes what was printed. Returns whether this and all else has worked. */
+static bool is_printed(struct monitor *m)
+{
+	if (!m->error && fflush(stdout))
+		m->error = errno;
+	return !m->error;
+}
+
+/* Waits until there is something to do. */
+static void wait_for_events(struct monitor *m, const sigset_t *mask)
+{
+	struct pollfd *pollers = checked(calloc(m->num + 2, sizeof(*pollers)));
+	struct pollfd *output = &pollers[1];
+	bool busy = false;
+	sigset_t blocked;
+	size_t i;
+
+	/*
+	 * The look at /dev comes first: once a new lock is there, the old one
+	 * of the same name is found to be deleted
+	 */
+	pollers[0].fd = m->inotify;
+	pollers[0].events = POLLIN;
+	/* Reports only that nobody reads it any more */
+	output->fd = m->journal ? -1 : STDOUT_FILENO;
+	for (i = 0; i < m->num; i++) {
+		pollers[i + 2].fd = tlock_fd(m->locks[i].t);
+		pollers[i + 2].events = POLLIN;
+		busy = busy || m->locks[i].has_event;
+	}
+	if (ppoll(pollers, m->num + 2, busy ? &(struct timespec){ 0 } : NULL,
+		  mask) > 0 || busy) {
+		if (output->revents & (POLLERR | POLLHUP))
+			m->error = EPIPE;
+		handle_events(m);
+		if (pollers[0].revents)
+			add_new(m);
 	}
 	free(pollers);
-	free(all->locks);
-	return EX_OK;
+	/* ppoll() lets signals in only if it waits */
+	sigprocmask(SIG_SETMASK, mask, &blocked);
+	sigprocmask(SIG_SETMASK, &blocked, NULL);
+}
+
+static void catch_signals(sigset_t *mask)
+{
+	static const int signals[] = { SIGHUP, SIGINT, SIGTERM };
+	struct sigaction action = { .sa_handler = stop }, old;
+	sigset_t blocked;
+	size_t i;
+
+	sigemptyset(&blocked);
+	for (i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
+		sigaction(signals[i], NULL, &old);
+		/* nohup, or the background of a script */
+		if (old.sa_handler == SIG_IGN)
+			continue;
+		sigaction(signals[i], &action, NULL);
+		sigaddset(&blocked, signals[i]);
+	}
+	/* They can come only in wait_for_events() */
+	sigprocmask(SIG_BLOCK, &blocked, mask);
 }
 
 int monitor_main(int argc, char **argv)
 {
+	enum { OPT_JOURNAL = 256 };
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'J' },
+		{ "journal", no_argument, NULL, OPT_JOURNAL },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
-	struct all all = { 0 };
-	int inotify = -1;
+	struct monitor m = { .inotify = -1 };
+	struct sigaction pipe_action;
+	sigset_t mask;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "JhV", options, NULL)) != -1) {
 		switch (c) {
 		case 'J':
-			all.out.json = true;
+			m.json = true;
+			break;
+		case OPT_JOURNAL:
+			m.journal = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -265,24 +538,61 @@ int monitor_main(int argc, char **argv)
 			try_help("monitor");
 		}
 	}
+	if (m.json && m.journal)
+		errx(EX_USAGE, "mutually exclusive: --json --journal");
+
+	if (m.journal)
+		open_journal();
+	begin_lines(&m.lines, false);
+	m.wall_clock_ns = wall_clock_ns();
 	if (optind == argc) {
 		/* Before the look at the locks, so that none is missed */
-		inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-		if (inotify < 0 || inotify_add_watch(inotify, "/dev", IN_CREATE |
-						     IN_ATTRIB | IN_MOVED_TO) < 0)
+		m.inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+		if (m.inotify < 0 ||
+		    inotify_add_watch(m.inotify, "/dev", IN_CREATE | IN_ATTRIB |
+				      IN_MOVED_TO) < 0)
 			err(EX_OSERR, "cannot watch /dev for new locks");
-		add_all(&all);
+		add_all(&m, false);
 		/* Says what to do if the module is not loaded */
-		if (!all.num) {
-			c = add(&all, "tlock", false);
+		if (!m.num) {
+			c = add(&m, "tlock", false);
 			if (c)
-				return cannot_open("tlock", c);
+				exit(cannot_open("tlock", c));
 		}
 	}
 	for (; optind < argc; optind++) {
-		c = add(&all, argv[optind], false);
+		c = add(&m, argv[optind], false);
 		if (c)
-			return cannot_open(argv[optind], c);
+			exit(cannot_open(argv[optind], c));
 	}
-	return monitor(&all, inotify);
+
+	/* So that what is printed last is known to be lost */
+	sigaction(SIGPIPE, &(struct sigaction){ .sa_handler = SIG_IGN },
+		  &pipe_action);
+	catch_signals(&mask);
+	/* Of what has happened since these locks were looked at */
+	handle_events(&m);
+	while (!stopped && (m.num || m.inotify >= 0) && is_printed(&m))
+		wait_for_events(&m, &mask);
+	/* The kernel wakes readers a little later */
+	if (stopped && !m.error)
+		handle_events(&m);
+	is_printed(&m);
+
+	while (m.num)
+		drop(&m, m.num - 1);
+	free(m.locks);
+	if (!m.error)
+		return EX_OK;
+
+	errno = m.error;
+	if (m.journal)
+		err(EX_IOERR, "cannot log into the journal");
+	/* End as other programs do whose output nobody reads any more */
+	if (m.error == EPIPE && pipe_action.sa_handler == SIG_DFL) {
+		sigaction(SIGPIPE, &pipe_action, NULL);
+		raise(SIGPIPE);
+	}
+	warn("write error");
+	_exit(EX_IOERR);
 }

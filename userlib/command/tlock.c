@@ -20,6 +20,7 @@ static const struct {
 	{ "status", status_main },
 	{ "list", list_main },
 	{ "monitor", monitor_main },
+	{ "log", log_main },
 	{ "create", create_main },
 	{ "delete", delete_main },
 };
@@ -30,6 +31,7 @@ static const char usage[] =
 " tlock status [options] [LOCK...]\n"
 " tlock list [options]\n"
 " tlock monitor [options] [LOCK...]\n"
+" tlock log [options] [LOCK...]\n"
 " tlock create NAME...\n"
 " tlock delete NAME...\n"
 "\n"
@@ -40,6 +42,7 @@ static const char usage[] =
 " status   show who holds locks, for what job and since when, and who waits\n"
 " list     list the locks of this host\n"
 " monitor  print what happens to locks, as it happens\n"
+" log      show what has happened to locks, from the journal\n"
 " create   create locks, until they are deleted or the module is unloaded\n"
 " delete   delete locks that nobody uses\n"
 "\n"

@@ -41,6 +41,9 @@ def seconds(since):
     # Drop the colon of the offset, which %z does not read everywhere
     since = since[:-3] + since[-2:]
     return datetime.datetime.strptime(since, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+def took(span):
+    number, unit = re.fullmatch("([0-9.]+)(us|ms|s)", span).groups()
+    return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1}[unit]
 def printable(text):
     return not any(unicodedata.category(c) == "Cc" and c != "\n" for c in text)
 for line in sys.stdin:
@@ -48,16 +51,19 @@ for line in sys.stdin:
     try:
         text = open(path, encoding="utf-8", newline="").read()
         if text.startswith("{"):
-            j = json.loads(text)
-            l = j["locks"][0] if j["locks"] else None
+            try:
+                j = json.loads(text)
+            except ValueError:
+                j = [json.loads(line) for line in text.splitlines()]
+            l = j["locks"][0] if "locks" in j and j["locks"] else None
         answer = "yes" if eval(expression) else "no: " + repr(text)
     except Exception as error:
         answer = repr(error)
     print(answer, flush=True)' <.questions >&9 &
 exec 8>.questions
 
-# check EXPRESSION FILE: is the expression true of the file's text, its JSON j,
-# or the first lock l there?
+# check EXPRESSION FILE: is the expression true of the file's text, its JSON j (a
+# list if each line is an object of its own), or the first lock l there?
 check() {
 	local answer
 
@@ -96,6 +102,11 @@ in_file() {
 		[[ ! $line =~ $1 ]] || return 0
 	done
 	return 1
+}
+
+# lacks PATTERN FILE: does no line match it?
+lacks() {
+	! in_file "$@"
 }
 
 # run STATUS COMMAND...: it exits with STATUS; its output goes to out and err
@@ -883,13 +894,13 @@ test_queue() {
 	# Programs need not skip it
 	for options in -r -n; do
 		run 0 "$tlock" status $options
-		! in_file range out
+		lacks range out
 	done
 	run 0 "$tlock" status -rn -o LOCK,QUEUE
 	[[ $(<out) == "tlock $first,$second"$'\n'"tlock-psu " ]]
 	for words in "status psu" "status --metrics" list "list --json"; do
 		run 0 "$tlock" $words
-		! in_file range out
+		lacks range out
 	done
 	let_go
 	wait
@@ -926,13 +937,13 @@ test_long_queue() {
 	wait_for tlock-psu other
 	run 0 "$tlock" status
 	in_file '^tlock +job 10 ' out
-	! in_file 'more' out
+	lacks more out
 	wait_for tlock 'unseen job'
 	wait_for tlock 'unseen job'
 	run 0 "$tlock" status
 	check 'text.count("\n") == 3 + 1 + 1 + 10 + 1 + 1' out
 	in_file '^tlock +and 2 more' out
-	! in_file unseen out
+	lacks unseen out
 	in_file '^tlock-psu other ' out
 	run 0 "$tlock" status --json tlock
 	check 'len(l["queue"]) == 12' out
@@ -2025,10 +2036,445 @@ gone_from_udev() {
 	[[ ! -e /run/udev/queue ]]
 }
 
+### tlock monitor, tlock log
+
+# monitor OPTION...: monitor in the background, into "events"; $monitor is the
+# process
+monitor() {
+	# What the shell traces is no error
+	background sh -c 'exec "$0" monitor "$@" 2>events-err' "$tlock" "$@" \
+		>events
+	monitor=$!
+}
+
+end_monitor() {
+	kill -INT "$monitor"
+	wait "$monitor"
+	[[ ! -s events-err ]]
+}
+
+# abandon JOB: take the lock, and end without a release
+abandon() {
+	hold_raw perl "$1"
+	kill -9 "$holder"
+	wait "$holder" || :
+}
+
+test_monitor() {
+	hold -j before
+	before=$holder
+	until_ok held_longer_than 1
+	wait_for tlock waits
+	monitor
+	until_ok in_file ' waiting .* waits$' events
+	run 1 "$tlock" run -w 0.1 -j late true
+	run 1 "$tlock" run -n -j '' sh
+	let_go
+	until_ok in_file ' released .* waits$' events
+	abandon mortal
+	until_ok in_file ' abandoned ' events
+	end_monitor
+	is_abandoned
+	check 'all(re.match("[0-2][0-9]:[0-5][0-9]:[0-6][0-9][.][0-9]{3} tlock ", line)
+		for line in text.splitlines())' events
+	sed -E 's/^\S+ //; s/ +/ /g; s/ [0-9.]+[mu]?s / T /
+		s/ ('$before'|'$waiter'|'$holder') / P /; s/ [0-9]+ / N /' \
+		events >list
+	[[ $(<list) == "tlock held T P head before
+tlock waiting T P true waits
+tlock waiting N true late
+tlock timed-out T N true late
+tlock timed-out N sh
+tlock released T P head before
+tlock acquired T P true waits
+tlock released T P true waits
+tlock acquired P perl mortal
+tlock abandoned T P perl mortal" ]]
+	# What AFTER is about
+	check '(lambda after: 1 <= took(after["held before"]) <=
+		took(after["released before"]) and 0 < took(after["acquired waits"])
+		< took(after["released before"]) - 0.8 and
+		took(after["timed-out late"]) >= 0.1)({" ".join([words[2], words[-1]]):
+		words[3] for words in map(str.split, text.splitlines())})' events
+	# They are aligned
+	check 'len({line.index(job) for line in text.splitlines() for job in
+		("before", "waits", "late", "mortal") if job in line}) == 1' events
+}
+
+test_monitor_json() {
+	hold -j 'say "\x"'
+	wait_for tlock waits -w 3600
+	monitor --json
+	until_ok in_file waits events
+	let_go
+	until_ok in_file 'released.*waits' events
+	end_monitor
+	check '[e["event"] for e in j] ==
+		["held", "waiting", "released", "acquired", "released"]' events
+	check 'j[0] == {"time": j[0]["time"], "monotonic": j[0]["monotonic"],
+		"lock": "tlock", "event": "held", "job": "say \"\\x5cx\"",
+		"pid": '$holder', "uid": 0, "user": "root", "command": "head",
+		"token": j[0]["token"], "ticket": None, "waited": None,
+		"held": j[0]["held"], "lost": 0}' events
+	check 'j[0]["token"] + 1 == j[3]["token"] and j[0]["held"] < j[2]["held"] and
+		0 < j[1]["waited"] < j[3]["waited"] < 200 and
+		j[1]["ticket"] == j[3]["ticket"] > 0 and
+		j[2]["monotonic"] - j[0]["monotonic"] > 0 and
+		abs(j[2]["held"] - j[0]["held"] -
+		j[2]["monotonic"] + j[0]["monotonic"]) < 0.01' events
+	check 'abs(seconds(re.sub("[.][0-9]*", "", j[4]["time"])) -
+		time.time()) < 200' events
+}
+
+# What a monitor does not read in time is lost, but it says so, even if it has
+# read nothing before
+test_monitor_lost() {
+	monitor --json
+	background "$tlock" monitor >lines
+	second=$!
+	until_ok reads "$monitor"
+	until_ok reads $second
+	for last in one two; do
+		kill -STOP "$monitor" $second
+		until_ok stopped "$monitor"
+		until_ok stopped $second
+		perl -e '
+			open(my $lock, "+<", "/dev/tlock") or die;
+			for (1 .. 600) {
+				my $arg = pack("qx64a64x120", -1, "job");
+				ioctl($lock, 0xC100BC00, $arg) or die;
+				ioctl($lock, 0xBC01, 0) or die;
+			}'
+		kill -CONT "$monitor" $second
+		"$tlock" run -j $last true
+		until_ok in_file "released.*$last" events
+		until_ok in_file "released.*$last" lines
+	done
+	kill -TERM $second
+	wait $second
+	end_monitor
+	check 'j[0]["lost"] >= 176 and len([e for e in j if e["lost"]]) == 2 and
+		sum(e["lost"] or 1 for e in j) == 2 * 1202 and
+		all((e["event"] == "lost") == (e["lost"] > 0) for e in j)' events
+	check '(lambda lost: len(lost) == 2 and sum(map(int, lost)) +
+		text.count("\n") - 2 == 2 * 1202)
+		(re.findall("tlock lost        ([0-9]+) events\n", text))' lines
+}
+
+# Events of several locks are in the order of time, even if read later
+test_order_of_events() {
+	make_locks psu stage
+	monitor --json
+	until_ok reads "$monitor"
+	kill -STOP "$monitor"
+	until_ok stopped "$monitor"
+	perl -e '
+		for (qw(psu stage)) {
+			open(my $lock, "+<", "/dev/tlock-$_") or die;
+			push @locks, $lock;
+		}
+		for (1 .. 400) {
+			my $lock = $locks[$_ * $_ % 7 % 2];
+			my $arg = pack("qx64a64x120", -1, "job $_");
+			ioctl($lock, 0xC100BC00, $arg) or die;
+			ioctl($lock, 0xBC01, 0) or die;
+		}'
+	kill -CONT "$monitor"
+	until_ok in_file 'released.*job 400' events
+	end_monitor
+	check '[(e["job"], e["event"]) for e in j] == [("job %d" % i, event)
+		for i in range(1, 401) for event in ("acquired", "released")] and
+		len({e["lock"] for e in j}) == 2' events
+}
+
+# However much happens while it begins, it says each thing once, and no wait
+# seems to last for ever
+test_monitor_in_a_storm() {
+	for _ in 1 2 3; do
+		background perl -e '
+			open(my $lock, "+<", "/dev/tlock") or die;
+			for (;;) {
+				my $arg = pack("qx64a64x120", -1, "storm");
+				ioctl($lock, 0xC100BC00, $arg) or die;
+				select(undef, undef, undef, 0.0001);
+				ioctl($lock, 0xBC01, 0) or die;
+			}'
+	done
+	for _ in 1 2 3 4 5 6; do
+		monitor --json
+		until_ok lines_of 100 events
+		end_monitor
+		# In a gap, some may begin or end
+		sed -i '/"event":"lost"/,$d' events
+		[[ $(wc -l <events) -gt 1 ]] || continue
+		check '(lambda begun, ended: len(set(begun)) == len(begun) and
+			len(set(ended)) == len(ended) and
+			set(ended) <= set(begun) | set(ended[:1]) and
+			begun == sorted(begun) and ended == sorted(ended))
+			([e["token"] for e in j if e["event"] in ("held", "acquired")],
+			[e["token"] for e in j if e["event"] == "released"])' events
+		check '(lambda waits, grants: len(set(waits)) == len(waits) and
+			all(t > max(grants) for t in set(waits) - set(grants)))
+			([e["ticket"] for e in j if e["event"] == "waiting"],
+			[e["ticket"] for e in j if e["event"] == "acquired" and
+			e["ticket"]] + [0])' events
+		done
+}
+
+# It ends although there is always something to read
+test_monitor_ends_in_a_storm() {
+	background perl -e '
+		open(my $lock, "+<", "/dev/tlock") or die;
+		my $arg = pack("qx64a64x120", -1, "storm");
+		while (ioctl($lock, 0xC100BC00, $arg)) {
+			ioctl($lock, 0xBC01, 0) or die;
+		}'
+	run 0 timeout --preserve-status -k 60 2 sh -c 'exec "$0" monitor >/dev/null' \
+		"$tlock"
+}
+
+# Names of commands and jobs cannot break out of their place
+test_monitor_escapes() {
+	monitor --json
+	background "$tlock" monitor >lines
+	second=$!
+	until_ok reads "$monitor"
+	until_ok reads $second
+	hold_raw $'a\xff\n\e[2J\xc2\x9b</' \
+		$'"q" \\ \\x41 é \xff</title>&\xef\xbf\xbf'
+	echo >fifo
+	wait "$holder"
+	until_ok in_file released events
+	until_ok in_file released lines
+	kill -TERM $second
+	wait $second
+	end_monitor
+	comm='a\xff\x0a\x1b[2J\xc2\x9b</'
+	job='"q" \ \x5cx41 é \xff</title>&'$'\xef\xbf\xbf'
+	check 'text.count("\n") == 2 and printable(text)' lines
+	check "all(line.endswith(r'''$comm $job''') for line in text.splitlines())" \
+		lines
+	check 'printable(text)' events
+	check "[(e['command'], e['job']) for e in j] ==
+		2 * [(r'''$comm''', r'''$job''')]" events
+}
+
+# reads PID: has it begun to monitor?
+reads() {
+	[[ $(</proc/$1/wchan) == *poll* ]]
+}
+
+test_monitor_of_new_locks() {
+	make_locks psu
+	monitor
+	until_ok reads "$monitor"
+	run 1 rmmod tlock
+	in_file 'in use' err
+	make_locks stage
+	"$tlock" run -d stage -j move true
+	until_ok in_file 'released .* move$' events
+	delete_lock stage
+	until_ok lines_of 4 events
+	# Another one of this name
+	make_locks stage
+	until_ok lines_of 5 events
+	delete_lock stage
+	delete_lock psu
+	until_ok lines_of 7 events
+	end_monitor
+	check 're.fullmatch("\\S+ tlock-stage created\n"
+		"\\S+ tlock-stage acquired .* move\n"
+		"\\S+ tlock-stage released .* move\n"
+		"\\S+ tlock-stage deleted\n"
+		"\\S+ tlock-stage created\n"
+		"\\S+ tlock-stage deleted\n"
+		"\\S+ tlock-psu   deleted\n", text)' events
+}
+
+test_monitor_of_some_locks() {
+	make_locks psu stage
+	monitor psu /dev/tlock-stage tlock-psu
+	until_ok reads "$monitor"
+	"$tlock" run -j first true
+	"$tlock" run -d psu -j ramp true
+	"$tlock" run -d stage -j move true
+	delete_lock psu
+	until_ok in_file 'psu +deleted' events
+	"$tlock" run -d stage -j back true
+	delete_lock stage
+	# Nothing is left to monitor
+	wait "$monitor"
+	check 'text.count("\n") == 8 and "first" not in text' events
+	# In the order of time
+	check '[line.split()[0] for line in text.splitlines()] ==
+		sorted(line.split()[0] for line in text.splitlines())' events
+}
+
+test_bad_usage_of_monitor() {
+	for options in --nosuch "--json=x" "--json --journal"; do
+		run 64 "$tlock" monitor $options
+		[[ ! -s out && -s err ]]
+	done
+	for lock in nosuch /dev/null; do
+		run 66 "$tlock" monitor tlock $lock
+		in_file "$lock: " err
+	done
+}
+
+test_monitor_without_a_reader() {
+	# Ends although nothing happens
+	run 0 bash -c 'env --default-signal=PIPE timeout 120 "$0" monitor | true
+		[[ ${PIPESTATUS[0]} -eq 141 ]]' "$tlock"
+	run 0 bash -c 'trap "" PIPE; timeout 120 "$0" monitor | true
+		[[ ${PIPESTATUS[0]} -eq 74 ]]' "$tlock"
+	in_file '^tlock: write error: Broken pipe' err
+	hold
+	run 74 timeout 120 sh -c 'exec "$0" monitor >/dev/full' "$tlock"
+	let_go
+}
+
+test_screen_of_the_monitor() {
+	name=usb-FTDI_FT232R_USB_UART_A5069RR4-if00-port0
+	make_locks $name
+	sysfs=/sys/class/tlock/tlock-$name
+	hold -d $name -j "$ascii_job"
+	wait_for tlock-$name "$wide_job"
+	screen 80 timeout -s TERM 2 "$tlock" monitor $name
+	check 'all(width(line) <= 80 for line in text.splitlines())' out
+	mapfile -t lines <out
+	[[ ${#lines[@]} -eq 3 && ${lines[0]} == "TIME         LOCK "* ]]
+	[[ ${lines[1]} == *" …9RR4-if00-port0 held "*"$holder head    calib"*"…" ]]
+	screen 200 timeout -s TERM 2 "$tlock" monitor $name
+	in_file " tlock-$name held .* head    $ascii_job$" out
+	let_go
+	wait
+}
+
+# fake_journal: something that is like the journal, and writes what it gets to
+# "journal" in journalctl's export format
+fake_journal() {
+	[[ ! -e /run/systemd/journal/socket ]] || skip "there is a journal"
+	trap 'rm -f /run/systemd/journal/socket; jobs -p | xargs -r kill -9 || :
+		[[ ! -p fifo ]] || echo 1<>fifo' EXIT
+	mkdir -p /run/systemd/journal
+	/usr/bin/python3 -c '
+import os, socket
+journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+journal.bind("/run/systemd/journal/socket")
+with open("journal", "wb", 0) as file:
+    while True:
+        file.write(b"__CURSOR=x\n__REALTIME_TIMESTAMP=1795701737250000\n" +
+                   journal.recv(65536) + b"\n")' &
+	fake=$!
+	until_ok test -S /run/systemd/journal/socket
+}
+
+# The entries as they are in the journal, without what differs each time
+entries() {
+	sed -E '/^__/d; s/^(TLOCK_(PID|TOKEN|TICKET))=[1-9][0-9]*$/\1=N/
+		s/^(TLOCK_(WAITED|HELD))=[0-9]+\.[0-9]{9}$/\1=S/
+		s/pid [0-9]+/pid N/; s/(held|waited) [0-9.]+[mu]?s/\1 T/' "$@"
+}
+
+test_journal() {
+	run 69 "$tlock" monitor --journal
+	[[ $(<err) == "tlock: cannot log into the journal: /run/systemd/journal/socket: No such file or directory" ]]
+	fake_journal
+	hold -j before
+	monitor --journal
+	until_ok in_file TLOCK_LOCK journal
+	let_go
+	abandon $'é\xff'
+	until_ok in_file abandoned journal
+	[[ ! -s events && $(entries journal | head -n 30) == "MESSAGE=tlock: held: head (pid N, user root), job 'before', held T
+PRIORITY=6
+SYSLOG_IDENTIFIER=tlock-monitor
+TLOCK_LOCK=tlock
+TLOCK_EVENT=held
+TLOCK_JOB=before
+TLOCK_PID=N
+TLOCK_UID=0
+TLOCK_COMMAND=head
+TLOCK_TOKEN=N
+TLOCK_HELD=S
+
+MESSAGE=tlock: released: head (pid N, user root), job 'before', held T
+PRIORITY=6"* ]]
+	entries journal | tail -n 12 >last
+	[[ $(head -n 2 last) == "MESSAGE=tlock: abandoned: perl (pid N, user root), job 'é\\xff', held T"$'\n'PRIORITY=4 ]]
+	grep -qaxF $'TLOCK_JOB=é\xff' last
+	# It restarts
+	kill -9 $fake
+	wait $fake || :
+	rm /run/systemd/journal/socket
+	is_abandoned
+	mv journal journal1
+	fake_journal
+	until_ok in_file released journal
+	grep -q '^TLOCK_EVENT=acquired$' journal
+	end_monitor
+}
+
+test_log() {
+	fake_journal
+	make_locks psu
+	monitor --journal
+	until_ok reads "$monitor"
+	hold -j one
+	wait_for tlock two
+	let_go
+	wait $waiter
+	hold_raw $'new\nline' three
+	echo >fifo
+	wait $holder
+	delete_lock psu
+	until_ok in_file deleted journal
+	end_monitor
+	printf -- '-- No entries --\n__CURSOR=y\n' >>journal
+
+	mkdir bin
+	printf '#!/bin/sh\nprintf "%%s\\n" "$@" >words\ncat journal\nexit $STATUS\n' \
+		>bin/journalctl
+	chmod +x bin/journalctl
+	TZ=UTC PATH=$PWD/bin:$PATH STATUS=0 run 0 "$tlock" log -S -2h --until=now -fn5 psu /dev/tlock
+	[[ $(<words) == "--no-pager
+--since=-2h
+--until=now
+--lines=5
+--follow
+--output=export
+SYSLOG_IDENTIFIER=tlock-monitor
+TLOCK_LOCK=tlock-psu
+TLOCK_LOCK=tlock" ]]
+	[[ ! -s err ]]
+	sed -E 's/ +/ /g; s/ [0-9.]+[mu]?s / T /; s/ [0-9]+ ([a-z])/ P \1/' out >list
+	[[ $(<list) == "Nov 26 14:02:17 tlock acquired P head one
+Nov 26 14:02:17 tlock waiting P true two
+Nov 26 14:02:17 tlock released T P head one
+Nov 26 14:02:17 tlock acquired T P true two
+Nov 26 14:02:17 tlock released T P true two
+Nov 26 14:02:17 tlock acquired P new\\x0aline three
+Nov 26 14:02:17 tlock released T P new\\x0aline three
+Nov 26 14:02:17 tlock-psu deleted" ]]
+	STATUS=3 PATH=$PWD/bin:$PATH run 3 "$tlock" log
+	echo '{"x": 1}' >journal
+	STATUS=0 PATH=$PWD/bin:$PATH run 0 "$tlock" log --json
+	in_file '^--output=json$' words
+	[[ $(<out) == '{"x": 1}' ]]
+	: >journal
+	STATUS=0 PATH=$PWD/bin:$PATH run 0 "$tlock" log
+	[[ ! -s out && $(<err) == "tlock: no events in the journal: see 'systemctl status tlock-monitor'" ]]
+	PATH=/nosuch run 69 "$tlock" log
+	in_file '^tlock: failed to execute journalctl' err
+	for option in --nosuch --since -n; do
+		run 64 "$tlock" log $option
+	done
+}
+
 ### All commands
 
 test_help_and_version() {
-	for subcommand in "" run status list create delete; do
+	for subcommand in "" run status list monitor log create delete; do
 		for option in --help -h; do
 			run 0 "$tlock" $subcommand $option
 			in_file '^Usage:' out
@@ -2050,7 +2496,7 @@ test_version_is_the_modules() {
 
 test_manual_pages() {
 	# Each option and column is in the manual and has a completion
-	for subcommand in run status list create delete; do
+	for subcommand in run status list monitor log create delete; do
 		"$tlock" $subcommand --help
 	done >help
 	sed -n 's/^ [a-zA-Z, -]*\(--[a-z-]*\) .*/\1/p; s/^ *\([A-Z-]*\)  .*/\1/p' \
@@ -2089,7 +2535,12 @@ test_completion() {
 	. "$top/userlib/command/tlock.bash-completion"
 	[[ $(complete -p tlock) == "complete -F _tlock tlock" ]]
 	make_locks psu psu2 a:b@c
-	completes 'tlock ' 'run status list create delete --help --version'
+	completes 'tlock ' 'run status list monitor log create delete --help --version'
+	completes 'tlock monitor ps' 'psu psu2'
+	completes 'tlock monitor --jo' --journal
+	completes 'tlock log ps' 'psu psu2'
+	completes 'tlock log --s' --since
+	completes 'tlock log --since ' ''
 	completes 'tlock st' status
 	completes 'tlock run --no' '--nonblock --no-fork'
 	completes 'tlock run -d ' 'tlock a:b@c psu psu2'
@@ -2146,7 +2597,7 @@ test_permission_lacking() {
 test_device_missing() {
 	trap 'mv /dev/tlock-away /dev/tlock' EXIT
 	mv /dev/tlock /dev/tlock-away
-	for words in "run echo" status list; do
+	for words in "run echo" status list "monitor tlock"; do
 		run 66 "$tlock" $words
 		[[ ! -s out ]]
 		in_file '^tlock: /dev/tlock: .*device file is missing' err
@@ -2164,7 +2615,8 @@ test_module_not_loaded() {
 	wait $! || status=$?
 	[[ $status -eq 66 ]]
 	in_file 'module is not loaded' watched-err
-	for words in "run echo" status list "status tlock"; do
+	for words in "run echo" status list "status tlock" monitor \
+		"monitor tlock"; do
 		run 66 "$tlock" $words
 		[[ ! -s out ]]
 		in_file '^tlock: /dev/tlock: .*module is not loaded: .*insmod tlock.ko' err

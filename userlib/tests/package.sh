@@ -40,6 +40,7 @@ installs() {
 		"$root"/usr/share/man/man3/{libtlock,tlock_open}.3 \
 		"$root"/usr/bin/tlock "$root"/usr/share/man/man{1/tlock.1,4/tlock.4} \
 		"$root/usr/share/bash-completion/completions/tlock" \
+		"$root/usr/lib/systemd/system/tlock-monitor.service" \
 		"$root"/usr/lib/python3/dist-packages/tlock/{__init__.py,ocs.py,py.typed}; do
 		[[ -e $file ]] || { echo "$file: missing"; return 1; }
 	done
@@ -268,8 +269,21 @@ uninstalls_all() {
 	return 1
 }
 
+# systemd's own check finds that the unit is valid, and the command there
+unit() {
+	# It looks for other units and programs of this host, too
+	mkdir "$work/unit" &&
+		sed "s|=/usr/bin/tlock |=$root/usr/bin/tlock |" \
+			"$root/usr/lib/systemd/system/tlock-monitor.service" \
+			>"$work/unit/tlock-monitor.service" &&
+		grep -q "^ExecStart=$root/usr/bin/tlock monitor --journal$" \
+			"$work/unit/tlock-monitor.service" || return
+	! systemd-analyze verify --man=no "$work/unit/tlock-monitor.service" 2>&1 |
+		grep tlock-monitor
+}
+
 echo "TAP version 13"
-echo "1..25"
+echo "1..26"
 try installs installs
 try one_version one_version
 try dkms_version dkms_version
@@ -296,6 +310,7 @@ try builds_epoll builds_ours "$CC" "$userlib/examples/epoll.c"
 try builds_watch builds_ours "$CC" "$userlib/examples/watch.c"
 try builds_coroutine builds_ours "$CXX" -std=c++20 \
 	"$userlib/examples/coroutine.cpp"
+try unit unit
 try manual_has_all manual_has_all
 try installs_all installs_all
 try uninstalls_all uninstalls_all
