@@ -28,10 +28,13 @@ static const char usage[] =
 "Without LOCK, for all locks of this host, and for those that are created later.\n"
 "\n"
 "Options:\n"
-" -J, --json     print a JSON object for each event, each on its own line\n"
-"     --journal  log the events into the systemd journal, for tlock log\n"
-" -h, --help     display this help\n"
-" -V, --version  display version\n"
+" -J, --json           print a JSON object for each event, each on its own line\n"
+"     --journal        log the events into the systemd journal, for tlock log\n"
+"     --timeline FILE  at the end, also write a file for ui.perfetto.dev or\n"
+"                      chrome://tracing: who waited and held when\n"
+"     --svg FILE       at the end, also write the same as a picture\n"
+" -h, --help           display this help\n"
+" -V, --version        display version\n"
 "\n"
 "For more details see tlock(1).\n";
 
@@ -67,7 +70,9 @@ struct monitor {
 	int inotify;		/* or -1 */
 	bool json;
 	bool journal;
+	bool recorded;
 	struct lines lines;
+	struct recording recording;
 	int64_t wall_clock_ns;
 	int error;		/* why it cannot go on */
 };
@@ -127,6 +132,8 @@ static void forget_all(struct watched *w)
 
 static void emit(struct monitor *m, const struct happening *h)
 {
+	if (m->recorded)
+		record(&m->recording, h);
 	if (m->journal)
 		m->error = log_event(h);
 	else if (m->json)
@@ -505,18 +512,42 @@ static void catch_signals(sigset_t *mask)
 	sigprocmask(SIG_BLOCK, &blocked, mask);
 }
 
+static void close_file(FILE *file, const char *path, int *status)
+{
+	bool failed = ferror(file);
+
+	if (!fclose(file) && !failed)
+		return;
+	warn("%s", path);
+	*status = EX_IOERR;
+}
+
+static FILE *open_file(const char *path)
+{
+	FILE *file = fopen(path, "we");
+
+	if (!file)
+		err(EX_CANTCREAT, "%s", path);
+	return file;
+}
+
 int monitor_main(int argc, char **argv)
 {
-	enum { OPT_JOURNAL = 256 };
+	enum { OPT_JOURNAL = 256, OPT_TIMELINE, OPT_SVG };
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'J' },
 		{ "journal", no_argument, NULL, OPT_JOURNAL },
+		{ "timeline", required_argument, NULL, OPT_TIMELINE },
+		{ "svg", required_argument, NULL, OPT_SVG },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
+	const char *timeline = NULL, *svg = NULL;
+	FILE *timeline_file = NULL, *svg_file = NULL;
 	struct monitor m = { .inotify = -1 };
 	struct sigaction pipe_action;
+	int status = EX_OK;
 	sigset_t mask;
 	int c;
 
@@ -527,6 +558,12 @@ int monitor_main(int argc, char **argv)
 			break;
 		case OPT_JOURNAL:
 			m.journal = true;
+			break;
+		case OPT_TIMELINE:
+			timeline = optarg;
+			break;
+		case OPT_SVG:
+			svg = optarg;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -541,9 +578,11 @@ int monitor_main(int argc, char **argv)
 	if (m.json && m.journal)
 		errx(EX_USAGE, "mutually exclusive: --json --journal");
 
+	m.recorded = timeline || svg;
 	if (m.journal)
 		open_journal();
 	begin_lines(&m.lines, false);
+	begin_recording(&m.recording);
 	m.wall_clock_ns = wall_clock_ns();
 	if (optind == argc) {
 		/* Before the look at the locks, so that none is missed */
@@ -565,8 +604,12 @@ int monitor_main(int argc, char **argv)
 		if (c)
 			exit(cannot_open(argv[optind], c));
 	}
+	if (timeline)
+		timeline_file = open_file(timeline);
+	if (svg)
+		svg_file = open_file(svg);
 
-	/* So that what is printed last is known to be lost */
+	/* A reader that has gone must not keep the files from being written */
 	sigaction(SIGPIPE, &(struct sigaction){ .sa_handler = SIG_IGN },
 		  &pipe_action);
 	catch_signals(&mask);
@@ -579,11 +622,21 @@ int monitor_main(int argc, char **argv)
 		handle_events(&m);
 	is_printed(&m);
 
+	end_recording(&m.recording);
+	if (timeline_file) {
+		write_timeline(&m.recording, timeline_file);
+		close_file(timeline_file, timeline, &status);
+	}
+	if (svg_file) {
+		write_svg(&m.recording, svg_file);
+		close_file(svg_file, svg, &status);
+	}
+	free_recording(&m.recording);
 	while (m.num)
 		drop(&m, m.num - 1);
 	free(m.locks);
 	if (!m.error)
-		return EX_OK;
+		return status;
 
 	errno = m.error;
 	if (m.journal)

@@ -50,6 +50,87 @@ void print_line(struct lines *lines, const struct happening *h,
 /* The same in JSON */
 void print_object(const struct happening *h, int64_t wall_ns);
 
+/* record.c: what happened, to be drawn when all is over */
+
+#define NONE	SIZE_MAX	/* no index */
+
+/* A row for a contender of a lock, or one more if it waits for it twice */
+struct track {
+	size_t lock;		/* index */
+	int pid;
+	char comm[TLOCK_COMM_SIZE];
+	unsigned int number;	/* of the rows with the same name, from 0 */
+	bool busy;
+	uint64_t ticket;	/* of the request that is not decided; or 0 */
+	size_t next;		/* of these rows, or NONE */
+};
+
+/* A time for which a contender waited or held the lock */
+struct span {
+	size_t track;
+	bool held;		/* otherwise it waited */
+	int64_t begin_ns;
+	int64_t end_ns;
+	int64_t took_ns;	/* may be longer: since before the recording */
+	const char *job;
+	const char *end;	/* how it ended; NULL while it goes on */
+	uint64_t token;
+	uint64_t ticket;
+	size_t from;		/* the span that this grant was passed on from */
+};
+
+/* A moment on the row of a contender, or of the lock */
+struct mark {
+	size_t lock;
+	size_t track;		/* or NONE */
+	int64_t time_ns;
+	const char *kind;
+	const char *job;
+	uint64_t lost;
+};
+
+struct recorded_lock {
+	char *name;
+	void *requests;		/* tree of those that wait */
+	size_t hold;		/* the present grant's span, or NONE */
+	size_t before;		/* the span of the grant before; NONE after a gap */
+};
+
+struct recording {
+	int64_t start_ns;
+	int64_t wall_clock_ns;	/* see wall_clock_ns() */
+	struct recorded_lock *locks;
+	size_t num_locks;
+	struct track *tracks;
+	size_t num_tracks;
+	struct span *spans;
+	size_t num_spans;
+	struct mark *marks;
+	size_t num_marks;
+	void *jobs;		/* tree of strings */
+	void *names;		/* tree of the first tracks of each name */
+};
+
+void begin_recording(struct recording *r);
+void record(struct recording *r, const struct happening *h);
+
+/* Ends all that goes on. */
+void end_recording(struct recording *r);
+
+void free_recording(struct recording *r);
+
+/* What to call the row, in any bytes; the caller must free it */
+char *track_name(const struct track *track);
+
+/* What to call the span: the job, or the command if it is not given */
+const char *span_name(const struct recording *r, const struct span *span);
+
+/* timeline.c: Trace Event Format, for Perfetto and chrome://tracing */
+void write_timeline(const struct recording *r, FILE *out);
+
+/* svg.c */
+void write_svg(const struct recording *r, FILE *out);
+
 /* The program's name in the journal */
 #define IDENTIFIER	"tlock-monitor"
 

@@ -2130,7 +2130,7 @@ test_monitor_json() {
 # read nothing before
 test_monitor_lost() {
 	monitor --json
-	background "$tlock" monitor >lines
+	background "$tlock" monitor --timeline t.json --svg t.svg >lines
 	second=$!
 	until_ok reads "$monitor"
 	until_ok reads $second
@@ -2159,6 +2159,10 @@ test_monitor_lost() {
 	check '(lambda lost: len(lost) == 2 and sum(map(int, lost)) +
 		text.count("\n") - 2 == 2 * 1202)
 		(re.findall("tlock lost        ([0-9]+) events\n", text))' lines
+	"$top/userlib/tests/pictures" t.json t.svg
+	check '[e["args"]["lost"] >= 176 for e in j["traceEvents"]
+		if e["ph"] == "i" and e["name"] == "lost"] == [True, True]' t.json
+	check 'len(re.findall("<title>[0-9]+ events lost</title>", text)) == 2' t.svg
 }
 
 # Events of several locks are in the order of time, even if read later
@@ -2201,7 +2205,7 @@ test_monitor_in_a_storm() {
 			}'
 	done
 	for _ in 1 2 3 4 5 6; do
-		monitor --json
+		monitor --json --timeline t.json --svg t.svg
 		until_ok lines_of 100 events
 		end_monitor
 		# In a gap, some may begin or end
@@ -2218,7 +2222,8 @@ test_monitor_in_a_storm() {
 			([e["ticket"] for e in j if e["event"] == "waiting"],
 			[e["ticket"] for e in j if e["event"] == "acquired" and
 			e["ticket"]] + [0])' events
-		done
+		"$top/userlib/tests/pictures" t.json t.svg
+	done
 }
 
 # It ends although there is always something to read
@@ -2236,7 +2241,7 @@ test_monitor_ends_in_a_storm() {
 # Names of commands and jobs cannot break out of their place
 test_monitor_escapes() {
 	monitor --json
-	background "$tlock" monitor >lines
+	background "$tlock" monitor --timeline t.json --svg t.svg >lines
 	second=$!
 	until_ok reads "$monitor"
 	until_ok reads $second
@@ -2257,6 +2262,16 @@ test_monitor_escapes() {
 	check 'printable(text)' events
 	check "[(e['command'], e['job']) for e in j] ==
 		2 * [(r'''$comm''', r'''$job''')]" events
+	check 'printable(text)' t.json
+	check "{(e['args']['command'], e['args']['job'], e['name'])
+		for e in j['traceEvents'] if e['ph'] == 'X'} ==
+		{(r'''$comm''', r'''$job''', r'''$job''')}" t.json
+	check "r'''$comm $holder''' in [e['args']['name']
+		for e in j['traceEvents'] if e['name'] == 'thread_name']" t.json
+	check 'printable(text)' t.svg
+	"$top/userlib/tests/pictures" t.json t.svg
+	check "r'''tlock: $comm $holder, ${job/$'\xef\xbf\xbf'/?}: held ''' in
+		__import__('html').unescape(text)" t.svg
 }
 
 # reads PID: has it begun to monitor?
@@ -2311,7 +2326,7 @@ test_monitor_of_some_locks() {
 }
 
 test_bad_usage_of_monitor() {
-	for options in --nosuch "--json=x" "--json --journal"; do
+	for options in --nosuch --timeline --svg "--json=x" "--json --journal"; do
 		run 64 "$tlock" monitor $options
 		[[ ! -s out && -s err ]]
 	done
@@ -2319,15 +2334,20 @@ test_bad_usage_of_monitor() {
 		run 66 "$tlock" monitor tlock $lock
 		in_file "$lock: " err
 	done
+	for option in --timeline --svg; do
+		run 73 "$tlock" monitor $option ./nosuch/file
+		in_file '^tlock: ./nosuch/file: No such file' err
+	done
 }
 
 test_monitor_without_a_reader() {
 	# Ends although nothing happens
 	run 0 bash -c 'env --default-signal=PIPE timeout 120 "$0" monitor | true
 		[[ ${PIPESTATUS[0]} -eq 141 ]]' "$tlock"
-	run 0 bash -c 'trap "" PIPE; timeout 120 "$0" monitor | true
+	run 0 bash -c 'trap "" PIPE; timeout 120 "$0" monitor --svg svg | true
 		[[ ${PIPESTATUS[0]} -eq 74 ]]' "$tlock"
 	in_file '^tlock: write error: Broken pipe' err
+	in_file '^</svg>' svg
 	hold
 	run 74 timeout 120 sh -c 'exec "$0" monitor >/dev/full' "$tlock"
 	let_go
@@ -2348,6 +2368,70 @@ test_screen_of_the_monitor() {
 	in_file " tlock-$name held .* head    $ascii_job$" out
 	let_go
 	wait
+}
+
+# Who waited and held when, of a few agents
+test_timeline() {
+	make_locks psu
+	hold -j before
+	wait_for tlock 'first <&>'
+	first=$waiter
+	monitor --timeline t.json --svg t.svg
+	until_ok in_file 'first' events
+	wait_for tlock $'\xef\xbf\xbf'
+	run 1 "$tlock" run -w 0.1 -j late true
+	let_go
+	until_ok in_file " released .* $waiter true" events
+	"$tlock" run -d psu true
+	abandon mortal
+	until_ok in_file ' abandoned ' events
+	hold -j last
+	until_ok in_file ' last$' events
+	end_monitor
+	let_go
+
+	check '{e["ph"] for e in j["traceEvents"]} == set("MXsfi")' t.json
+	check '{e["args"]["name"] for e in j["traceEvents"]
+		if e["name"] == "process_name"} == {"tlock", "tlock-psu"}' t.json
+	check '{"held for", "head '$holder'", "true '$first'"} <=
+		{e["args"]["name"] for e in j["traceEvents"]
+		if e["name"] == "thread_name"}' t.json
+	# The row of the lock
+	check '[(e["name"], e["args"]["end"]) for e in j["traceEvents"]
+		if e["ph"] == "X" and e["tid"] == 1] == [("before", "released"),
+		("first <&>", "released"), ("\uffff", "released"),
+		("mortal", "abandoned"), ("last", "going on")]' t.json
+	"$top/userlib/tests/pictures" t.json t.svg
+	check '[(e["name"], e["args"]["end"]) for e in j["traceEvents"]
+		if e["ph"] == "X" and e["cat"] == "waiting"] ==
+		[("waiting: first <&>", "acquired"), ("waiting: \uffff", "acquired"),
+		("waiting: late", "timed-out")]' t.json
+	# Two hand-overs
+	check '[e["ph"] for e in j["traceEvents"] if e["ph"] in "sf"] ==
+		["s", "f"] * 2' t.json
+	check '[e["name"] for e in j["traceEvents"] if e["ph"] == "i"] ==
+		["timed-out", "abandoned"]' t.json
+
+	in_file '>first &lt;&amp;&gt;</text>' t.svg
+}
+
+# One process that waits many times at once, and another that nobody sees end
+test_timeline_of_an_event_loop() {
+	monitor --timeline t.json --svg t.svg
+	until_ok reads "$monitor"
+	perl -e '
+		for (1 .. 20) {
+			open(my $lock, "+<", "/dev/tlock") or die;
+			push @locks, $lock;
+			my $arg = pack("qVx60a64x120", -1, 1, "job $_");
+			ioctl($lock, 0xC100BC00, $arg);	# TLOCK_ASYNC
+		}'
+	until_ok in_file 'withdrawn .* job 20$' events
+	end_monitor
+	check 'len({e["tid"] for e in j["traceEvents"] if e["ph"] == "X" and
+		e["cat"] == "waiting"}) == 19' t.json
+	check '"perl" in text and "(19)" in text' t.svg
+	"$top/userlib/tests/pictures" t.json t.svg
 }
 
 # fake_journal: something that is like the journal, and writes what it gets to
@@ -2579,6 +2663,7 @@ test_completion() {
 	PATH=/usr/bin completes 'tlock run -n /dev/tlock-a : b @ c printen' printenv
 	# The arguments of COMMAND
 	: >some-file
+	completes 'tlock monitor --svg some-' some-file
 	completes 'tlock run -w 3 -- cat some-' some-file
 	completes 'tlock run /dev/tlock cat some-' some-file
 }
