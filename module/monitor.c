@@ -36,9 +36,15 @@
 
 /**
  * struct tlock_record - an event
- * @time_ns: when it happened; see struct tlock_event for this and for @token,
- *	@ticket, @kind, @flags, @comm and @job
+ * @time_ns: when it happened; see struct tlock_event for this and the fields
+ *	below
+ * @token: of the grant
+ * @ticket: of the request
+ * @kind: what has happened
+ * @flags: TLOCK_UNFETCHED, or 0
  * @uid: effective user of the process
+ * @comm: command name of the process
+ * @job: the job
  * @ids: the process's number in each pid namespace, from the initial one, which
  *	comes first. A namespace may be gone by now; its address is only for
  *	comparison. A reference to the process's struct pid would have to be

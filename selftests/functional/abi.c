@@ -110,7 +110,7 @@ TEST(abi_waiter)
 
 TEST(abi_event)
 {
-	EXPECT_EQ(136, sizeof(struct tlock_event));
+	EXPECT_EQ(160, sizeof(struct tlock_event));
 	EXPECT_FIELD(tlock_event, size, 0, 4);
 	EXPECT_FIELD(tlock_event, kind, 4, 4);
 	EXPECT_FIELD(tlock_event, seq, 8, 8);
@@ -121,8 +121,9 @@ TEST(abi_event)
 	EXPECT_FIELD(tlock_event, uid, 44, 4);
 	EXPECT_FIELD(tlock_event, flags, 48, 4);
 	EXPECT_FIELD(tlock_event, lost, 52, 4);
-	EXPECT_FIELD(tlock_event, comm, 56, 16);
-	EXPECT_FIELD(tlock_event, job, 72, 64);
+	EXPECT_FIELD(tlock_event, reserved, 56, 24);
+	EXPECT_FIELD(tlock_event, comm, 80, 16);
+	EXPECT_FIELD(tlock_event, job, 96, 64);
 	EXPECT_UNSIGNED(tlock_event, size);
 	EXPECT_UNSIGNED(tlock_event, kind);
 	EXPECT_UNSIGNED(tlock_event, seq);
@@ -133,6 +134,7 @@ TEST(abi_event)
 	EXPECT_UNSIGNED(tlock_event, uid);
 	EXPECT_UNSIGNED(tlock_event, flags);
 	EXPECT_UNSIGNED(tlock_event, lost);
+	EXPECT_UNSIGNED(tlock_event, reserved[0]);
 }
 
 /* No unlisted member, and no padding between two members */
@@ -149,7 +151,7 @@ TEST(abi_sizes_add_up)
 	EXPECT_EQ(sizeof(struct tlock_waiter),
 		  3 * 8 + 8 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
 	EXPECT_EQ(sizeof(struct tlock_event),
-		  4 * 8 + 6 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
+		  7 * 8 + 6 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
 }
 
 TEST(abi_constants)

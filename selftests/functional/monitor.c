@@ -104,6 +104,7 @@ FIXTURE_TEARDOWN(monitor)
 		EXPECT_EQ(want_ticket_, event_.ticket);			\
 	}								\
 	EXPECT_STREQ((job_), event_.job);				\
+	EXPECT_TRUE(zeroed(event_.reserved, sizeof(event_.reserved)));	\
 	EXPECT_EQ(0, event_.lost);					\
 	event_;								\
 })

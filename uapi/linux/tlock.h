@@ -220,7 +220,7 @@ enum tlock_event_kind {
 
 /**
  * struct tlock_event - what read(2) returns after TLOCK_IOC_MONITOR
- * @size: of this record, in bytes; later versions may append fields
+ * @size: of this record, in bytes
  * @kind: one of enum tlock_event_kind; skip the kinds that you don't know
  * @seq: number of the event: each is larger by 1 than the one before it, unless
  *	events were lost
@@ -234,6 +234,7 @@ enum tlock_event_kind {
  * @flags: TLOCK_UNFETCHED if no call had fetched the grant, or 0
  * @lost: how many events just before this one were lost, because they were not
  *	read in time; 4294967295 stands for that many or more
+ * @reserved: 0
  * @comm: command name of that process
  * @job: its job
  */
@@ -248,6 +249,7 @@ struct tlock_event {
 	__u32 uid;
 	__u32 flags;
 	__u32 lost;
+	__u64 reserved[3];
 	char comm[TLOCK_COMM_SIZE];
 	char job[TLOCK_JOB_SIZE];
 };

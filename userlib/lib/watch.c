@@ -1,17 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* libtlock: who waits for a lock, and what happens to it */
 #include <errno.h>
-#include <stddef.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "libtlock.h"
-
-/*
- * The caller's structure has room for these fields. A later version that appends
- * others needs a function in a new version of the library's symbols.
- */
-#define EVENT_SIZE	(offsetof(struct tlock_event, job) + TLOCK_JOB_SIZE)
 
 int tlock_waiter(const struct tlock *t, struct tlock_waiter *waiter)
 {
@@ -25,7 +18,7 @@ int tlock_monitor(struct tlock *t)
 
 int tlock_next_event(struct tlock *t, struct tlock_event *event)
 {
-	ssize_t size = read(tlock_fd(t), event, EVENT_SIZE);
+	ssize_t size = read(tlock_fd(t), event, sizeof(*event));
 
 	if (size > 0)
 		return 0;

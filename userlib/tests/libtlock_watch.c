@@ -414,7 +414,7 @@ TEST_F(lock, monitor_size)
 	ASSERT_EQ(0, tlock_acquire(self->a, "size", TLOCK_TRY));
 	ASSERT_EQ(0, tlock_release(self->a));
 	ASSERT_EQ(0, tlock_next_event(t, &guarded.event));
-	EXPECT_EQ(136, guarded.event.size);
+	EXPECT_EQ(160, guarded.event.size);
 	EXPECT_EQ(TLOCK_EVENT_ACQUIRED, guarded.event.kind);
 	for (size_t i = 0; i < sizeof(guarded.after); i++)
 		ASSERT_EQ((char)0xa5, guarded.after[i]);

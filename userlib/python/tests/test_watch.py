@@ -362,21 +362,6 @@ class Events(WatchTestCase):
             self.monitor()
             tlock.waiters()
 
-    def test_records_of_a_later_module(self):
-        """They are longer, and of kinds that this version does not know."""
-        raw = _device.EventStruct(kind=77, job=b"new", lost=3)
-        raw.size = len(bytes(raw)) + 24
-        read, write_end = os.pipe()
-        self.addCleanup(os.close, read)
-        self.addCleanup(os.close, write_end)
-        for seq in range(3):
-            raw.seq = seq
-            os.write(write_end, bytes(raw) + b"x" * 24)
-        events = _watch.read_events(read, 4)
-        self.assertEqual([event[:2] for event in events],
-                         [("unknown", seq) for seq in range(3)])
-        self.assertEqual((events[2].job, events[2].lost), ("new", 3))
-
 
 class Waits(WatchTestCase):
     def test_waits(self):

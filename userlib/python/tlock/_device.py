@@ -118,6 +118,7 @@ class EventStruct(ctypes.Structure):
         ("uid", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
         ("lost", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint64 * 3),
         ("comm", ctypes.c_char * COMM_SIZE),
         ("job", ctypes.c_char * JOB_SIZE),
     ]

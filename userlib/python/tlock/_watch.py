@@ -150,14 +150,9 @@ def read_events(fd: int, number: int) -> Optional[List[Event]]:
         data = os.read(fd, number * ctypes.sizeof(EventStruct))
     except BlockingIOError:
         return []
-    events = []
-    start = 0
-    while start < len(data):
-        raw = EventStruct.from_buffer_copy(data, start)
-        events.append(_make_event(raw))
-        # A later module may append fields
-        start += raw.size
-    return events or None
+    return [_make_event(EventStruct.from_buffer_copy(data, start))
+            for start in range(0, len(data), ctypes.sizeof(EventStruct))] \
+        or None
 
 
 def _wait(fd: int, end: int) -> bool:
