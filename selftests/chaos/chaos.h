@@ -112,6 +112,17 @@ struct record {
 	__u64 count[COUNTS];
 };
 
+/* What a monitor of the lock read: see struct tlock_event */
+struct event {
+	__u32 kind;
+	__u32 lost;
+	__u64 seq;
+	__s64 time_ns;
+	__u64 token;
+	__u64 ticket;
+	struct sight of;	/* whose it is; its token and time are not used */
+};
+
 struct process {
 	__s32 pid;		/* in the first namespace */
 	__u32 uid;		/* in the first namespace */
@@ -139,6 +150,9 @@ struct lock {
 	struct counters before, after;
 	bool temporary;			/* created and deleted meanwhile: only
 					 * its records show @first and @after */
+	/* Those between @before and @after; NULL if nobody monitored the lock */
+	struct event *event;
+	__u32 events;
 };
 
 struct history {
@@ -174,6 +188,7 @@ enum rule {
 	NAMES,
 	POLLED,
 	EXPIRY,
+	EVENTS,
 	RULES
 };
 

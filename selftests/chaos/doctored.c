@@ -1781,6 +1781,517 @@ static void fetched_after_its_withdrawal(void)
 	lock->after.hold_ns_max = 200;
 }
 
+/*** Events ***/
+
+static struct event told[32];
+
+static struct event *happens(enum tlock_event_kind kind, __s64 at, __u64 token,
+			     __u64 ticket, const struct record *job,
+			     bool unfetched)
+{
+	struct event *e = &told[lock->events++];
+
+	*e = (struct event){
+		.kind = kind,
+		.seq = 100 + lock->events,
+		.time_ns = at,
+		.token = token,
+		.ticket = ticket,
+		.of = {
+			.pid = PID + job->actor,
+			.comm = job->actor,
+			.job = job - h->record,
+			.unfetched = unfetched,
+		},
+	};
+	lock->event = told;
+	return e;
+}
+
+#define HAPPENS(kind, ...)	happens(TLOCK_EVENT_##kind, __VA_ARGS__)
+
+/* As what happens in tell_async() */
+static struct events {
+	struct event *waits, *yielded, *waits_again, *granted, *released,
+		     *next, *given_up, *timed_out, *expired, *last_waits,
+		     *withdrawn, *last;
+} events;
+
+static void tell_events(void)
+{
+	struct record *closed;
+
+	tell_async();
+	closed = async.canceled + 1;
+	HAPPENS(ACQUIRED, 105, 11, 0, async.takes, false);
+	events.waits = HAPPENS(WAITING, 125, 0, 5, async.asks, false);
+	events.yielded = HAPPENS(YIELDED, 305, 11, 0, async.takes, false);
+	events.waits_again = HAPPENS(WAITING, 305, 0, 6, async.yields, false);
+	events.granted = HAPPENS(ACQUIRED, 305, 12, 5, async.asks, true);
+	events.released = HAPPENS(RELEASED, 405, 12, 0, async.asks, false);
+	events.next = HAPPENS(ACQUIRED, 405, 13, 6, async.yields, true);
+	events.given_up = HAPPENS(RELEASED, 455, 13, 6, async.yields, true);
+	HAPPENS(ACQUIRED, 505, 14, 0, async.next, false);
+	HAPPENS(WAITING, 522, 0, 7, async.asks_again, false);
+	events.timed_out = HAPPENS(TIMED_OUT, 622, 0, 7, async.asks_again, false);
+	HAPPENS(WAITING, 705, 0, 8, async.asks_late, false);
+	HAPPENS(RELEASED, 725, 14, 0, async.next, false);
+	HAPPENS(ACQUIRED, 725, 15, 8, async.asks_late, true);
+	events.expired = HAPPENS(TIMED_OUT, 805, 15, 8, async.asks_late, true);
+	HAPPENS(ACQUIRED, 805, 16, 0, async.expires, false);
+	events.last_waits = HAPPENS(WAITING, 842, 0, 9, closed, false);
+	events.withdrawn = HAPPENS(WITHDRAWN, 865, 0, 9, closed, false);
+	events.last = HAPPENS(RELEASED, 885, 16, 0, async.expires, false);
+}
+
+static void accepts_events(void)
+{
+	tell_events();
+}
+
+/* Nothing is concluded if some were lost. */
+static void accepts_lost_events(void)
+{
+	tell_events();
+	events.granted->seq += 3;
+	events.granted->lost = 3;
+}
+
+/* The events of tell_back(), in which a request is away for some time */
+static struct event *tell_events_back(void)
+{
+	struct event *away;
+	struct record *second;
+
+	tell_back();
+	second = h->record + 2;
+	lock->after.hold_ns_total = 700;
+	HAPPENS(ACQUIRED, 105, 11, 0, h->record, false);
+	HAPPENS(WAITING, 125, 0, 7, back.interrupted, false);
+	HAPPENS(WAITING, 155, 0, 8, second, false);
+	away = HAPPENS(INTERRUPTED, 195, 0, 7, back.interrupted, false);
+	HAPPENS(WAITING, 255, 0, 9, back.later, false);
+	HAPPENS(RELEASED, 305, 11, 0, h->record, false);
+	HAPPENS(ACQUIRED, 305, 12, 8, second, false);
+	HAPPENS(WAITING, 335, 0, 7, back.interrupted, false);
+	HAPPENS(RELEASED, 505, 12, 0, second, false);
+	HAPPENS(ACQUIRED, 505, 13, 7, back.interrupted, false);
+	HAPPENS(RELEASED, 705, 13, 0, back.interrupted, false);
+	HAPPENS(ACQUIRED, 705, 14, 9, back.later, false);
+	HAPPENS(RELEASED, 805, 14, 0, back.later, false);
+	return away;
+}
+
+static void accepts_events_of_one_away(void)
+{
+	tell_events_back();
+}
+
+/* 1 goes on with its request when the lock is free. */
+static struct event *tell_events_free(void)
+{
+	struct record *first, *asks, *goes_on;
+	struct event *granted;
+
+	begin_history();
+	first = take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	asks = add(ACQUIRE, 1, 120, 200, -EINTR);
+	asks->timeout_ns = 1000;
+	asks->left_ns = 930;
+	asks->left_ticket = 7;
+	asks->after[FAILS] = 1;
+	add(RELEASE, 0, 300, 310, 0);
+	goes_on = take_it(ACQUIRE, 1, 400, 410, 930, 1000 - 280, 12);
+	goes_on->ticket = 7;
+	add(RELEASE, 1, 500, 510, 0);
+	lock->after.count[CONTENDED] = lock->after.count[INTERRUPTED] = 1;
+	lock->after.wait_ns_total = lock->after.wait_ns_max = 280;
+	lock->after.hold_ns_total = 300;
+	lock->after.hold_ns_max = 200;
+	HAPPENS(ACQUIRED, 105, 11, 0, first, false);
+	HAPPENS(WAITING, 125, 0, 7, asks, false);
+	HAPPENS(INTERRUPTED, 195, 0, 7, asks, false);
+	HAPPENS(RELEASED, 305, 11, 0, first, false);
+	granted = HAPPENS(ACQUIRED, 405, 12, 7, asks, false);
+	HAPPENS(RELEASED, 505, 12, 0, asks, false);
+	return granted;
+}
+
+static void accepts_events_of_a_free_lock(void)
+{
+	tell_events_free();
+}
+
+static void event_grants_to_no_request(void)
+{
+	tell_events_free()->ticket = 0;
+}
+
+/* The lock did not note it, so the ones after it have its number and so on. */
+static void miss(struct event *e)
+{
+	struct event *end = &told[--lock->events];
+
+	for (; e < end; e++) {
+		__u64 seq = e->seq;
+
+		*e = e[1];
+		e->seq = seq;
+	}
+}
+
+/* They were noted in the wrong order. */
+static void swap(struct event *e)
+{
+	struct event other = e[1];
+	__u64 seq = e->seq;
+
+	e[1] = *e;
+	e[1].seq = other.seq;
+	*e = other;
+	e->seq = seq;
+}
+
+/* One that did not happen, before @e */
+static struct event *invent(struct event *e)
+{
+	struct event *i = &told[lock->events++];
+
+	for (i->seq = i[-1].seq + 1; i > e; i--) {
+		__u64 seq = i->seq;
+
+		*i = i[-1];
+		i->seq = seq;
+		i[-1].seq = seq - 1;
+	}
+	return e;
+}
+
+static void event_skipped(void)
+{
+	tell_events();
+	events.granted->seq++;
+}
+
+static void event_goes_back_in_time(void)
+{
+	tell_events();
+	events.timed_out->time_ns = 520;
+}
+
+static void missing_event_waits(void)
+{
+	tell_events();
+	miss(events.waits);
+}
+
+static void missing_event_yielded(void)
+{
+	tell_events();
+	miss(events.yielded);
+}
+
+static void missing_event_waits_again(void)
+{
+	tell_events();
+	miss(events.waits_again);
+}
+
+static void missing_event_granted(void)
+{
+	tell_events();
+	miss(events.granted);
+}
+
+static void missing_event_released(void)
+{
+	tell_events();
+	miss(events.released);
+}
+
+static void missing_event_next(void)
+{
+	tell_events();
+	miss(events.next);
+}
+
+static void missing_event_given_up(void)
+{
+	tell_events();
+	miss(events.given_up);
+}
+
+static void missing_event_timed_out(void)
+{
+	tell_events();
+	miss(events.timed_out);
+}
+
+static void missing_event_expired(void)
+{
+	tell_events();
+	miss(events.expired);
+}
+
+static void missing_event_last_waits(void)
+{
+	tell_events();
+	miss(events.last_waits);
+}
+
+static void missing_event_withdrawn(void)
+{
+	tell_events();
+	miss(events.withdrawn);
+}
+
+static void missing_event_last(void)
+{
+	tell_events();
+	miss(events.last);
+}
+
+static void missing_event_interrupted(void)
+{
+	miss(tell_events_back());
+}
+
+static void missing_event_back(void)
+{
+	miss(tell_events_back() + 4);
+}
+
+static void swapped_yield_and_wait(void)
+{
+	tell_events();
+	swap(events.yielded);
+}
+
+/* Its own request is then too late: it is not a waiter that it lets in */
+static void swapped_wait_and_grant(void)
+{
+	tell_events();
+	swap(events.waits_again);
+}
+
+static void swapped_release_and_grant(void)
+{
+	tell_events();
+	swap(events.released);
+}
+
+static void swapped_wait_and_withdrawal(void)
+{
+	tell_events();
+	swap(events.last_waits);
+}
+
+static void event_of_another_token(void)
+{
+	tell_events();
+	events.released->token = 11;
+}
+
+static void event_grants_another_token(void)
+{
+	tell_events();
+	events.granted->token = 13;
+}
+
+static void event_with_another_job(void)
+{
+	tell_events();
+	events.granted->of.job = async.takes - h->record;
+}
+
+static void event_of_another_request(void)
+{
+	tell_events();
+	events.timed_out->of.job = async.asks - h->record;
+}
+
+static void event_of_the_end_with_another_job(void)
+{
+	tell_events();
+	events.yielded->of.job = async.yields - h->record;
+}
+
+static void event_of_the_end_of_another_process(void)
+{
+	tell_events();
+	events.last->of.comm = 3;
+	events.last->of.pid = PID + 3;
+}
+
+static void event_of_another_process(void)
+{
+	tell_events();
+	events.granted->of.comm = 3;
+	events.granted->of.pid = PID + 3;
+}
+
+static void event_of_another_pid(void)
+{
+	tell_events();
+	events.granted->of.pid++;
+}
+
+static void event_of_another_user(void)
+{
+	tell_events();
+	events.granted->of.uid = 1;
+}
+
+static void event_of_a_stranger(void)
+{
+	tell_events();
+	events.granted->of.comm = NOBODY;
+}
+
+static void event_with_nobodys_job(void)
+{
+	tell_events();
+	events.granted->of.job = NOBODY;
+}
+
+static void event_with_another_ticket(void)
+{
+	tell_events();
+	events.granted->ticket = 6;
+}
+
+static void event_of_a_fetched_grant(void)
+{
+	tell_events();
+	events.granted->of.unfetched = false;
+}
+
+static void event_of_an_unfetched_grant(void)
+{
+	tell_events();
+	events.released->of.unfetched = true;
+	events.released->ticket = 5;
+}
+
+static void event_grants_too_early(void)
+{
+	tell_events();
+	/* Before its call */
+	told[0].time_ns = 99;
+	lock->after.hold_ns_total += 6;
+}
+
+static void event_ends_too_late(void)
+{
+	tell_events();
+	events.last->time_ns = 891;
+	lock->after.hold_ns_total += 6;
+}
+
+static void event_waits_too_early(void)
+{
+	tell_events();
+	events.last_waits->time_ns = 839;
+	lock->after.wait_ns_total += 3;
+}
+
+static void event_abandoned_as_released(void)
+{
+	tell_events();
+	accepts_abandoned_to_unfetched();
+	lock->event = told;
+	lock->events = 19;
+}
+
+static void event_released_as_abandoned(void)
+{
+	tell_events();
+	events.last->kind = TLOCK_EVENT_ABANDONED;
+}
+
+static void event_released_as_yielded(void)
+{
+	tell_events();
+	events.last->kind = TLOCK_EVENT_YIELDED;
+}
+
+static void event_yielded_as_released(void)
+{
+	tell_events();
+	events.yielded->kind = TLOCK_EVENT_RELEASED;
+}
+
+static void event_timed_out_as_withdrawn(void)
+{
+	tell_events();
+	events.timed_out->kind = TLOCK_EVENT_WITHDRAWN;
+}
+
+static void event_withdrawn_as_timed_out(void)
+{
+	tell_events();
+	events.withdrawn->kind = TLOCK_EVENT_TIMED_OUT;
+}
+
+static void event_expired_as_released(void)
+{
+	tell_events();
+	events.expired->kind = TLOCK_EVENT_RELEASED;
+}
+
+static void event_of_unknown_kind(void)
+{
+	tell_events();
+	events.withdrawn->kind = 77;
+}
+
+static void event_withdraws_an_interrupted_one(void)
+{
+	tell_events_back()->kind = TLOCK_EVENT_WITHDRAWN;
+}
+
+static void invented_wait(void)
+{
+	tell_events();
+	invent(events.granted)->kind = TLOCK_EVENT_WAITING;
+}
+
+static void invented_release(void)
+{
+	struct event *e = (tell_events(), invent(events.timed_out));
+
+	e->kind = TLOCK_EVENT_RELEASED;
+	e->token = 14;
+}
+
+static void invented_grant(void)
+{
+	struct event *e = (tell_events(), invent(events.last + 1));
+
+	*e = (struct event){ .kind = TLOCK_EVENT_ACQUIRED, .seq = e->seq,
+			     .time_ns = 890, .token = 17, .of = told[15].of };
+}
+
+static void invented_time_out(void)
+{
+	struct event *e = (tell_events(), invent(events.timed_out));
+
+	*e = (struct event){ .kind = TLOCK_EVENT_TIMED_OUT, .seq = e->seq,
+			     .time_ns = 600, .of = told[8].of };
+}
+
+static void event_waits_less(void)
+{
+	tell_events();
+	lock->after.wait_ns_total -= 4;
+}
+
+static void event_held_at_most(void)
+{
+	tell_events();
+	lock->after.hold_ns_max--;
+}
+
 static const struct test {
 	const char *name;
 	void (*tell)(void);
@@ -1953,6 +2464,63 @@ static const struct test {
 	TEST(overtaken_and_withdrawn, FIFO),
 	TEST(free_while_one_is_pending, HAND_OVER),
 	TEST(fetched_after_its_withdrawal, CANCELED),
+	TEST(accepts_events, ACCEPTED),
+	TEST(accepts_lost_events, ACCEPTED),
+	TEST(accepts_events_of_one_away, ACCEPTED),
+	TEST(accepts_events_of_a_free_lock, ACCEPTED),
+	TEST(event_grants_to_no_request, EVENTS),
+	TEST(event_skipped, EVENTS),
+	TEST(event_goes_back_in_time, EVENTS),
+	TEST(missing_event_waits, EVENTS),
+	TEST(missing_event_yielded, EVENTS),
+	TEST(missing_event_waits_again, EVENTS),
+	TEST(missing_event_granted, EVENTS),
+	TEST(missing_event_released, EVENTS),
+	TEST(missing_event_next, EVENTS),
+	TEST(missing_event_given_up, EVENTS),
+	TEST(missing_event_timed_out, EVENTS),
+	TEST(missing_event_expired, EVENTS),
+	TEST(missing_event_last_waits, EVENTS),
+	TEST(missing_event_withdrawn, EVENTS),
+	TEST(missing_event_last, EVENTS),
+	TEST(missing_event_interrupted, EVENTS),
+	TEST(missing_event_back, EVENTS),
+	TEST(swapped_yield_and_wait, EVENTS),
+	TEST(swapped_wait_and_grant, EVENTS),
+	TEST(swapped_release_and_grant, EVENTS),
+	TEST(swapped_wait_and_withdrawal, EVENTS),
+	TEST(event_of_another_token, EVENTS),
+	TEST(event_grants_another_token, EVENTS),
+	TEST(event_with_another_job, EVENTS),
+	TEST(event_of_another_request, EVENTS),
+	TEST(event_of_another_process, EVENTS),
+	TEST(event_of_the_end_with_another_job, EVENTS),
+	TEST(event_of_the_end_of_another_process, EVENTS),
+	TEST(event_of_another_pid, EVENTS),
+	TEST(event_of_another_user, EVENTS),
+	TEST(event_of_a_stranger, EVENTS),
+	TEST(event_with_nobodys_job, EVENTS),
+	TEST(event_with_another_ticket, EVENTS),
+	TEST(event_of_a_fetched_grant, EVENTS),
+	TEST(event_of_an_unfetched_grant, EVENTS),
+	TEST(event_grants_too_early, EVENTS),
+	TEST(event_ends_too_late, EVENTS),
+	TEST(event_waits_too_early, EVENTS),
+	TEST(event_abandoned_as_released, EVENTS),
+	TEST(event_released_as_abandoned, EVENTS),
+	TEST(event_released_as_yielded, EVENTS),
+	TEST(event_yielded_as_released, EVENTS),
+	TEST(event_timed_out_as_withdrawn, EVENTS),
+	TEST(event_withdrawn_as_timed_out, EVENTS),
+	TEST(event_expired_as_released, EVENTS),
+	TEST(event_of_unknown_kind, EVENTS),
+	TEST(event_withdraws_an_interrupted_one, EVENTS),
+	TEST(invented_wait, EVENTS),
+	TEST(invented_release, EVENTS),
+	TEST(invented_grant, EVENTS),
+	TEST(invented_time_out, EVENTS),
+	TEST(event_waits_less, EVENTS),
+	TEST(event_held_at_most, EVENTS),
 };
 
 const unsigned int doctored_tests = sizeof(tests) / sizeof(*tests);

@@ -196,7 +196,8 @@ struct history *history_of(const struct history *h, __u32 lock)
 			    (r->kind == OPEN && !r->end && r->name == name) ?
 			    n++ : NOBODY;
 	}
-	one = calloc(1, sizeof(*one) + (n + 1) * sizeof(struct record));
+	one = calloc(1, sizeof(*one) + (n + 1) * sizeof(struct record) +
+			h->lock[lock].events * sizeof(struct event));
 	if (!one)
 		die("no memory to judge");
 	memcpy(one, h, sizeof(*one));
@@ -214,6 +215,17 @@ struct history *history_of(const struct history *h, __u32 lock)
 			r->token = r->ticket = 0;
 		if (r->holder.job < h->records)
 			r->holder.job = number[r->holder.job];
+	}
+	if (one->lock->event) {
+		one->lock->event = (struct event *)&one->record[n + 1];
+		memcpy(one->lock->event, h->lock[lock].event,
+		       one->lock->events * sizeof(struct event));
+	}
+	for (__u32 i = 0; i < one->lock->events; i++) {
+		struct sight *of = &one->lock->event[i].of;
+
+		if (of->job < h->records)
+			of->job = number[of->job];
 	}
 	free(number);
 	if (one->lock->temporary)

@@ -68,6 +68,7 @@ const char *const rule_names[RULES] = {
 	[NAMES] = "names",
 	[POLLED] = "polled",
 	[EXPIRY] = "expiry",
+	[EVENTS] = "events",
 };
 
 const char *const count_names[COUNTS] = {
@@ -222,7 +223,7 @@ static bool judge_all(struct court *c)
 		if (!judge_file(c, &c->file[i]))
 			return false;
 	return judge_abandoned(c) && judge_counters(c) && judge_statuses(c) &&
-	       judge_progress(c);
+	       judge_progress(c) && judge_events(c);
 }
 
 static void study_deaths(struct court *c)

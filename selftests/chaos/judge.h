@@ -282,6 +282,9 @@ bool judge_queue(struct court *c);
 bool judge_unfetched(struct court *c);
 bool judge_polls(struct court *c);
 
+/* judge-events.c */
+bool judge_events(struct court *c);
+
 /* judge-names.c */
 bool judge_deletions(struct court *c);
 
