@@ -136,6 +136,8 @@ static struct thread {
 	enum lock own_lock;
 	enum held held;
 	bool decided;		/* ASKED: so poll(2) said */
+	bool monitors;		/* its own file does */
+	__u64 seq;		/* of the last event that it read there */
 	/* Of its last request that was interrupted or is asynchronous */
 	__u64 ticket;
 	bool ticket_of_own;
@@ -911,6 +913,149 @@ static int do_status(const struct op *op, __u32 *allowed)
 	return ret;
 }
 
+/* Asks who waits, one after the other, but not for ever */
+static int do_waiter(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	enum at at = operand(op, 1);
+	bool usable = at == GOOD || at == UNALIGNED;
+	struct tlock_waiter *uwaiter = place(at), w = {};
+	int ret, first = 1;
+	__u64 before;
+
+	for (int i = 0; i < 10; i++) {
+		if (usable)
+			memcpy(uwaiter, &w, sizeof(w));
+		ret = call_ioctl(file, TLOCK_IOC_WAITER, uwaiter,
+				 operand(op, 2));
+		if (first > 0)
+			first = ret;
+		if (ret || !usable)
+			break;
+		before = w.ticket;
+		memcpy(&w, uwaiter, sizeof(w));
+		if (w.ticket <= before)
+			broken("ticket %llu after %llu", w.ticket, before);
+		if (w.flags & ~TLOCK_ASYNC ||
+		    !zeroed(w.reserved, sizeof(w.reserved)) ||
+		    w.comm[sizeof(w.comm) - 1] || w.job[sizeof(w.job) - 1])
+			broken("waiter with flags %#x, %.64s", w.flags, w.job);
+	}
+	*allowed = can(0) | can(ENOENT);
+	if (!usable)
+		*allowed |= can(EINVAL) | can(EFAULT);
+	if (at == SHORT || (at >= CUT && at != READONLY))
+		*allowed = can(EFAULT);
+	if (file == OWN && me->own_lock && !own_is_writable())
+		*allowed |= can(ENODEV);
+	cannot_use(file, allowed);
+	return first;
+}
+
+static int do_monitor(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	int ret = call_ioctl(file, TLOCK_IOC_MONITOR, NULL, operand(op, 1));
+
+	*allowed = can(0) | can(EBUSY) | can(EBADF);
+	if (file == OWN && own_is_writable())
+		*allowed = can(EBADF);
+	else if (file == OWN)
+		*allowed = can(me->monitors ? EBUSY : 0) |
+			   (me->own_lock ? can(ENODEV) : 0);
+	if (!cannot_use(file, allowed) && file == OWN && !ret) {
+		me->monitors = true;
+		me->seq = 0;
+	}
+	return ret;
+}
+
+/* Checks an event, and that it comes after the one with the number @seq, or 0 */
+static void judge_event(const struct tlock_event *e, __u64 seq)
+{
+	bool token = e->token, ticket = e->ticket, deleted;
+
+	deleted = e->kind == TLOCK_EVENT_DELETED;
+	if (e->size != sizeof(*e) || !e->kind || e->kind > TLOCK_EVENT_DELETED)
+		broken("event %llu has size %u and kind %u", e->seq, e->size,
+		       e->kind);
+	if (seq && e->seq != seq + 1 + e->lost)
+		broken("event %llu after %llu, and %u were lost", e->seq, seq,
+		       e->lost);
+	if (e->flags & ~TLOCK_UNFETCHED || (e->flags && !(token && ticket)) ||
+	    e->comm[sizeof(e->comm) - 1] || e->job[sizeof(e->job) - 1] ||
+	    (deleted ? e->pid || *e->comm || *e->job : !*e->comm))
+		broken("event %llu: flags %#x, pid %d, %.16s, %.64s", e->seq,
+		       e->flags, e->pid, e->comm, e->job);
+	switch (e->kind) {
+	case TLOCK_EVENT_WAITING:
+	case TLOCK_EVENT_INTERRUPTED:
+	case TLOCK_EVENT_WITHDRAWN:
+		if (token || !ticket)
+			break;
+		return;
+	case TLOCK_EVENT_ACQUIRED:
+	case TLOCK_EVENT_RELEASED:
+	case TLOCK_EVENT_YIELDED:
+	case TLOCK_EVENT_ABANDONED:
+		if (!token)
+			break;
+		return;
+	case TLOCK_EVENT_DELETED:
+		if (token || ticket)
+			break;
+		return;
+	default:
+		return;
+	}
+	broken("event %llu of kind %u: token %llu, ticket %llu", e->seq, e->kind,
+	       e->token, e->ticket);
+}
+
+/* Reads a few events, without waiting */
+static int do_events(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	enum at at = operand(op, 1);
+	struct tlock_event *uevents = place(at), e[3];
+	bool mine = file == OWN, usable = at == GOOD || at == UNALIGNED;
+	int fd = fd_of(file);
+	__u64 seq = 0;
+	ssize_t size;
+
+	*allowed = can(0) | can(EAGAIN) | can(EINVAL);
+	if (mine)
+		*allowed = me->monitors ? can(0) | can(EAGAIN) : can(EINVAL);
+	/* It cannot be read */
+	if (mine && (me->own_flags & O_ACCMODE) != O_RDONLY &&
+	    (me->own_flags & O_ACCMODE) != O_RDWR)
+		*allowed = can(EBADF);
+	else if (!usable)
+		*allowed |= can(EFAULT);
+	cannot_use(file, allowed);
+	/* Nobody makes it wait again */
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	size = read(fd, uevents, sizeof(e));
+	if (size < 0)
+		return -errno;
+	if (size % sizeof(*e))
+		broken("%zd bytes of events", size);
+	if (!usable) {
+		/* Others may have changed what it read */
+		if (mine)
+			me->seq = 0;
+		return 0;
+	}
+	memcpy(e, uevents, size);
+	for (int i = 0; i < size / sizeof(*e); i++) {
+		judge_event(&e[i], seq ?: mine ? me->seq : 0);
+		seq = e[i].seq;
+	}
+	if (mine && size)
+		me->seq = seq;
+	return 0;
+}
+
 static int do_ioctl(const struct op *op, __u32 *allowed)
 {
 	/* FIONBIO, FIOASYNC, FIONCLEX, FIOCLEX, FIOQSIZE, FIGETBSZ, FIBMAP */
@@ -946,7 +1091,8 @@ static int do_ioctl(const struct op *op, __u32 *allowed)
 	}
 	/* The result may be one of our own commands */
 	if (cmd == TLOCK_IOC_ACQUIRE || cmd == TLOCK_IOC_RELEASE ||
-	    cmd == TLOCK_IOC_REACQUIRE || cmd == TLOCK_IOC_STATUS)
+	    cmd == TLOCK_IOC_REACQUIRE || cmd == TLOCK_IOC_STATUS ||
+	    cmd == TLOCK_IOC_WAITER || cmd == TLOCK_IOC_MONITOR)
 		return -ENOTTY;
 	cannot_use(file, allowed);
 	return call_ioctl(file, cmd, place(GOOD), operand(op, 4));
@@ -1059,7 +1205,8 @@ static int do_call(const struct op *op, __u32 *allowed)
 		ret = fcntl(fd, F_SETFL, O_NONBLOCK);
 		break;
 	case ASYNC:
-		ret = fcntl(fd, F_SETFL, O_ASYNC | O_APPEND);
+		/* As others may be about to read: see do_events() */
+		ret = fcntl(fd, F_SETFL, O_ASYNC | O_APPEND | O_NONBLOCK);
 		break;
 	case DUPFD:
 		ret = fcntl(fd, F_DUPFD, 100);
@@ -1103,7 +1250,8 @@ static void judge_events(short events)
 		return;
 	}
 	if (!own_is_writable()) {
-		if (events & ~(me->own_lock ? POLLHUP : 0))
+		if (events & ~((me->own_lock ? POLLHUP : 0) |
+			       (me->monitors ? POLLIN : 0)))
 			broken("poll says %#x of a reader", events);
 		return;
 	}
@@ -1179,6 +1327,7 @@ static int do_open(const struct op *op, __u32 *allowed)
 	fd = open(devices[lock], flags, 0600);
 	if (file == OWN) {
 		me->own = fd;
+		me->monitors = false;
 		me->own_flags = flags;
 		me->own_lock = lock;
 		memset(&me->own_before, 0, sizeof(me->own_before));
@@ -1566,6 +1715,12 @@ static int run_op(const struct op *op, __u32 *allowed)
 		return do_ioctl(op, allowed);
 	case CALL:
 		return do_call(op, allowed);
+	case WAITER:
+		return do_waiter(op, allowed);
+	case MONITOR:
+		return do_monitor(op, allowed);
+	case EVENTS:
+		return do_events(op, allowed);
 	case LOOK:
 		look_at_attribute(operand(op, 0));
 		break;

@@ -33,6 +33,8 @@ enum verb {
 	OPEN, CLOSE, DUP, ACQUIRE, REACQUIRE, RELEASE, FLOCK, STATUS, IOCTL, CALL,
 	/* An acquire and a reacquire with TLOCK_ASYNC, and one that fetches */
 	START, START_AGAIN, FETCH,
+	/* Who waits; to monitor the lock, and to read what happened */
+	WAITER, MONITOR, EVENTS,
 	LOOK, CREATE, DELETE, COMM, MEMORY, SIGNAL, ALARM, FREEZE, FORK, END, NAP,
 	AWAIT, MEET, WATCH, VERBS
 };
