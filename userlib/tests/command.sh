@@ -1299,24 +1299,24 @@ metrics_waits() {
 }
 
 test_metrics_of_waits() {
-	read -ra before < <(metrics_waits | xargs)
+	read -ra old < <(metrics_waits | xargs)
 	hold
 	run 1 "$tlock" run --timeout 0.5 true
 	run 1 "$tlock" run --timeout 0.02 true
 	run 1 "$tlock" run --nonblock true
-	read -ra after < <(metrics_waits | xargs)
+	read -ra new < <(metrics_waits | xargs)
 	let_go
-	[[ ${#after[@]} -eq 8 && ${after[6]} -eq ${after[7]} ]]
+	[[ ${#new[@]} -eq 8 && ${new[6]} -eq ${new[7]} ]]
 	# Each counts what those before it count, too
 	read -ra waits <$sysfs/stats/waits
 	for i in 0 1 2 3 4 5 6; do
 		sum=$((${sum:-0} + waits[i]))
-		[[ $sum -eq ${after[i]} ]]
+		[[ $sum -eq ${new[i]} ]]
 	done
 	# The longer one took no more than 10 s, and neither 10 ms or less
-	[[ ${after[4]} -eq $((before[4] + 2)) ]]
-	[[ ${after[1]} -eq ${before[1]} ]]
-	[[ ${after[7]} -eq $((before[7] + 2)) ]]
+	[[ ${new[4]} -eq $((old[4] + 2)) ]]
+	[[ ${new[1]} -eq ${old[1]} ]]
+	[[ ${new[7]} -eq $((old[7] + 2)) ]]
 	run 0 "$tlock" status --metrics
 	check 'float(re.findall(r"^tlock_wait_duration_seconds_sum.* (.*)$", text,
 		re.M)[0]) > 0.52' out

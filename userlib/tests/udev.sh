@@ -338,7 +338,7 @@ abandoned() {
 		udevadm settle || return
 	tlock run --device psu --no-fork --job 'set voltage' sleep 60 &
 	pid=$!
-	until_ok grep -q 'set voltage' "$class/tlock-psu/job" && kill -9 $pid &&
+	until_ok grep -q 'set voltage' "$class/tlock-psu/job" && kill -9 "$pid" &&
 		until_ok test -s logged &&
 		is "tlock-psu was abandoned by $pid: set voltage" cat logged &&
 		has psu
