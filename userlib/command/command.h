@@ -101,6 +101,18 @@ int64_t wall_clock_ns(void);
 /* How long ago on CLOCK_MONOTONIC @since_ns was, in nanoseconds */
 uint64_t ns_since(int64_t since_ns);
 
+/* queue.c */
+
+/*
+ * read_waiters - read who waits for a lock, the longest waiter first
+ * @max: read at most so many
+ * @num: receives how many there are
+ *
+ * Return: an array, which the caller must free; NULL if nobody waits
+ */
+struct tlock_waiter *read_waiters(const struct tlock *t, size_t max,
+				  size_t *num);
+
 /* holder.c */
 
 /*

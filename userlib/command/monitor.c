@@ -20,6 +20,9 @@
 #define MAX_TRIES	50
 #define AGAIN_NS	2000000
 
+/* How many events of a lock are read at once */
+#define MAX_EVENTS	64
+
 static const char usage[] =
 "Usage:\n"
 " tlock monitor [options] [LOCK...]\n"
@@ -28,10 +31,10 @@ static const char usage[] =
 "Without LOCK, for all locks of this host, and for those that are created later.\n"
 "\n"
 "Options:\n"
-" -J, --json           print a JSON object for each event, each on its own line\n"
+" -J, --json           print each event as a JSON object, on a line of its own\n"
 "     --journal        log the events into the systemd journal, for tlock log\n"
-"     --timeline FILE  at the end, also write a file for ui.perfetto.dev or\n"
-"                      chrome://tracing: who waited and held when\n"
+"     --timeline FILE  at the end, also write who waited and held when, in a file\n"
+"                      for ui.perfetto.dev or chrome://tracing\n"
 "     --svg FILE       at the end, also write the same as a picture\n"
 " -h, --help           display this help\n"
 " -V, --version        display version\n"
@@ -53,14 +56,15 @@ struct watched {
 	int64_t status_ns;	/* when the look at the holder began */
 	int64_t queue_ns;	/* when the look at the waiters began */
 	int64_t began_ns;	/* and when it ended */
-	/* To know how long these took */
+	/* To know how long requests and the grant took */
 	void *requests;		/* tree */
 	uint64_t token;		/* of the present grant, if that is known */
 	int64_t since_ns;
-	/* The next event, if there is one */
-	struct tlock_event event;
-	bool has_event;
-	bool may_have_event;	/* it has not yet been found to have none */
+	/* Events that were read, but not handled yet */
+	struct tlock_event *events;
+	size_t next_event;	/* index */
+	size_t num_events;
+	bool may_have_events;	/* it has not yet been found to have no more */
 	bool gone;
 };
 
@@ -134,8 +138,9 @@ static void emit(struct monitor *m, const struct happening *h)
 {
 	if (m->recorded)
 		record(&m->recording, h);
+	/* An error must not be forgotten if the next event is logged */
 	if (m->journal)
-		m->error = log_event(h);
+		m->error = m->error ? m->error : log_event(h);
 	else if (m->json)
 		print_object(h, h->time_ns + m->wall_clock_ns);
 	else
@@ -163,24 +168,20 @@ static int64_t later(int64_t end_ns, int64_t begin_ns)
 	return end_ns > begin_ns ? end_ns - begin_ns : 0;
 }
 
-/* Says who holds the lock, and who waits. */
+/* Prints who holds the lock, and who waits. */
 static void emit_state(struct monitor *m, struct watched *w)
 {
-	struct tlock_waiter waiter = { 0 }, *waiters = NULL;
+	struct tlock_waiter *waiters;
 	struct tlock_status status;
 	struct happening h;
-	size_t num = 0, i;
+	size_t num, i;
 
-	/* First a quick look, as things go on */
+	/* First look, then print, as things go on meanwhile */
 	w->status_ns = now_ns(CLOCK_MONOTONIC);
 	if (tlock_status(w->t, &status))
 		return;
 	w->queue_ns = now_ns(CLOCK_MONOTONIC);
-	while (!tlock_waiter(w->t, &waiter)) {
-		waiters = checked(reallocarray(waiters, num + 1,
-					       sizeof(waiter)));
-		waiters[num++] = waiter;
-	}
+	waiters = read_waiters(w->t, SIZE_MAX, &num);
 	w->began_ns = now_ns(CLOCK_MONOTONIC);
 
 	if (status.holder.token) {
@@ -211,16 +212,17 @@ static void emit_state(struct monitor *m, struct watched *w)
 	free(waiters);
 }
 
-/* Whether the event was before what emit_state() has said */
+/* Whether what emit_state() has printed includes the event */
 static bool is_known(const struct watched *w, const struct tlock_event *event)
 {
-	bool waits = find_request(w, event->ticket);
+	bool waits;
 
 	if (event->time_ns > w->began_ns)
 		return false;
+	waits = find_request(w, event->ticket);
 	switch (event->kind) {
 	case TLOCK_EVENT_WAITING:
-		/* If it was not seen later, it had ended by then */
+		/* If the look did not find it, it had ended before that */
 		return event->time_ns < w->queue_ns || waits;
 	case TLOCK_EVENT_INTERRUPTED:
 		return event->time_ns < w->queue_ns;
@@ -270,6 +272,7 @@ static int add(struct monitor *m, const char *lock, bool is_new)
 static void drop(struct monitor *m, size_t i)
 {
 	forget_all(&m->locks[i]);
+	free(m->locks[i].events);
 	tlock_close(m->locks[i].t);
 	free(m->locks[i].name);
 	memmove(&m->locks[i], &m->locks[i + 1],
@@ -373,12 +376,11 @@ static void measure(struct watched *w, struct happening *h, unsigned int kind)
 	}
 }
 
-static void handle_event(struct monitor *m, struct watched *w)
+static void handle_event(struct monitor *m, struct watched *w,
+			 const struct tlock_event *e)
 {
-	const struct tlock_event *e = &w->event;
 	struct happening h;
 
-	w->has_event = false;
 	/* Unless emit_state() came after those that were lost */
 	if (e->lost && e->time_ns > w->status_ns) {
 		forget_all(w);
@@ -401,16 +403,33 @@ static void handle_event(struct monitor *m, struct watched *w)
 	emit(m, &h);
 }
 
-static void fetch_event(struct watched *w)
+static bool has_events(const struct watched *w)
 {
-	if (w->has_event || !w->may_have_event)
-		return;
-	if (!tlock_next_event(w->t, &w->event)) {
-		w->has_event = true;
-	} else if (errno != EINTR) {
-		w->may_have_event = false;
-		w->gone = errno != EAGAIN;
+	return w->next_event < w->num_events;
+}
+
+/* The next event of a lock, or NULL if there is none yet */
+static const struct tlock_event *next_event(struct watched *w)
+{
+	struct tlock_event events[MAX_EVENTS];
+	ssize_t size;
+
+	if (has_events(w))
+		return &w->events[w->next_event];
+	if (!w->may_have_events)
+		return NULL;
+	/* tlock_next_event() reads only one, which takes longer for each */
+	size = read(tlock_fd(w->t), events, sizeof(events));
+	if (size <= 0) {
+		w->may_have_events = false;
+		w->gone = !size || errno != EAGAIN;
+		return NULL;
 	}
+	w->events = checked(realloc(w->events, size));
+	memcpy(w->events, events, size);
+	w->num_events = size / sizeof(*events);
+	w->next_event = 0;
+	return w->events;
 }
 
 /*
@@ -420,8 +439,8 @@ static void fetch_event(struct watched *w)
 static void handle_events(struct monitor *m)
 {
 	/*
-	 * Of a later event, it is not known yet if it is the first one. Besides,
-	 * this ends, although there may be new events all the time.
+	 * A later event must wait: another lock may still have an earlier one
+	 * to read. Besides, this ends even if there are new events all the time.
 	 */
 	int64_t until_ns = now_ns(CLOCK_MONOTONIC);
 	struct watched *first;
@@ -429,22 +448,24 @@ static void handle_events(struct monitor *m)
 
 	m->wall_clock_ns = wall_clock_ns();
 	for (i = 0; i < m->num; i++)
-		m->locks[i].may_have_event = true;
+		m->locks[i].may_have_events = true;
 	do {
 		first = NULL;
 		for (i = 0; i < m->num; i++) {
 			struct watched *w = &m->locks[i];
+			const struct tlock_event *event = next_event(w);
 
-			fetch_event(w);
-			if (w->has_event && w->event.time_ns <= until_ns &&
-			    (!first || w->event.time_ns < first->event.time_ns))
+			if (event && event->time_ns <= until_ns &&
+			    (!first ||
+			     event->time_ns < next_event(first)->time_ns))
 				first = w;
 		}
 		if (first)
-			handle_event(m, first);
+			handle_event(m, first,
+				     &first->events[first->next_event++]);
 	} while (first && !m->error);
 	for (i = m->num; i-- > 0;)
-		if (m->locks[i].gone && !m->locks[i].has_event)
+		if (m->locks[i].gone && !has_events(&m->locks[i]))
 			drop(m, i);
 }
 
@@ -476,7 +497,7 @@ static void wait_for_events(struct monitor *m, const sigset_t *mask)
 	for (i = 0; i < m->num; i++) {
 		pollers[i + 2].fd = tlock_fd(m->locks[i].t);
 		pollers[i + 2].events = POLLIN;
-		busy = busy || m->locks[i].has_event;
+		busy = busy || has_events(&m->locks[i]);
 	}
 	if (ppoll(pollers, m->num + 2, busy ? &(struct timespec){ 0 } : NULL,
 		  mask) > 0 || busy) {
@@ -609,11 +630,11 @@ int monitor_main(int argc, char **argv)
 	if (svg)
 		svg_file = open_file(svg);
 
-	/* A reader that has gone must not keep the files from being written */
+	/* The files must be written even if nobody reads the output any more */
 	sigaction(SIGPIPE, &(struct sigaction){ .sa_handler = SIG_IGN },
 		  &pipe_action);
 	catch_signals(&mask);
-	/* Of what has happened since these locks were looked at */
+	/* What has happened since add() looked at these locks */
 	handle_events(&m);
 	while (!stopped && (m.num || m.inotify >= 0) && is_printed(&m))
 		wait_for_events(&m, &mask);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* tlock status: who waits for a lock */
+/* tlock status and tlock monitor: who waits for a lock */
 #define _GNU_SOURCE
 #include <inttypes.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "status.h"
 
-/* How many waiters of a lock people get to see */
+/* How many waiters of each lock a table for people shows */
 #define MAX_SHOWN	10
 
 /* A table for people, with the columns of print_queues() */
@@ -18,20 +18,27 @@ static const enum column queue_columns[] = {
 
 #define NUM_QUEUE_COLUMNS (sizeof(queue_columns) / sizeof(*queue_columns))
 
-void read_queue(struct row *row, const struct tlock *t, bool all)
+struct tlock_waiter *read_waiters(const struct tlock *t, size_t max,
+				  size_t *num)
 {
-	struct tlock_waiter waiter = { 0 };
+	struct tlock_waiter waiter = { 0 }, *waiters = NULL;
 	size_t room = 0;
 
-	while ((all || row->queue_length < MAX_SHOWN) &&
-	       !tlock_waiter(t, &waiter)) {
-		if (row->queue_length == room) {
+	for (*num = 0; *num < max && !tlock_waiter(t, &waiter); (*num)++) {
+		if (*num == room) {
 			room = room ? 2 * room : MAX_SHOWN;
-			row->queue = checked(reallocarray(row->queue, room,
-							  sizeof(waiter)));
+			waiters = checked(reallocarray(waiters, room,
+						       sizeof(waiter)));
 		}
-		row->queue[row->queue_length++] = waiter;
+		waiters[*num] = waiter;
 	}
+	return waiters;
+}
+
+void read_queue(struct row *row, const struct tlock *t, bool all)
+{
+	row->queue = read_waiters(t, all ? SIZE_MAX : MAX_SHOWN,
+				  &row->queue_length);
 }
 
 static void print_waiter(const struct tlock_waiter *waiter, FILE *out)
@@ -85,7 +92,7 @@ void print_queue_key(const struct row *row, bool clock, FILE *out)
 {
 	size_t i;
 
-	/* A ticket stands for all else but the time */
+	/* The same ticket means that all else is the same, but for the time */
 	for (i = 0; i < row->queue_length; i++) {
 		char *waiting = human_time(ns_since(row->queue[i].since_ns));
 
