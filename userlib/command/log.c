@@ -19,14 +19,14 @@ static const char usage[] =
 "Usage:\n"
 " tlock log [options] [LOCK...]\n"
 "\n"
-"Show what has happened to locks, or to these, from the systemd journal.\n"
-"It is there if tlock-monitor.service was running then.\n"
+"Show what has happened to all locks, or to these, from the systemd journal,\n"
+"which knows it if tlock-monitor.service was running at the time.\n"
 "\n"
 "Options:\n"
 " -J, --json        print the journal's entries as JSON\n"
-" -S, --since TIME  begin there; \"yesterday\", \"-2h\", ...: see journalctl(1)\n"
-" -U, --until TIME  end there\n"
-" -n, --lines N     show the N newest events\n"
+" -S, --since TIME  begin at TIME: \"yesterday\", \"-2h\", ...; see journalctl(1)\n"
+" -U, --until TIME  end at TIME\n"
+" -n, --lines N     show only the N newest events\n"
 " -f, --follow      also show the events that follow, until Ctrl-C\n"
 " -h, --help        display this help\n"
 " -V, --version     display version\n"
@@ -45,25 +45,30 @@ static int64_t nanoseconds(const char *seconds)
 	return (int64_t)(strtod(seconds, NULL) * NS_PER_S + 0.5);
 }
 
-static const char *keep(struct entry *entry, int i, const char *value)
+/* Keeps a text that was allocated, until the next one of that index. */
+static const char *keep(struct entry *entry, int i, char *text)
 {
 	free(entry->texts[i]);
-	entry->texts[i] = checked(strdup(value));
-	return entry->texts[i];
+	entry->texts[i] = text;
+	return text;
 }
 
 static void set_field(struct entry *entry, const char *name, const char *value)
 {
 	struct happening *h = &entry->h;
 
+	/*
+	 * Any user can log what looks like an event. print_line() makes jobs and
+	 * commands printable, but not these.
+	 */
 	if (!strcmp(name, "TLOCK_LOCK")) {
-		h->lock = keep(entry, 0, value);
+		h->lock = keep(entry, 0, escaped(value));
 	} else if (!strcmp(name, "TLOCK_EVENT")) {
-		h->kind = keep(entry, 1, value);
+		h->kind = keep(entry, 1, escaped(value));
 	} else if (!strcmp(name, "TLOCK_JOB")) {
-		h->job = keep(entry, 2, value);
+		h->job = keep(entry, 2, checked(strdup(value)));
 	} else if (!strcmp(name, "TLOCK_COMMAND")) {
-		h->comm = keep(entry, 3, value);
+		h->comm = keep(entry, 3, checked(strdup(value)));
 		h->has_process = true;
 	} else if (!strcmp(name, "TLOCK_PID")) {
 		h->pid = atoi(value);

@@ -2514,6 +2514,8 @@ test_log() {
 	delete_lock psu
 	until_ok in_file deleted journal
 	end_monitor
+	# What any user can log cannot break out of its place, either
+	printf 'TLOCK_LOCK=\033[2J\nTLOCK_EVENT=\033c\n\n' >>journal
 	printf -- '-- No entries --\n__CURSOR=y\n' >>journal
 
 	mkdir bin
@@ -2539,7 +2541,8 @@ Nov 26 14:02:17 tlock acquired T P true two
 Nov 26 14:02:17 tlock released T P true two
 Nov 26 14:02:17 tlock acquired P new\\x0aline three
 Nov 26 14:02:17 tlock released T P new\\x0aline three
-Nov 26 14:02:17 tlock-psu deleted" ]]
+Nov 26 14:02:17 tlock-psu deleted
+Nov 26 14:02:17 \\x1b[2J \\x1bc" ]]
 	STATUS=3 PATH=$PWD/bin:$PATH run 3 "$tlock" log
 	echo '{"x": 1}' >journal
 	STATUS=0 PATH=$PWD/bin:$PATH run 0 "$tlock" log --json
