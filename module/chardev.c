@@ -343,7 +343,7 @@ static int tlock_ioctl_monitor(struct file *file)
 	return tlock_monitor_start(file->private_data);
 }
 
-/* The events of a file that monitors the lock */
+/* Returns the events of a file that monitors the lock. */
 static ssize_t tlock_read(struct file *file, char __user *buf, size_t size,
 			  loff_t *pos)
 {
@@ -355,7 +355,7 @@ static ssize_t tlock_read(struct file *file, char __user *buf, size_t size,
 
 	if (!READ_ONCE(c->next_seq) || size < sizeof(event))
 		return -EINVAL;
-	/* Ends some time, even if events come as fast as they are read */
+	/* Must end, even if events come as fast as they are read */
 	size = min(size, TLOCK_RECORDS * sizeof(event));
 	while (size - done >= sizeof(event)) {
 		ret = tlock_next_event(c, &event);

@@ -112,7 +112,7 @@ static int tlock_device_create(const char *name)
 	tlock_init(&tdev->lock, max_t(u64, ktime_to_us(ktime_get_real()),
 				      tlock_deleted_token));
 	ratelimit_state_init(&tdev->uevents, 5 * HZ, 10);
-	/* Do not log that there were more */
+	/* The kernel's log must not mention those that are left out */
 	ratelimit_set_flags(&tdev->uevents, RATELIMIT_MSG_ON_RELEASE);
 	cdev_init(&tdev->cdev, &tlock_fops);
 	tdev->cdev.owner = THIS_MODULE;
@@ -164,8 +164,8 @@ static void tlock_device_remove(struct tlock_device *tdev)
  * @id: the grant that ended; its pid is not used
  * @pid: the process, as the initial pid namespace sees it
  *
- * So that udev or systemd can act. Any user of the lock can cause many: they
- * must not keep udev from its other work.
+ * With it, udev or systemd can act. The rate is limited, as any user of the lock
+ * can cause any number of them, and udev has other work.
  */
 void tlock_device_abandoned(struct tlock_device *tdev,
 			    const struct tlock_identity *id, pid_t pid)

@@ -4,12 +4,12 @@
  *
  * A lock that is monitored has one ring of records, which contenders write under
  * the lock's spinlock, and each reader has its own place in it. So what a
- * contender pays does not depend on how many read, or how fast they do; a reader
- * that is too slow finds its next record overwritten, and continues with the
- * oldest that is left. A lock that nobody monitors has no ring.
+ * contender pays does not depend on how many read, or how fast; a reader that is
+ * too slow finds its next record overwritten, and continues with the oldest that
+ * is left. A lock that nobody monitors has no ring.
  *
- * Contenders do not wake the readers, which could take longer than all else that
- * they do. A worker does so a little later, for all events since the last time.
+ * Contenders do not wake the readers, as that could take longer than everything
+ * else that they do. A worker does so a little later, once for many events.
  */
 #include <linux/pid_namespace.h>
 #include <linux/poll.h>
@@ -25,13 +25,13 @@
 #include "trace.h"
 
 /*
- * How many jiffies after an event the readers are woken. As the worker is not
- * bound to the contender's CPU, not even an urgent and busy contender keeps them
+ * How many jiffies after an event the readers are woken. The worker is not bound
+ * to the contender's CPU, so even an urgent and busy contender cannot keep them
  * from reading.
  */
 #define TLOCK_WAKE_DELAY	1
 
-/* Of how many nested pid namespaces a record has the process's number */
+/* In how many nested pid namespaces a record has the process's number */
 #define TLOCK_RECORD_LEVELS	4
 
 /**
@@ -118,7 +118,7 @@ static struct tlock_record *tlock_record_of(struct tlock *lock, u64 seq)
 	return &lock->records[seq % TLOCK_RECORDS];
 }
 
-/* Begins a new record, and has the readers woken. */
+/* Begins a new record, and sees to it that the readers are woken. */
 static struct tlock_record *tlock_new_record(struct tlock *lock)
 {
 	lockdep_assert_held(&lock->spinlock);
@@ -168,7 +168,7 @@ noinline void tlock_record(struct tlock_contender *c,
 }
 
 /**
- * tlock_record_acquired - note the newest grant of a lock that somebody watches
+ * tlock_record_acquired - note a new grant of a lock that somebody watches
  * @c: the contender that was granted the lock
  * @ticket: of the request, or 0
  */
@@ -245,7 +245,7 @@ int tlock_monitor_start(struct tlock_contender *c)
 }
 
 /**
- * tlock_monitor_stop - a file is closed
+ * tlock_monitor_stop - have a file that is closed report no more
  * @c: the file's contender
  */
 void tlock_monitor_stop(struct tlock_contender *c)
@@ -355,7 +355,7 @@ void tlock_monitor_init(struct tlock *lock)
 }
 
 /**
- * tlock_monitor_exit - the end of a lock that nobody monitors any more
+ * tlock_monitor_exit - undo tlock_monitor_init(), once nobody monitors the lock
  * @lock: the lock
  */
 void tlock_monitor_exit(struct tlock *lock)

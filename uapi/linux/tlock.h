@@ -164,8 +164,8 @@ struct tlock_status {
  * struct tlock_waiter - a contender that waits; argument of TLOCK_IOC_WAITER
  * @ticket: in: look for the first waiter whose ticket is larger than this; 0
  *	for the longest waiter. Out: its ticket.
- * @since_ns: when it asked, on the caller's CLOCK_MONOTONIC; may be negative,
- *	see struct tlock_holder
+ * @since_ns: when it asked for the lock, on the caller's CLOCK_MONOTONIC; may be
+ *	negative, see struct tlock_holder
  * @timeout_ns: its timeout, counted from @since_ns; negative if it waits for
  *	ever
  * @pid: process that asked, as in struct tlock_holder
@@ -194,17 +194,18 @@ struct tlock_waiter {
  * @TLOCK_EVENT_ACQUIRED: a contender was granted the lock
  * @TLOCK_EVENT_RELEASED: a grant was ended by its contender
  * @TLOCK_EVENT_YIELDED: a grant was ended by a reacquire, as somebody waited
- * @TLOCK_EVENT_TIMED_OUT: a request ended with ETIMEDOUT. With a @token, it was
- *	granted the lock by then, but the grant ended because nobody had fetched
- *	it.
+ * @TLOCK_EVENT_TIMED_OUT: a request ended with ETIMEDOUT. With a @token, it had
+ *	been granted the lock, but the grant ended because no call had fetched
+ *	it in time.
  * @TLOCK_EVENT_INTERRUPTED: a request went away
  * @TLOCK_EVENT_WITHDRAWN: a request was withdrawn or replaced
- * @TLOCK_EVENT_ABANDONED: a grant ended because its file was closed
+ * @TLOCK_EVENT_ABANDONED: a grant ended because its file was closed. If flock(2)
+ *	had acquired the lock, or no call had fetched the grant, that is
+ *	RELEASED.
  * @TLOCK_EVENT_DELETED: the lock was deleted; the last event
  *
- * A grant ends with the event of that @token which is RELEASED, YIELDED,
- * TIMED_OUT or ABANDONED. If somebody waits, the next event with a token
- * is the next grant.
+ * A grant ends with an event RELEASED, YIELDED, TIMED_OUT or ABANDONED that has
+ * its token. If somebody waits, the next event with a token is the next grant.
  */
 enum tlock_event_kind {
 	TLOCK_EVENT_WAITING = 1,
@@ -228,8 +229,8 @@ enum tlock_event_kind {
  * @token: of the grant; 0 if the event is about none
  * @ticket: of the request; 0 if it never waited
  * @pid: process that asked for the lock, as the reader's pid namespace sees it;
- *	0 if that namespace does not contain it, or if it is nested in more than
- *	three others. Other than in struct tlock_holder, it may have ended.
+ *	0 if that namespace does not contain it, or is nested in more than three
+ *	others. Unlike in struct tlock_holder, the process may have ended.
  * @uid: effective user of that process, as the reader's user namespace sees it
  * @flags: TLOCK_UNFETCHED if no call had fetched the grant, or 0
  * @lost: how many events just before this one were lost, because they were not
@@ -348,8 +349,8 @@ struct tlock_event {
  * TLOCK_IOC_WAITER - describe the next waiter
  *
  * Needs no write permission, and never waits. Begin with @ticket 0, and repeat
- * the call with what it returned. A waiter that leaves the queue or comes into
- * it in between is seen or not.
+ * the call with what it returned. A waiter that joins or leaves the queue between
+ * two calls may be seen or not.
  *
  * ENOENT: no waiter has a larger @ticket. EINVAL: @reserved is not 0. ENODEV: the
  * lock was deleted.
@@ -361,16 +362,16 @@ struct tlock_event {
  *
  * For a file that is open for reading only. From now on, read(2) returns one or
  * more struct tlock_event, in the order in which they happened. Contenders never
- * wait for a reader: one that is too slow loses the oldest events, and
- * learns how many. A reader may learn of an event some milliseconds late.
+ * wait for a reader: a reader that is too slow loses the oldest events, and learns
+ * how many. A reader that waits may be woken some milliseconds after an event.
  *
  * read(2) waits for an event, unless O_NONBLOCK is set; then it fails with
  * EAGAIN. It fails with EINVAL if the buffer is too small for an event, and
- * returns 0 once the lock was deleted and all events were read. poll(2) reports
- * POLLIN if there is an event, and POLLHUP once the lock was deleted.
+ * returns 0 once the lock has been deleted and all events were read. poll(2)
+ * reports POLLIN if there is an event, and POLLHUP once the lock has been deleted.
  *
  * EBADF: the file is open for writing. EBUSY: the file reports already. ENODEV:
- * the lock was deleted. ENOMEM: no memory.
+ * the lock was deleted. ENOMEM: not enough memory.
  */
 #define TLOCK_IOC_MONITOR	_IO(TLOCK_IOC_MAGIC, 0x06)
 

@@ -100,7 +100,7 @@ static int send_text(const char *text, size_t size)
 	static const struct timespec pause = { .tv_nsec = AGAIN_NS };
 	int tries = MAX_TRIES;
 
-	/* Waits while the journal has no room */
+	/* send() waits while the journal has no room */
 	while (send(journal, text, size, MSG_NOSIGNAL) < 0) {
 		if (errno == EINTR)
 			continue;

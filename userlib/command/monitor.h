@@ -41,8 +41,9 @@ struct lines {
 void begin_lines(struct lines *lines, bool dates);
 
 /*
- * Prints an event on standard output as a line, which was at @wall_ns on
- * CLOCK_REALTIME.
+ * Prints an event as a line on standard output.
+ *
+ * wall_ns: when it happened, on CLOCK_REALTIME
  */
 void print_line(struct lines *lines, const struct happening *h,
 		int64_t wall_ns);
@@ -54,7 +55,7 @@ void print_object(const struct happening *h, int64_t wall_ns);
 
 #define NONE	SIZE_MAX	/* no index */
 
-/* A row for a contender of a lock, or one more if it waits for it twice */
+/* A row for a process and a lock, or one more if it waits for it twice */
 struct track {
 	size_t lock;		/* index */
 	int pid;
@@ -71,7 +72,7 @@ struct span {
 	bool held;		/* otherwise it waited */
 	int64_t begin_ns;
 	int64_t end_ns;
-	int64_t took_ns;	/* may be longer: since before the recording */
+	int64_t took_ns;	/* longer, if it began before the recording */
 	const char *job;
 	const char *end;	/* how it ended; NULL while it goes on */
 	uint64_t token;

@@ -149,7 +149,7 @@ static size_t begin_span(struct recording *r, size_t track, bool held,
 		.ticket = h->ticket,
 		.from = NONE,
 	};
-	/* What has begun before the recording, counts as long as it was */
+	/* What began before the recording counts in full */
 	if (before > 0)
 		span->took_ns = before;
 	r->tracks[track].busy = true;

@@ -22,8 +22,8 @@
 #define BOLD		8
 
 /*
- * Readable for those who do not see some colors, and when printed gray, with
- * white text on them
+ * White text on them is readable, also in gray print, and for those who cannot
+ * tell some colors apart
  */
 static const char *const colors[] = {
 	"#0067a8", "#a65200", "#007a58", "#a8487c", "#4d62b8", "#8a6a00",
@@ -76,7 +76,7 @@ static void put_text(const struct drawing *d, const char *text, size_t max)
 	const char *c;
 
 	for (c = safe; *c; c++) {
-		/* Bytes that only go on with a character are not counted */
+		/* Count characters, not the bytes that continue them */
 		if ((*c & 0xc0) != 0x80 && length++ == max) {
 			fputs("…", d->out);
 			break;
@@ -250,7 +250,7 @@ static void draw_span(const struct drawing *d, const struct span *span,
 	size_t room = width > PAD ? (width - PAD) / CHARACTER : 0;
 	size_t y = bar_y(row_y);
 
-	/* Something must be seen of the shortest ones */
+	/* Even the shortest one must be visible */
 	fprintf(d->out, "<rect class=\"%s\" x=\"%.2f\" y=\"%zu\" width=\"%.2f\" height=\"%d\" fill=\"%s\" stroke=\"%s\"><title>",
 		span->held ? "hold" : "wait", x, y, width < 0.5 ? 0.5 : width,
 		BAR, color, span->held ? "none" : color);

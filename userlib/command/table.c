@@ -44,7 +44,7 @@ static const struct {
 	[COL_TOKEN] = { "TOKEN", NUMBER, false, "token of its grant" },
 	[COL_WAITERS] = { "WAITERS", NUMBER, false, "contenders that wait" },
 	[COL_QUEUE] = { "QUEUE", LIST, false,
-			"their processes; in JSON, all about them" },
+			"their processes; in JSON, all about each" },
 	[COL_ACQUIRED] = { "ACQUIRED", NUMBER, false, "grants" },
 	[COL_CONTENDED] = { "CONTENDED", NUMBER, false,
 			    "acquires that found the lock held" },

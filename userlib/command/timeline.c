@@ -121,14 +121,14 @@ static void put_span(struct writer *w, const struct span *span, size_t id)
 	fputs("}}", w->out);
 }
 
-/* An arrow between two grants, of which the second one was passed on */
+/* An arrow from a grant to the one that it was handed over to */
 static void put_flow(struct writer *w, const struct span *to)
 {
 	const struct recording *r = w->r;
 	const struct span *from = &r->spans[to->from];
 	size_t lock = r->tracks[to->track].lock;
 	size_t id = to - r->spans;
-	/* It must be within the span that it leaves */
+	/* The arrow must begin within the span that it leaves */
 	int64_t left_ns = from->end_ns > from->begin_ns ? from->end_ns - 1 :
 		from->end_ns;
 

@@ -398,8 +398,8 @@ int tlock_status(const struct tlock *t, struct tlock_status *status);
  *		puts(waiter.job);
  *
  * Never waits for the lock, nor delays its contenders. Each call looks anew: a
- * waiter that comes or leaves between two calls is seen or not. Those whose
- * request is interrupted are not listed.
+ * waiter that joins or leaves the queue between two calls may be seen or not. A
+ * contender whose wait is interrupted is not listed.
  *
  * Return: 0; or -1 and errno, and @waiter is unchanged. ENOENT: there is no
  * such waiter, or that was the last one. EINVAL: a reserved word is not 0.
@@ -412,27 +412,28 @@ int tlock_waiter(const struct tlock *t, struct tlock_waiter *waiter);
  * @t: the handle, which was opened with O_RDONLY
  *
  * From now on, tlock_next_event() returns the events, until tlock_close(). No
- * contender ever waits for a reader: one that is too slow loses the oldest
+ * contender ever waits for a reader: a reader that is too slow loses the oldest
  * events.
  *
- * To know the whole queue, call this first, and tlock_waiter() then: so nobody
- * is missed, but a waiter may be in both.
+ * To know the whole queue, call this first, and then tlock_waiter(): in this
+ * order nobody is missed, but a waiter may also have an event.
  *
- * Return: 0; or -1 and errno. EBADF: @t may take the lock. EBUSY: @t monitors
- * already. ENODEV: the lock was deleted. ENOMEM: no memory.
+ * Return: 0; or -1 and errno. EBADF: @t was opened with O_RDWR. EBUSY: @t
+ * monitors already. ENODEV: the lock was deleted. ENOMEM: not enough memory.
  */
 int tlock_monitor(struct tlock *t);
 
 /**
  * tlock_next_event - wait for the next event
  * @t: the handle; see tlock_monitor()
- * @event: where to write it. Its lost says how many events just before it were
- *	lost, because they were not read in time. Its kind may be one that this
- *	version does not know; skip such an event.
+ * @event: where to write it. Its field lost says how many events just before it
+ *	were lost, because they were not read in time. Its kind may be one that
+ *	the program does not know; skip such an event.
  *
  * poll(2) reports POLLIN for tlock_fd() if there is an event, and POLLHUP once
- * the lock was deleted; in both cases this does not wait. After a fork(), parent
- * and child have the same events: each goes to only one of them.
+ * the lock has been deleted; in both cases this does not wait. After a fork(),
+ * parent and child share the events: each goes to only one of them. read(2) of
+ * tlock_fd() returns several events at once; see tlock(4).
  *
  * Return: 0; or -1 and errno. ENODEV: the lock was deleted, and all events were
  * read. EINTR: a signal handler without SA_RESTART ran; no event is lost.

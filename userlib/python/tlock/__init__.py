@@ -4,8 +4,8 @@
 TimeoutLock is the lock for an agent, with the names, arguments and results of
 the TimeoutLock of OCS; "python3 -m tlock.ocs" runs an agent of OCS with it,
 unchanged. tlock.aio and tlock.twisted have a TimeoutLock for event loops.
-status() and waiters() look at a lock without taking it, and a Monitor, or that
-of tlock.aio, returns what happens to it.
+status() and waiters() look at a lock without taking it. A Monitor, here or in
+tlock.aio, returns what happens to it.
 
 All need the kernel module tlock. If a class or a function cannot open a
 lock's device, it raises an OSError that says why and what to do:

@@ -403,8 +403,7 @@ def open_contender(path: str) -> Contender:
 
 
 def contenders() -> List[Contender]:
-    """Those of open_contender() that are open in this process, and the files
-    that monitor a lock"""
+    """Those that keep() has opened and that are still open in this process"""
     return [contender for contender in list(_open_contenders)
             if contender.fd >= 0]
 

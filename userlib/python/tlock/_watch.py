@@ -17,15 +17,15 @@ _KINDS = ("unknown", "waiting", "acquired", "released", "yielded", "timed-out",
 
 
 class Waiter(NamedTuple):
-    """Who waits for a lock. Text is printable, as in Holder."""
+    """One who waits for a lock. Text is printable, as in Holder."""
 
     ticket: int
-    """the place in the queue: a later request has a larger one"""
+    """its place in the queue: a later request has a larger one"""
     since_ns: int
     """when it asked, in nanoseconds of time.monotonic_ns(); may be negative,
     see Holder"""
     timeout_ns: int
-    """its timeout, in nanoseconds from then on; -1: it waits for ever"""
+    """its timeout, in nanoseconds since then; -1: it waits for ever"""
     pid: int
     """the process; 0 if it has ended or is not visible in this container"""
     uid: int
@@ -48,9 +48,9 @@ class Event(NamedTuple):
     yielded: the holder let a waiter in, by release_and_acquire();
     timed-out: a request ran out of time. If it has a token, the lock had been
     granted to it, but its event loop had been too busy to notice;
-    interrupted: a signal, a stop or the like interrupted a wait;
+    interrupted: a signal, a stop or the like interrupted the wait;
     withdrawn: a request was withdrawn;
-    abandoned: the holder ended without a release;
+    abandoned: the holder exited or was killed without a release;
     deleted: the lock was deleted, and there are no more events;
     unknown: something that this version does not know"""
     seq: int
@@ -92,8 +92,9 @@ def _make_event(raw: EventStruct) -> Event:
 def waiters(path: PathLike = DEFAULT_PATH) -> List[Waiter]:
     """Returns those who wait for a lock, the longest waiter first.
 
-    Does not disturb the lock's contenders. One that comes or leaves meanwhile
-    is listed or not; those that are stopped or in a signal handler are not.
+    Does not disturb the lock's contenders. A waiter that comes or leaves
+    meanwhile may be listed or not. A thread that is stopped, or in a signal
+    handler, does not wait, and is not listed.
 
     path is a device's path or a lock's name, by default the first lock, whatever
     TLOCK in the environment says. Read permission is enough.
@@ -173,18 +174,19 @@ class Monitor:
             for event in events:
                 print(event.kind, event.job)
 
-    The next event is waited for. Once the lock was deleted, and the event that
-    says so was returned, the iteration ends.
+    Each step waits for the next event. The iteration ends after the event that
+    says that the lock was deleted.
 
-    Contenders never wait for a reader: one that is too slow loses the oldest
-    events, and the next one says how many. To know the whole queue, make the
-    object first, and call waiters() then: so nobody is missed.
+    Contenders never wait for a reader: a reader that is too slow loses the
+    oldest events, and the next event says how many. To know the whole queue,
+    make the object first, and then call waiters(): in this order nobody is
+    missed.
 
-    A signal handler runs during a wait. If it raises an exception, such as
+    Signal handlers run during a wait. If one raises an exception, such as
     KeyboardInterrupt, that ends the wait, and the next call goes on without a
     loss. Threads may share an object: each event goes to one of them. Any
-    thread, and any signal handler, may call close(). A forked child has the
-    object closed.
+    thread, and any signal handler, may call close(). In a forked child, the
+    object is closed.
 
     path is a device's path or a lock's name, by default the first lock, whatever
     TLOCK in the environment says. Read permission is enough.
@@ -229,8 +231,8 @@ class Monitor:
         self.close()
 
     def fileno(self) -> int:
-        """The descriptor, for select and the like: readable if the next event
-        is there, or the iteration is at its end. It still belongs to the object.
+        """The descriptor, for select and the like: readable if there is an
+        event, or the iteration is at its end. It still belongs to the object.
 
         Raises ValueError if the object is closed.
         """

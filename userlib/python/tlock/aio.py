@@ -27,7 +27,7 @@ from ._watch import Event, EventFile, read_events
 
 __all__ = ["Acquisition", "Monitor", "TimeoutLock"]
 
-# How many events a Monitor reads before other tasks run
+# How many events a Monitor returns before other tasks run
 _EVENTS = 64
 
 
@@ -568,14 +568,12 @@ class Monitor:
             async for event in events:
                 print(event.kind, event.job)
 
-    As tlock.Monitor, but waiting for an event does not block the loop. Once the
-    lock was deleted, and the event that says so was returned, the iteration
-    ends.
+    As tlock.Monitor, but waiting for an event does not block the loop.
 
     Cancelling a task that waits loses no event. Other tasks run now and then
     even if there are always more events. The object is for one task at a time,
-    in one loop after the other, but any task of the loop may call close(). A
-    forked child has the object closed.
+    though not always of the same loop, but any task of the loop may call
+    close(). In a forked child, the object is closed.
 
     path: as for tlock.Monitor
 
