@@ -178,6 +178,15 @@ noinline void tlock_record_acquired(struct tlock_contender *c, u64 ticket)
 		     c->id.since_ns);
 }
 
+/*
+ * Wakes all who wait, also those with EPOLLEXCLUSIVE: they may wait for different
+ * files, each of which has its own events to read.
+ */
+static void tlock_wake_all(struct tlock *lock, __poll_t events)
+{
+	__wake_up(&lock->readers, TASK_NORMAL, 0, poll_to_key(events));
+}
+
 /**
  * tlock_note_deleted - note that a lock was deleted
  * @lock: the lock, of which nothing can happen any more
@@ -199,7 +208,7 @@ void tlock_note_deleted(struct tlock *lock)
 	}
 	WRITE_ONCE(lock->deleted, true);
 	raw_spin_unlock_irq(&lock->spinlock);
-	wake_up_poll(&lock->readers, EPOLLIN | EPOLLRDNORM | EPOLLHUP);
+	tlock_wake_all(lock, EPOLLIN | EPOLLRDNORM | EPOLLHUP);
 }
 
 static void tlock_wake_readers(struct work_struct *work)
@@ -207,7 +216,7 @@ static void tlock_wake_readers(struct work_struct *work)
 	struct tlock *lock = container_of(to_delayed_work(work), struct tlock,
 					  wake_readers);
 
-	wake_up_poll(&lock->readers, EPOLLIN | EPOLLRDNORM);
+	tlock_wake_all(lock, EPOLLIN | EPOLLRDNORM);
 }
 
 /**

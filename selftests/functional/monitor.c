@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -445,6 +446,51 @@ TEST_F(monitor, blocking)
 	EXPECT_EVENT(RELEASED, self->token, 0, "wakes");
 	EXPECT_EVENT(ACQUIRED, self->token + 1, 0, "");
 	EXPECT_EVENT(RELEASED, self->token + 1, 0, "");
+}
+
+/* Waits in epoll_wait(2); returns how many files are ready */
+static int await_exclusive(int fd, struct tlock_acquire *arg)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+	int epoll = epoll_create1(EPOLL_CLOEXEC);
+	int ret = epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+
+	if (!ret)
+		ret = epoll_wait(epoll, &event, 1, PATIENCE / MSEC / 2);
+	close(epoll);
+	return ret;
+}
+
+/*
+ * With EPOLLEXCLUSIVE, an event wakes one of those who wait for the same file,
+ * but not only one of all files.
+ */
+TEST_F(monitor, exclusive)
+{
+	struct call *readers[2];
+	int fds[2];
+
+	ASSERT_EQ(0, lock_create("watched"));
+	/* An event, and then the deletion */
+	for (int round = 0; round < 2; round++) {
+		for (int i = 0; i < 2; i++) {
+			fds[i] = round ? lock_open("watched", O_RDONLY) :
+					 monitor_of(NULL, O_NONBLOCK);
+			ASSERT_LE(0, fds[i]);
+			readers[i] = call(fds[i], await_exclusive, 0, "");
+			ASSERT_TRUE(await_asleep(readers[i]->tid));
+		}
+		if (round) {
+			ASSERT_EQ(0, lock_delete("watched"));
+		} else {
+			take(self->a, "wakes both");
+		}
+		for (int i = 0; i < 2; i++) {
+			EXPECT_EQ(1, result(readers[i]));
+			close(fds[i]);
+		}
+	}
+	ASSERT_EQ(0, release(self->a));
 }
 
 TEST_F(monitor, errors)
