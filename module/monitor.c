@@ -231,9 +231,13 @@ int tlock_monitor_start(struct tlock_contender *c)
 	struct tlock *lock = c->lock;
 	int err = 0;
 
-	/* Charged to the reader's memory cgroup */
+	/*
+	 * Charged to the reader's memory cgroup. If that has no room, the call
+	 * fails, and no process is killed for it.
+	 */
 	records = __vmalloc(TLOCK_RECORDS * sizeof(*records),
-			    GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+			    GFP_KERNEL_ACCOUNT | __GFP_ZERO |
+			    __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!records)
 		return -ENOMEM;
 	unused = records;

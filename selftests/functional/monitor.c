@@ -520,6 +520,62 @@ TEST_F(monitor, errors)
 
 }
 
+/* Names of locks, until it is called again */
+static const char *numbered(int i)
+{
+	static char name[20];
+
+	snprintf(name, sizeof(name), "watched-%d", i);
+	return name;
+}
+
+/*
+ * A memory cgroup that has no room for another lock's events refuses, and nobody
+ * is killed for it.
+ */
+#define CGROUP "tlock-monitor"
+
+enum { WATCHED = 16 };
+
+/* Returns the error of the first one that fails */
+static int start_monitors(int fd, struct tlock_acquire *arg)
+{
+	int fds[WATCHED], ret = 0;
+
+	/* Opened first: this, too, needs memory */
+	for (int i = 0; i < WATCHED; i++)
+		fds[i] = open(lock_path(numbered(i)), O_RDONLY | O_CLOEXEC);
+	for (int i = 0; i < WATCHED && !ret; i++)
+		ret = start_monitor(fds[i]);
+	for (int i = 0; i < WATCHED; i++)
+		close(fds[i]);
+	return ret;
+}
+
+TEST_F(monitor, memory_limit)
+{
+	struct agent *a = agent();
+	char limit[40];
+
+	if (!cgroup_create(CGROUP) ||
+	    cgroup_write(CGROUP, "memory.max", "64M"))
+		SKIP(return, "this kernel has no memory cgroups");
+	for (int i = 0; i < WATCHED; i++)
+		ASSERT_EQ(0, lock_create(numbered(i)));
+	cgroup_enter(CGROUP, a->pid);
+	/* Once it works, and all that it needs besides is there */
+	EXPECT_EQ(0, agent_do(a, start_monitors, NULL));
+	snprintf(limit, sizeof(limit), "%llu",
+		 cgroup_number(CGROUP, "memory.current") + 128 * 1024);
+	ASSERT_EQ(0, cgroup_write(CGROUP, "memory.max", limit));
+	EXPECT_EQ(-ENOMEM, agent_do(a, start_monitors, NULL));
+	ASSERT_EQ(0, cgroup_write(CGROUP, "memory.max", "max"));
+	EXPECT_EQ(0, agent_do(a, start_monitors, NULL));
+	agent_kill(a);
+	cgroup_remove(CGROUP);
+	locks_delete();
+}
+
 /* Whole events only, as many as there are and fit */
 TEST_F(monitor, buffer)
 {

@@ -772,6 +772,7 @@ bool cgroup_create(const char *name)
 	}
 	/* Controllers are not enabled by default, and not in every kernel */
 	write_text(cgroup_path(".", "cgroup.subtree_control"), "+cpu");
+	write_text(cgroup_path(".", "cgroup.subtree_control"), "+memory");
 	if (mkdir(cgroup_path(name, ""), 0755) && errno != EEXIST)
 		die("no cgroup %s", name);
 	return true;
@@ -780,6 +781,11 @@ bool cgroup_create(const char *name)
 int cgroup_write(const char *name, const char *file, const char *text)
 {
 	return write_text(cgroup_path(name, file), text);
+}
+
+__u64 cgroup_number(const char *name, const char *file)
+{
+	return read_number(cgroup_path(name, file));
 }
 
 void cgroup_enter(const char *name, pid_t pid)

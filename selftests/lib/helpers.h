@@ -217,6 +217,7 @@ void locks_delete(void);
  */
 bool cgroup_create(const char *name);
 int cgroup_write(const char *name, const char *file, const char *text);
+__u64 cgroup_number(const char *name, const char *file);
 void cgroup_enter(const char *name, pid_t pid);
 /*
  * Waits for a line of cgroup.events, such as "frozen 1"; returns whether it
