@@ -338,8 +338,6 @@ static int tlock_ioctl_monitor(struct file *file)
 {
 	if (file->f_mode & FMODE_WRITE)
 		return -EBADF;
-	if (tlock_device_deleted(tlock_device_of(file)))
-		return -ENODEV;
 	return tlock_monitor_start(file->private_data);
 }
 

@@ -223,7 +223,8 @@ static void tlock_wake_readers(struct work_struct *work)
  * tlock_monitor_start - have a file report what happens to its lock
  * @c: the file's contender
  *
- * Return: 0, -EBUSY if it does already, or -ENOMEM.
+ * Return: 0, -ENODEV if the lock was deleted, -EBUSY if the file does already, or
+ * -ENOMEM.
  */
 int tlock_monitor_start(struct tlock_contender *c)
 {
@@ -242,7 +243,10 @@ int tlock_monitor_start(struct tlock_contender *c)
 		return -ENOMEM;
 	unused = records;
 	raw_spin_lock_irq(&lock->spinlock);
-	if (c->next_seq) {
+	if (lock->deleted) {
+		/* There was no event of it for this file, and never will be */
+		err = -ENODEV;
+	} else if (c->next_seq) {
 		err = -EBUSY;
 	} else {
 		if (!lock->records) {

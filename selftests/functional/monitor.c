@@ -629,6 +629,50 @@ TEST_F(monitor, deleted)
 	close(fd);
 }
 
+/*
+ * Monitors until the lock is deleted. Runs when nobody else wants the CPU, so
+ * that the deletion meets it anywhere.
+ */
+static int watch_deletion(int fd, struct tlock_acquire *arg)
+{
+	const struct sched_param param = { 0 };
+	int ret;
+
+	if (sched_setscheduler(0, SCHED_IDLE, &param))
+		die("cannot be idle");
+	ret = start_monitor(fd);
+	if (ret)
+		return ret;
+	if (!(await_events(fd, POLLIN | POLLHUP) & POLLIN))
+		return -EPROTO;
+	return read_one(fd, arg);
+}
+
+/* Whoever monitors a lock learns that it is deleted, or that it was. */
+TEST_F(monitor, deletion_meets_start)
+{
+	int started = 0, missed = 0;
+	struct call *reader;
+	int ret;
+
+	run_on(0, 0);
+	for (int i = 0; i < 100; i++) {
+		ASSERT_EQ(0, lock_create("watched"));
+		reader = call(lock_open("watched", O_RDONLY), watch_deletion,
+			      0, "");
+		usleep(10 * i);
+		ASSERT_EQ(0, lock_delete("watched"));
+		ret = result(reader);
+		close(reader->fd);
+		if (ret == TLOCK_EVENT_DELETED)
+			started++;
+		else if (ret != -ENODEV)
+			missed++;
+	}
+	EXPECT_EQ(0, missed);
+	TH_LOG("%d of 100 had started", started);
+}
+
 /* Who waits, the longest waiter first */
 TEST_F(monitor, waiters)
 {
