@@ -431,11 +431,18 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 static __poll_t tlock_poll(struct file *file, struct poll_table_struct *table)
 {
 	struct tlock_contender *c = file->private_data;
+	__poll_t events;
 
 	if (!(file->f_mode & FMODE_WRITE)) {
 		poll_wait(file, &c->lock->readers, table);
-		return (tlock_has_event(c) ? EPOLLIN | EPOLLRDNORM : 0) |
-		       (READ_ONCE(c->lock->deleted) ? EPOLLHUP : 0);
+		/*
+		 * Pairs with the store in tlock_note_deleted(): who sees that
+		 * the lock was deleted also sees that there is an event of it.
+		 */
+		events = smp_load_acquire(&c->lock->deleted) ? EPOLLHUP : 0;
+		if (tlock_has_event(c))
+			events |= EPOLLIN | EPOLLRDNORM;
+		return events;
 	}
 	poll_wait(file, &c->pollers, table);
 	return tlock_poll_events(c);

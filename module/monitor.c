@@ -206,7 +206,8 @@ void tlock_note_deleted(struct tlock *lock)
 		record->time_ns = now;
 		record->kind = TLOCK_EVENT_DELETED;
 	}
-	WRITE_ONCE(lock->deleted, true);
+	/* Pairs with the load in tlock_poll() */
+	smp_store_release(&lock->deleted, true);
 	raw_spin_unlock_irq(&lock->spinlock);
 	tlock_wake_all(lock, EPOLLIN | EPOLLRDNORM | EPOLLHUP);
 }
