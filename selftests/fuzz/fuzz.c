@@ -1388,7 +1388,8 @@ static void look_at_attribute(int i)
 	text[len - 1] = 0;
 	if (strlen(text) != len - 1 || !text_is_sane(text, len, false))
 		broken("%s is malformed", sysfs_files[i]);
-	if (i >= SYSFS_TEXTS && strspn(text, "0123456789") != len - 1)
+	/* stats/waits has several numbers */
+	if (i >= SYSFS_TEXTS && strspn(text, "0123456789 ") != len - 1)
 		broken("%s is %s", sysfs_files[i], text);
 	/* The pid and the uid are empty if the lock is free */
 	if (i >= SYSFS_TEXTS + 2 && !*text)
