@@ -16,23 +16,6 @@
 
 #include "libtlock_test.h"
 
-#define EXPECT_FAILS(error, call) do {					\
-	EXPECT_EQ(-1, call);						\
-	EXPECT_EQ(error, errno);					\
-} while (0)
-
-/* What poll(2) reports now */
-static short events(const struct tlock *t)
-{
-	struct pollfd p = {
-		.fd = tlock_fd(t), .events = POLLIN | POLLPRI | POLLOUT,
-	};
-
-	if (poll(&p, 1, 0) < 0)
-		abort();
-	return p.revents;
-}
-
 static bool await_event(const struct tlock *t, short event)
 {
 	struct pollfd p = { .fd = tlock_fd(t), .events = event };

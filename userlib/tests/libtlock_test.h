@@ -8,6 +8,8 @@
 #ifndef LIBTLOCK_TEST_H
 #define LIBTLOCK_TEST_H
 
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -41,6 +43,23 @@ static inline struct tlock_status look(const struct tlock *t)
 	if (tlock_status(t, &st))
 		abort();
 	return st;
+}
+
+#define EXPECT_FAILS(error, call) do {					\
+	EXPECT_EQ(-1, call);						\
+	EXPECT_EQ(error, errno);					\
+} while (0)
+
+/* What poll(2) reports now */
+static inline short events(const struct tlock *t)
+{
+	struct pollfd p = {
+		.fd = tlock_fd(t), .events = POLLIN | POLLPRI | POLLOUT,
+	};
+
+	if (poll(&p, 1, 0) < 0)
+		abort();
+	return p.revents;
 }
 
 /* Waits until the lock's status meets a condition; false: it did not */

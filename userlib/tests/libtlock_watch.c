@@ -12,11 +12,6 @@
 #include "libtlock_test.h"
 #include "locks.h"
 
-#define EXPECT_FAILS(error, call) do {					\
-	EXPECT_EQ(-1, call);						\
-	EXPECT_EQ(error, errno);					\
-} while (0)
-
 #define EXPECT_IN_PROGRESS(call) EXPECT_FAILS(EINPROGRESS, call)
 
 /* A handle that looks only, or one that monitors. NULL is the first lock. */
@@ -36,18 +31,6 @@ static struct tlock *monitor(const char *lock)
 	if (tlock_monitor(t))
 		abort();
 	return t;
-}
-
-/* What poll(2) reports now */
-static short events(const struct tlock *t)
-{
-	struct pollfd p = {
-		.fd = tlock_fd(t), .events = POLLIN | POLLPRI | POLLOUT,
-	};
-
-	if (poll(&p, 1, 0) < 0)
-		abort();
-	return p.revents;
 }
 
 /* The next event, which must be there already; kind 0 if it is not */
