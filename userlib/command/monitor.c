@@ -89,42 +89,23 @@ static void stop(int signo)
 	stopped = 1;
 }
 
-static int compare_requests(const void *a, const void *b)
-{
-	const struct request *left = a, *right = b;
-
-	return (left->ticket > right->ticket) - (left->ticket < right->ticket);
-}
-
-static struct request *find_request(const struct watched *w, uint64_t ticket)
-{
-	const struct request key = { .ticket = ticket };
-	struct request **found = tfind(&key, &w->requests, compare_requests);
-
-	return found ? *found : NULL;
-}
-
 static void begin_request(struct watched *w, uint64_t ticket, int64_t since_ns)
 {
 	struct request *request;
 
 	/* It may go on waiting after it was away */
-	if (find_request(w, ticket))
+	if (find_ticket(w->requests, ticket))
 		return;
-	request = checked(malloc(sizeof(*request)));
-	request->ticket = ticket;
+	request = add_ticket(&w->requests, ticket, sizeof(*request));
 	request->since_ns = since_ns;
-	checked(tsearch(request, &w->requests, compare_requests));
 }
 
 static void end_request(struct watched *w, uint64_t ticket)
 {
-	struct request *request = find_request(w, ticket);
+	struct request *request = find_ticket(w->requests, ticket);
 
-	if (!request)
-		return;
-	tdelete(request, &w->requests, compare_requests);
-	free(request);
+	if (request)
+		drop_ticket(&w->requests, request);
 }
 
 static void forget_all(struct watched *w)
@@ -219,7 +200,7 @@ static bool is_known(const struct watched *w, const struct tlock_event *event)
 
 	if (event->time_ns > w->began_ns)
 		return false;
-	waits = find_request(w, event->ticket);
+	waits = find_ticket(w->requests, event->ticket);
 	switch (event->kind) {
 	case TLOCK_EVENT_WAITING:
 		/* If the look did not find it, it had ended before that */
@@ -351,7 +332,7 @@ static void add_new(struct monitor *m)
 /* How long a request or a grant took that ends with this event, or goes on */
 static void measure(struct watched *w, struct happening *h, unsigned int kind)
 {
-	struct request *request = find_request(w, h->ticket);
+	struct request *request = find_ticket(w->requests, h->ticket);
 
 	if (request && kind != TLOCK_EVENT_WAITING)
 		h->waited_ns = h->time_ns - request->since_ns;

@@ -51,6 +51,17 @@ void print_line(struct lines *lines, const struct happening *h,
 /* The same in JSON */
 void print_object(const struct happening *h, int64_t wall_ns);
 
+/* ticket.c */
+
+/* The structure in @tree that begins with this ticket, or NULL */
+void *find_ticket(void *tree, uint64_t ticket);
+
+/* Adds a structure of @size bytes, which are 0 but for the ticket. */
+void *add_ticket(void **tree, uint64_t ticket, size_t size);
+
+/* Takes a structure out of the tree, and frees it. */
+void drop_ticket(void **tree, void *entry);
+
 /* record.c: what happened, to be drawn when all is over */
 
 #define NONE	SIZE_MAX	/* no index */

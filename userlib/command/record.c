@@ -27,13 +27,6 @@ struct name {
 	size_t track;
 };
 
-static int compare_requests(const void *a, const void *b)
-{
-	const struct request *left = a, *right = b;
-
-	return (left->ticket > right->ticket) - (left->ticket < right->ticket);
-}
-
 static int compare_names(const void *a, const void *b)
 {
 	const struct name *left = a, *right = b;
@@ -166,26 +159,16 @@ static void end_span(struct recording *r, size_t i, int64_t time_ns,
 	span->end = how;
 }
 
-static struct request *find_request(const struct recorded_lock *lock,
-				    uint64_t ticket)
-{
-	const struct request key = { .ticket = ticket };
-	struct request **found = tfind(&key, &lock->requests, compare_requests);
-
-	return found ? *found : NULL;
-}
-
 static void begin_request(struct recording *r, struct recorded_lock *lock,
 			  const struct happening *h)
 {
-	struct request *request = find_request(lock, h->ticket);
+	struct request *request = find_ticket(lock->requests, h->ticket);
 
 	if (!request) {
-		request = checked(malloc(sizeof(*request)));
-		request->ticket = h->ticket;
+		request = add_ticket(&lock->requests, h->ticket,
+				     sizeof(*request));
 		request->track = track_of(r, lock - r->locks, h);
 		request->span = NONE;
-		checked(tsearch(request, &lock->requests, compare_requests));
 	}
 	r->tracks[request->track].ticket = h->ticket;
 	if (request->span == NONE)
@@ -196,7 +179,7 @@ static void begin_request(struct recording *r, struct recorded_lock *lock,
 static size_t end_request(struct recording *r, struct recorded_lock *lock,
 			  const struct happening *h)
 {
-	struct request *request = find_request(lock, h->ticket);
+	struct request *request = find_ticket(lock->requests, h->ticket);
 	size_t track;
 
 	if (!request)
@@ -206,8 +189,7 @@ static size_t end_request(struct recording *r, struct recorded_lock *lock,
 		end_span(r, request->span, h->time_ns, h->kind);
 	r->tracks[track].busy = false;
 	r->tracks[track].ticket = 0;
-	tdelete(request, &lock->requests, compare_requests);
-	free(request);
+	drop_ticket(&lock->requests, request);
 	return track;
 }
 
@@ -295,7 +277,7 @@ void record(struct recording *r, const struct happening *h)
 		if (!strcmp(h->kind, "abandoned"))
 			add_mark(r, i, NONE, h);
 	} else if (!strcmp(h->kind, "interrupted")) {
-		request = find_request(lock, h->ticket);
+		request = find_ticket(lock->requests, h->ticket);
 		if (request && request->span != NONE) {
 			end_span(r, request->span, h->time_ns, h->kind);
 			request->span = NONE;
