@@ -72,6 +72,12 @@ char *escaped(const char *text);
 /* A time span for people, such as "2.3s" or "1h 5m"; the caller must free it */
 char *human_time(uint64_t ns);
 
+/*
+ * Local time in ISO 8601, with @fraction, such as ".5" or "", after the seconds;
+ * the caller must free it
+ */
+char *iso_time(time_t seconds, const char *fraction);
+
 /* Seconds with nine decimals, for programs; the caller must free it */
 char *seconds_of(int64_t ns);
 

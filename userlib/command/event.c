@@ -163,16 +163,14 @@ static void put_number(const char *name, uint64_t number)
 
 void print_object(const struct happening *h, int64_t wall_ns)
 {
-	time_t seconds = wall_ns / NS_PER_S;
-	char when[40], zone[8];
-	struct tm tm;
-	char *user;
+	char fraction[16];
+	char *when, *user;
 
-	localtime_r(&seconds, &tm);
-	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
-	strftime(zone, sizeof(zone), "%z", &tm);
-	printf("{\"time\":\"%s.%06d%.3s:%s\",\"monotonic\":", when,
-	       (int)(wall_ns % NS_PER_S / 1000), zone, zone + 3);
+	snprintf(fraction, sizeof(fraction), ".%06d",
+		 (int)(wall_ns % NS_PER_S / 1000));
+	when = iso_time(wall_ns / NS_PER_S, fraction);
+	printf("{\"time\":\"%s\",\"monotonic\":", when);
+	free(when);
 	print_seconds(h->time_ns, stdout);
 	fputs(",\"lock\":", stdout);
 	print_json_text(h->lock, stdout);

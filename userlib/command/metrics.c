@@ -151,9 +151,9 @@ static void print_waits(const struct row *const *locks, size_t num, FILE *out)
 		print_sample(locks[i], "count", out);
 		fprintf(out, "} %" PRIu64 "\n", sum);
 		print_sample(locks[i], "sum", out);
-		sum = number_of(locks[i], COL_WAIT_TOTAL);
-		fprintf(out, "} %" PRIu64 ".%09" PRIu64 "\n",
-			sum / 1000000000, sum % 1000000000);
+		fputs("} ", out);
+		print_seconds(number_of(locks[i], COL_WAIT_TOTAL), out);
+		putc('\n', out);
 	}
 }
 
@@ -183,10 +183,10 @@ void print_metrics(const struct row *rows, size_t num, FILE *out)
 			}
 			fputs("\"} ", out);
 			if (families[f].seconds)
-				fprintf(out, "%" PRIu64 ".%09" PRIu64 "\n",
-					value / 1000000000, value % 1000000000);
+				print_seconds(value, out);
 			else
-				fprintf(out, "%" PRIu64 "\n", value);
+				fprintf(out, "%" PRIu64, value);
+			putc('\n', out);
 		}
 	}
 	print_waits(locks, num, out);

@@ -128,18 +128,12 @@ static char *since_of(const struct view *view, const struct row *row)
 {
 	time_t now = time(NULL);
 	struct tm then, today;
-	char text[32], zone[8];
-	char *full;
+	char text[32];
 
+	if (view->json || view->raw)
+		return iso_time(row->since, "");
 	localtime_r(&row->since, &then);
 	localtime_r(&now, &today);
-	if (view->json || view->raw) {
-		strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &then);
-		strftime(zone, sizeof(zone), "%z", &then);
-		if (asprintf(&full, "%s%.3s:%s", text, zone, zone + 3) < 0)
-			full = NULL;
-		return full;
-	}
 	if (then.tm_year == today.tm_year && then.tm_yday == today.tm_yday)
 		strftime(text, sizeof(text), "%H:%M:%S", &then);
 	else if (then.tm_year == today.tm_year)

@@ -129,6 +129,17 @@ char *human_time(uint64_t ns)
 	return format("%" PRIu64 "d %" PRIu64 "h", s / 86400, s / 3600 % 24);
 }
 
+char *iso_time(time_t seconds, const char *fraction)
+{
+	char text[32], zone[8];
+	struct tm tm;
+
+	localtime_r(&seconds, &tm);
+	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	strftime(zone, sizeof(zone), "%z", &tm);
+	return format("%s%s%.3s:%s", text, fraction, zone, zone + 3);
+}
+
 char *seconds_of(int64_t ns)
 {
 	return format("%s%" PRId64 ".%09" PRId64, ns < 0 ? "-" : "",
