@@ -33,7 +33,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -1465,7 +1464,7 @@ static void start_monitors(void)
 	for (__u8 i = 0; i < PERMANENT; i++) {
 		monitors[i] = open(path_of(path, i),
 				   O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-		if (monitors[i] < 0 || ioctl(monitors[i], TLOCK_IOC_MONITOR))
+		if (monitors[i] < 0 || start_monitor(monitors[i]))
 			die("no monitor of %s", path);
 	}
 }

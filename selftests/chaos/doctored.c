@@ -1783,13 +1783,13 @@ static void fetched_after_its_withdrawal(void)
 
 /*** Events ***/
 
-static struct event told[32];
+static struct event reported[32];
 
 static struct event *happens(enum tlock_event_kind kind, __s64 at, __u64 token,
 			     __u64 ticket, const struct record *job,
 			     bool unfetched)
 {
-	struct event *e = &told[lock->events++];
+	struct event *e = &reported[lock->events++];
 
 	*e = (struct event){
 		.kind = kind,
@@ -1804,7 +1804,7 @@ static struct event *happens(enum tlock_event_kind kind, __s64 at, __u64 token,
 			.unfetched = unfetched,
 		},
 	};
-	lock->event = told;
+	lock->event = reported;
 	return e;
 }
 
@@ -1930,7 +1930,7 @@ static void event_grants_to_no_request(void)
 /* The lock did not note it, so the ones after it have its number and so on. */
 static void miss(struct event *e)
 {
-	struct event *end = &told[--lock->events];
+	struct event *end = &reported[--lock->events];
 
 	for (; e < end; e++) {
 		__u64 seq = e->seq;
@@ -1955,7 +1955,7 @@ static void swap(struct event *e)
 /* One that did not happen, before @e */
 static struct event *invent(struct event *e)
 {
-	struct event *i = &told[lock->events++];
+	struct event *i = &reported[lock->events++];
 
 	for (i->seq = i[-1].seq + 1; i > e; i--) {
 		__u64 seq = i->seq;
@@ -2177,7 +2177,7 @@ static void event_grants_too_early(void)
 {
 	tell_events();
 	/* Before its call */
-	told[0].time_ns = 99;
+	reported[0].time_ns = 99;
 	lock->after.hold_ns_total += 6;
 }
 
@@ -2199,7 +2199,7 @@ static void event_abandoned_as_released(void)
 {
 	tell_events();
 	accepts_abandoned_to_unfetched();
-	lock->event = told;
+	lock->event = reported;
 	lock->events = 19;
 }
 
@@ -2269,7 +2269,7 @@ static void invented_grant(void)
 	struct event *e = (tell_events(), invent(events.last + 1));
 
 	*e = (struct event){ .kind = TLOCK_EVENT_ACQUIRED, .seq = e->seq,
-			     .time_ns = 890, .token = 17, .of = told[15].of };
+			     .time_ns = 890, .token = 17, .of = reported[15].of };
 }
 
 static void invented_time_out(void)
@@ -2277,7 +2277,7 @@ static void invented_time_out(void)
 	struct event *e = (tell_events(), invent(events.timed_out));
 
 	*e = (struct event){ .kind = TLOCK_EVENT_TIMED_OUT, .seq = e->seq,
-			     .time_ns = 600, .of = told[8].of };
+			     .time_ns = 600, .of = reported[8].of };
 }
 
 static void event_waits_less(void)

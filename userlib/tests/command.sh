@@ -2126,14 +2126,19 @@ test_monitor_json() {
 		time.time()) < 200' events
 }
 
-# What a monitor does not read in time is lost, but it says so, even if it has
-# read nothing before
-test_monitor_lost() {
+# monitor_twice: a monitor for programs and, as $second, one for people that draws
+monitor_twice() {
 	monitor --json
 	background "$tlock" monitor --timeline t.json --svg t.svg >lines
 	second=$!
 	until_ok reads "$monitor"
 	until_ok reads $second
+}
+
+# What a monitor does not read in time is lost, but it says so, even if it has
+# read nothing before
+test_monitor_lost() {
+	monitor_twice
 	for last in one two; do
 		kill -STOP "$monitor" $second
 		until_ok stopped "$monitor"
@@ -2240,11 +2245,7 @@ test_monitor_ends_in_a_storm() {
 
 # Names of commands and jobs cannot break out of their place
 test_monitor_escapes() {
-	monitor --json
-	background "$tlock" monitor --timeline t.json --svg t.svg >lines
-	second=$!
-	until_ok reads "$monitor"
-	until_ok reads $second
+	monitor_twice
 	hold_raw $'a\xff\n\e[2J\xc2\x9b</' \
 		$'"q" \\ \\x41 é \xff</title>&\xef\xbf\xbf'
 	echo >fifo
