@@ -436,8 +436,8 @@ static __poll_t tlock_poll(struct file *file, struct poll_table_struct *table)
 	if (!(file->f_mode & FMODE_WRITE)) {
 		poll_wait(file, &c->lock->readers, table);
 		/*
-		 * Pairs with the store in tlock_note_deleted(): who sees that
-		 * the lock was deleted also sees that there is an event of it.
+		 * Pairs with the store in tlock_note_deleted(): a reader that
+		 * sees the lock deleted also sees the event of the deletion.
 		 */
 		events = smp_load_acquire(&c->lock->deleted) ? EPOLLHUP : 0;
 		if (tlock_has_event(c))

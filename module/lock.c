@@ -393,7 +393,7 @@ static void tlock_withdraw(struct tlock_contender *c, u64 now)
 /*
  * Ends the grant or the request of @c. Returns whether it had either.
  *
- * how: what happens to a grant: TLOCK_EVENT_RELEASED or _ABANDONED
+ * how: how a grant ends: TLOCK_EVENT_RELEASED or _ABANDONED
  */
 static bool tlock_end(struct tlock_contender *c, enum tlock_event_kind how,
 		      u64 now, struct tlock_deferred *todo)

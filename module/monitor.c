@@ -40,7 +40,7 @@
  *	below
  * @token: of the grant
  * @ticket: of the request
- * @kind: what has happened
+ * @kind: kind of the event
  * @flags: TLOCK_UNFETCHED, or 0
  * @uid: effective user of the process
  * @comm: command name of the process
@@ -131,7 +131,7 @@ static struct tlock_record *tlock_new_record(struct tlock *lock)
 /**
  * tlock_record - note an event of a lock that somebody watches
  * @c: the contender that it is about
- * @kind: what happens
+ * @kind: kind of the event
  * @token: of the grant, or 0
  * @ticket: of the request, or 0
  * @now: when it happens

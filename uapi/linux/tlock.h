@@ -188,7 +188,7 @@ struct tlock_waiter {
 };
 
 /**
- * enum tlock_event_kind - what has happened
+ * enum tlock_event_kind - what happened to the lock
  * @TLOCK_EVENT_WAITING: a request began to wait, or goes on waiting after it
  *	was away
  * @TLOCK_EVENT_ACQUIRED: a contender was granted the lock
