@@ -304,6 +304,53 @@ TEST_F(tlock, g5_since_ns_in_a_time_namespace)
 }
 
 /* A grant from before a namespace's clock started */
+static int agent_waiter(int fd, struct tlock_acquire *arg)
+{
+	struct tlock_waiter waiter = {};
+	int ret = next_waiter(fd, &waiter);
+
+	arg->timeout_ns = waiter.since_ns;
+	return ret;
+}
+
+/* Takes the lock and watches itself */
+static int agent_event(int fd, struct tlock_acquire *arg)
+{
+	int monitor = open(DEVICE, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct tlock_event event = {};
+	__s64 begun = now();
+	ssize_t ret;
+
+	if (monitor < 0 || start_monitor(monitor) || acquire(fd, arg) ||
+	    release(fd))
+		return -EPROTO;
+	ret = read_events(monitor, &event, sizeof(event));
+	close(monitor);
+	if (ret != sizeof(event))
+		return -EPROTO;
+	return event.time_ns < begun || event.time_ns > now() ? -ERANGE : 0;
+}
+
+TEST_F(tlock, g10_watching_in_a_time_namespace)
+{
+	struct tlock_acquire arg = ask(0, "inside");
+	struct tlock_waiter waiter = {};
+	struct agent *inside;
+	int fd = contender();
+
+	NEED_NAMESPACE("time");
+	ASSERT_EQ(0, offset_clock_of_children(DAY));
+	inside = agent();
+	EXPECT_EQ(0, agent_do(inside, agent_event, &arg));
+	take(self->fd, "outside");
+	start_acquire(fd, FOREVER, "waiter");
+	ASSERT_EQ(0, next_waiter(self->fd, &waiter));
+	ASSERT_EQ(0, agent_do(inside, agent_waiter, &arg));
+	EXPECT_EQ(waiter.since_ns + DAY, arg.timeout_ns);
+	close(fd);
+	ASSERT_EQ(0, release(self->fd));
+}
+
 TEST_F(tlock, g5_since_ns_is_negative_before_the_clock_started)
 {
 	struct tlock_holder ours, theirs;
