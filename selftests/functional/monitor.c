@@ -234,6 +234,30 @@ TEST_F(monitor, without_the_lock)
 	EXPECT_TRUE(is_empty(self->fd));
 }
 
+/* A request that was away while the lock became free */
+TEST_F(monitor, away_and_back)
+{
+	struct tlock_acquire arg;
+	struct call *waiter;
+	__u64 ticket;
+
+	take(self->a, "holder");
+	EXPECT_EVENT(ACQUIRED, self->token, 0, "holder");
+	handle_usr1(0);
+	waiter = call(self->b, acquire, FOREVER, "waiter");
+	ticket = EXPECT_EVENT(WAITING, 0, ANY, "waiter").ticket;
+	send_signal(waiter, SIGUSR1);
+	ASSERT_EQ(-EINTR, result(waiter));
+	EXPECT_EVENT(INTERRUPTED, 0, ticket, "waiter");
+	ASSERT_EQ(0, release(self->a));
+	EXPECT_EVENT(RELEASED, self->token, 0, "holder");
+	arg = *waiter->arg;
+	ASSERT_EQ(0, acquire(self->b, &arg));
+	EXPECT_EVENT(ACQUIRED, self->token + 1, ticket, "waiter");
+	ASSERT_EQ(0, release(self->b));
+	EXPECT_EVENT(RELEASED, self->token + 1, 0, "waiter");
+}
+
 TEST_F(monitor, abandoned)
 {
 	struct tlock_event event;
