@@ -30,8 +30,14 @@
 #define TLOCK_COMM_SIZE	16	/* a command name and its NUL */
 #define TLOCK_NAME_SIZE	128	/* a device's name and its NUL */
 
-/* In tlock_holder.flags: no call has returned the grant yet, see TLOCK_ASYNC */
+/*
+ * In tlock_holder.flags and tlock_event.flags. UNFETCHED: no call has returned
+ * the grant yet, see TLOCK_ASYNC. LEASED: the grant has a lease. REVOKING: it is
+ * being revoked by TLOCK_IOC_REVOKE.
+ */
 #define TLOCK_UNFETCHED	0x1U
+#define TLOCK_LEASED	0x2U
+#define TLOCK_REVOKING	0x4U
 
 /**
  * struct tlock_holder - who holds a lock
@@ -43,8 +49,12 @@
  *	ended while another process still has its file open
  * @uid: effective user of that process, as the caller's user namespace sees
  *	it; the overflow uid if that namespace does not map it
- * @flags: TLOCK_UNFETCHED or 0
+ * @flags: any of TLOCK_UNFETCHED, TLOCK_LEASED and TLOCK_REVOKING
  * @reserved: 0
+ * @expires_ns: with TLOCK_LEASED or TLOCK_REVOKING, when the lease or the grace
+ *	ends, whichever is first, on the caller's CLOCK_MONOTONIC; from then on
+ *	the grant is revoked as soon as somebody else wants the lock.
+ *	9223372036854775807 stands for never. 0 without these flags.
  * @comm: command name of that process at that time; may contain any byte but
  *	NUL
  * @job: the holder's own words for what it is doing, without control
@@ -58,13 +68,19 @@ struct tlock_holder {
 	__s32 pid;
 	__u32 uid;
 	__u32 flags;
-	__u32 reserved[3];
+	__u32 reserved;
+	__s64 expires_ns;
 	char comm[TLOCK_COMM_SIZE];
 	char job[TLOCK_JOB_SIZE];
 };
 
-/* In tlock_acquire.result: the previous holder lost the lock without releasing it */
+/*
+ * In tlock_acquire.result: an earlier holder lost the lock without releasing it.
+ * ABANDONED: its last descriptor was closed. REVOKED: its lease ended, or
+ * TLOCK_IOC_REVOKE took the lock from it.
+ */
 #define TLOCK_ABANDONED	0x1U
+#define TLOCK_REVOKED	0x2U
 
 /*
  * In tlock_acquire.flags: don't sleep. A call that would wait fails with
@@ -72,17 +88,23 @@ struct tlock_holder {
  */
 #define TLOCK_ASYNC	0x1U
 
+/*
+ * In tlock_acquire.flags of TLOCK_IOC_REACQUIRE: renew the lease, and keep the
+ * lock even if somebody waits.
+ */
+#define TLOCK_RENEW	0x2U
+
 /**
  * struct tlock_acquire - argument of TLOCK_IOC_ACQUIRE and TLOCK_IOC_REACQUIRE
  * @timeout_ns: in: how long to wait at most. 0 tries once, a negative value
  *	waits for ever. The deadline is fixed when the request is made. Out, if
  *	positive: how much of it was left when the call ended (0 with
  *	ETIMEDOUT), or when it was interrupted.
- * @flags: in: TLOCK_ASYNC or 0
- * @result: out, on success: 0, or TLOCK_ABANDONED if the lock was taken from
- *	a holder whose last descriptor was closed without a release: the
- *	instrument may be in the middle of a command. Only the next successful
- *	call reports it.
+ * @flags: in: 0, TLOCK_ASYNC or TLOCK_RENEW
+ * @result: out, on success: any of TLOCK_ABANDONED and TLOCK_REVOKED. The
+ *	instrument may then be in the middle of a command; after TLOCK_REVOKED,
+ *	the earlier holder may even still be talking to it. Only the next
+ *	successful call reports it.
  * @token: out, on success: token of this grant. Each grant of a lock has a
  *	larger one than the grant before it, so that a device or a log can
  *	recognize a late message from an earlier holder. Tokens keep growing
@@ -95,7 +117,11 @@ struct tlock_holder {
  *	success, ETIMEDOUT and ECANCELED; untouched with every other error. So a
  *	caller that does not hold the lock and finds a ticket here has a
  *	request, to resume or to withdraw with TLOCK_IOC_RELEASE.
- * @lease_ns: in: 0; nothing else is defined yet
+ * @lease_ns: in: how long the grant lasts unless it is renewed, counted from
+ *	the grant. Each TLOCK_IOC_REACQUIRE that succeeds renews it, and so does
+ *	the call that fetches an asynchronous grant. 0 means no lease; in
+ *	TLOCK_IOC_REACQUIRE, it keeps the lease that there is. See
+ *	TLOCK_IOC_REVOKE for what happens at its end.
  * @reserved: in: 0
  * @job: in: what the caller is going to do: up to 63 bytes and a NUL, without
  *	control characters (bytes below 0x20, 0x7f, and U+0080 to U+009F in
@@ -129,6 +155,7 @@ struct tlock_acquire {
  * @interrupted: requests that went away at least once, whether they were
  *	resumed or not
  * @abandoned: holders that closed the file without a release
+ * @revoked: grants that were revoked
  * @yielded: reacquires that let a waiter in
  * @wait_ns_total: time spent waiting, summed over all requests that waited and
  *	have ended, with the lock or without it: from the request to its end, or
@@ -151,12 +178,13 @@ struct tlock_status {
 	__u64 timed_out;
 	__u64 interrupted;
 	__u64 abandoned;
+	__u64 revoked;
 	__u64 yielded;
 	__u64 wait_ns_total;
 	__u64 wait_ns_max;
 	__u64 hold_ns_total;
 	__u64 hold_ns_max;
-	__u64 reserved[6];
+	__u64 reserved[5];
 	char name[TLOCK_NAME_SIZE];
 };
 
@@ -203,9 +231,11 @@ struct tlock_waiter {
  *	had acquired the lock, or no call had fetched the grant, that is
  *	RELEASED.
  * @TLOCK_EVENT_DELETED: the lock was deleted; the last event
+ * @TLOCK_EVENT_REVOKED: a grant was revoked, with TLOCK_REVOKING in @flags if by
+ *	TLOCK_IOC_REVOKE
  *
- * A grant ends with an event RELEASED, YIELDED, TIMED_OUT or ABANDONED that has
- * its token. If somebody waits, the next event with a token is the next grant.
+ * A grant ends with an event RELEASED, YIELDED, TIMED_OUT, ABANDONED or REVOKED
+ * that has its token. If somebody waits, the next event with a token is the next grant.
  */
 enum tlock_event_kind {
 	TLOCK_EVENT_WAITING = 1,
@@ -217,6 +247,7 @@ enum tlock_event_kind {
 	TLOCK_EVENT_WITHDRAWN,
 	TLOCK_EVENT_ABANDONED,
 	TLOCK_EVENT_DELETED,
+	TLOCK_EVENT_REVOKED,
 };
 
 /**
@@ -232,7 +263,7 @@ enum tlock_event_kind {
  *	0 if that namespace does not contain it, or is nested in more than three
  *	others. Unlike in struct tlock_holder, the process may have ended.
  * @uid: effective user of that process, as the reader's user namespace sees it
- * @flags: TLOCK_UNFETCHED if no call had fetched the grant, or 0
+ * @flags: of the grant, as in struct tlock_holder; 0 if the event is about none
  * @lost: how many events just before this one were lost, because they were not
  *	read in time; 4294967295 stands for that many or more
  * @reserved: 0
@@ -255,10 +286,25 @@ struct tlock_event {
 	char job[TLOCK_JOB_SIZE];
 };
 
+/**
+ * struct tlock_revoke - argument of TLOCK_IOC_REVOKE
+ * @token: in: token of the grant to revoke, from struct tlock_holder
+ * @grace_ns: in: how long the holder may keep the lock; 0 takes it at once, even
+ *	if nobody waits
+ * @flags: in: 0
+ * @reserved: in: 0
+ */
+struct tlock_revoke {
+	__u64 token;
+	__u64 grace_ns;
+	__u32 flags;
+	__u32 reserved[3];
+};
+
 /*
  * Any other command fails with ENOTTY, and an argument that cannot be read or
  * written with EFAULT. If several errors apply, EBADF or ENODEV comes first,
- * then EFAULT, EINVAL, and ECANCELED for a ticket.
+ * then EFAULT, EINVAL, ESTALE, and ECANCELED for a ticket.
  */
 #define TLOCK_IOC_MAGIC	0xBC
 
@@ -268,9 +314,10 @@ struct tlock_event {
  * Errors, after which the caller does not hold the lock by this call:
  *
  * EBADF: the file is not open for writing; ENODEV instead if the lock was
- * deleted. EINVAL: @flags, @lease_ns, @reserved or @job is invalid. EDEADLK:
- * this file already holds the lock, and keeps it. EBUSY: another thread waits
- * on this file. ETIMEDOUT: the deadline has passed; @holder says who has the
+ * deleted. EINVAL: @flags, @reserved or @job is invalid. ESTALE: this file's
+ * grant was revoked, see TLOCK_IOC_REVOKE; reported once, and nothing else was
+ * done. EDEADLK: this file already holds the lock, and keeps it. EBUSY: another
+ * thread waits on this file. ETIMEDOUT: the deadline has passed; @holder says who has the
  * lock. ECANCELED: this file has no request with this @ticket, or
  * TLOCK_IOC_RELEASE withdrew the request or ended its grant before this call
  * could return.
@@ -296,11 +343,13 @@ struct tlock_event {
  * A grant that no call has fetched lasts until another contender wants the lock
  * after the request's deadline, or after the end of the process that made it,
  * which may take a second to be noticed. Then the lock passes on, and the
- * request fails with ETIMEDOUT. Closing the file before is no abandonment.
+ * request fails with ETIMEDOUT; that is no revocation. Closing the file before is
+ * no abandonment.
  *
  * poll(2) reports, on a file that is open for writing: POLLOUT unless the file
  * has a request that is not decided yet; POLLIN and POLLPRI while it holds the
- * lock and another contender waits.
+ * lock and another contender waits; POLLERR and POLLPRI once its grant was
+ * revoked, until a call has returned ESTALE.
  */
 #define TLOCK_IOC_ACQUIRE	_IOWR(TLOCK_IOC_MAGIC, 0x00, struct tlock_acquire)
 
@@ -311,7 +360,8 @@ struct tlock_event {
  * request, it is withdrawn, and a thread that sleeps for it gets ECANCELED.
  * After success the file neither holds the lock nor has a request.
  *
- * EPERM: this file neither holds the lock nor has a request.
+ * EPERM: this file neither holds the lock nor has a request. ESTALE: its grant
+ * was revoked, see TLOCK_IOC_REVOKE; reported once.
  */
 #define TLOCK_IOC_RELEASE	_IO(TLOCK_IOC_MAGIC, 0x01)
 
@@ -322,9 +372,12 @@ struct tlock_event {
  * everyone who waits now and ahead of everyone who comes later. If nobody
  * waits, the call returns at once and the caller keeps the lock and its token.
  *
+ * With TLOCK_RENEW, a holder only renews its lease and may change the job: it
+ * keeps the lock and its token, whoever waits. @timeout_ns is ignored.
+ *
  * EPERM: this file does not hold the lock. EBUSY: another thread waits on this
- * file. EBADF, ENODEV and EINVAL as for TLOCK_IOC_ACQUIRE; a holder keeps the
- * lock.
+ * file. EBADF, ENODEV, EINVAL and ESTALE as for TLOCK_IOC_ACQUIRE; after EINVAL
+ * a holder keeps the lock. TLOCK_RENEW with a @ticket or TLOCK_ASYNC is EINVAL.
  *
  * ETIMEDOUT, EINTR and ECANCELED as for TLOCK_IOC_ACQUIRE: the caller does not
  * hold the lock. After EINTR either call resumes the request with its ticket;
@@ -356,6 +409,33 @@ struct tlock_event {
  * lock was deleted.
  */
 #define TLOCK_IOC_WAITER	_IOWR(TLOCK_IOC_MAGIC, 0x04, struct tlock_waiter)
+
+/**
+ * TLOCK_IOC_REVOKE - take the lock from a holder that hangs
+ *
+ * A grant may have an expiry: the end of its lease, or of the grace given here,
+ * whichever is first; renewing the lease does not prolong the grace. After its
+ * expiry a grant lasts until another contender wants the lock, even if that only
+ * tries or calls flock(2). Then the grant is revoked: the lock passes on. With
+ * @grace_ns 0, that happens at once. The time of a system suspend does not count
+ * for leases, which begin anew when the system resumes.
+ *
+ * The next holder finds TLOCK_REVOKED in @result. The file that lost the lock
+ * reports POLLERR, and its next TLOCK_IOC_ACQUIRE, TLOCK_IOC_REACQUIRE,
+ * TLOCK_IOC_RELEASE or flock(2) fails with ESTALE, once.
+ *
+ * Anything that the old holder does to the instrument until then may come after
+ * what the next holder does: only an instrument that refuses old tokens is safe.
+ *
+ * Needs a file of the lock that is open for writing, which may be any. The caller
+ * must have the effective user of the holder, or CAP_KILL in the initial user
+ * namespace.
+ *
+ * EBADF: the file is not open for writing; ENODEV instead if the lock was deleted.
+ * EINVAL: @flags or @reserved is not 0. ESTALE: @token is not that of the present
+ * grant; nothing was done. EPERM: the caller may not revoke this grant.
+ */
+#define TLOCK_IOC_REVOKE	_IOW(TLOCK_IOC_MAGIC, 0x05, struct tlock_revoke)
 
 /**
  * TLOCK_IOC_MONITOR - have this file report what happens to the lock
