@@ -6,6 +6,7 @@
  * under the spinlock. So a page fault that user space handles stalls only the
  * caller.
  */
+#include <linux/capability.h>
 #include <linux/cdev.h>
 #include <linux/compat.h>
 #include <linux/fs.h>
@@ -80,11 +81,12 @@ static int tlock_open(struct inode *inode, struct file *file)
 static int tlock_close(struct inode *inode, struct file *file)
 {
 	struct tlock_contender *c = file->private_data;
-	pid_t pid = pid_nr(c->id.pid);
+	struct tlock_lost lost;
 
+	tlock_describe_lost(c, &lost);
 	tlock_monitor_stop(c);
 	if (tlock_contender_exit(c))
-		tlock_device_abandoned(tlock_device_of(file), &c->id, pid);
+		tlock_device_report(tlock_device_of(file), "abandoned", &lost);
 	if (file->f_mode & FMODE_WRITE)
 		tlock_device_put(tlock_device_of(file));
 	kmem_cache_free(tlock_contenders, c);
@@ -119,9 +121,7 @@ tlock_read_reserved(u64 *reserved, const struct tlock_acquire __user *uarg)
 	u64 word;
 
 	BUILD_BUG_ON(ARRAY_SIZE(uarg->reserved) != 4);
-	unsafe_get_user(*reserved, &uarg->lease_ns, fault);
-	unsafe_get_user(word, &uarg->reserved[0], fault);
-	*reserved |= word;
+	unsafe_get_user(*reserved, &uarg->reserved[0], fault);
 	unsafe_get_user(word, &uarg->reserved[1], fault);
 	*reserved |= word;
 	unsafe_get_user(word, &uarg->reserved[2], fault);
@@ -149,7 +149,7 @@ static unsigned long tlock_mask(unsigned long word, unsigned long zeros,
  * may be on a page of its own.
  */
 static int tlock_read_arg(struct tlock_acquire *arg,
-			  struct tlock_acquire __user *uarg)
+			  struct tlock_acquire __user *uarg, bool again)
 {
 	const struct word_at_a_time consts = WORD_AT_A_TIME_CONSTANTS;
 	unsigned long __user *from = (unsigned long __user *)uarg->job;
@@ -169,6 +169,7 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 	unsafe_put_user(arg->token, &uarg->token, fault);
 	unsafe_get_user(arg->ticket, &uarg->ticket, fault);
 	unsafe_put_user(arg->ticket, &uarg->ticket, fault);
+	unsafe_get_user(arg->lease_ns, &uarg->lease_ns, fault);
 	if (!tlock_read_reserved(&reserved, uarg))
 		goto fault;
 	do
@@ -178,10 +179,12 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 
 	if (to < end)
 		*to &= tlock_mask(*to, zeros, &consts);
-	if (((arg->flags & ~TLOCK_ASYNC) | reserved) ||
-	    !tlock_job_valid(arg->job))
-		return -EINVAL;
-	return 0;
+	if ((arg->flags & ~TLOCK_ASYNC) | reserved) {
+		if (!again || arg->flags != TLOCK_RENEW ||
+		    (arg->ticket | reserved))
+			return -EINVAL;
+	}
+	return tlock_job_valid(arg->job) ? 0 : -EINVAL;
 
 fault:
 	user_access_end();
@@ -193,7 +196,11 @@ static s64 tlock_callers_time(s64 time_ns)
 {
 	struct timespec64 time = ns_to_timespec64(time_ns);
 
+	if (time_ns == KTIME_MAX)
+		return KTIME_MAX;
 	timens_add_monotonic(&time);
+	if (time.tv_sec >= KTIME_SEC_MAX)
+		return KTIME_MAX;
 	/* timespec64_to_ns() of Linux 5.10 takes a negative time for a huge one */
 	return time.tv_sec * NSEC_PER_SEC + time.tv_nsec;
 }
@@ -202,6 +209,8 @@ static void tlock_to_callers_clock(struct tlock_holder *holder)
 {
 	if (holder->token)
 		holder->since_ns = tlock_callers_time(holder->since_ns);
+	if (holder->expires_ns)
+		holder->expires_ns = tlock_callers_time(holder->expires_ns);
 }
 
 /* Writes the outcome to the caller. Returns @err, or -EFAULT. */
@@ -242,7 +251,7 @@ static int tlock_ioctl_take(struct file *file,
 
 	if (!(file->f_mode & FMODE_WRITE))
 		return tlock_not_writable(file);
-	err = tlock_read_arg(&arg, uarg);
+	err = tlock_read_arg(&arg, uarg, again);
 	if (err)
 		return err;
 	resumed = arg.ticket;
@@ -264,6 +273,10 @@ static int tlock_ioctl_take(struct file *file,
 	case -ETIMEDOUT:
 	case -ECANCELED:
 		return tlock_write_arg(uarg, &arg, err);
+	case -ESTALE:
+		/* No other call would say it, so it comes before EFAULT */
+		tlock_write_arg(uarg, &arg, err);
+		return err;
 	default:
 		return err;
 	}
@@ -281,7 +294,7 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 	unsigned long __user *from = (unsigned long __user *)uarg->job;
 	const unsigned long *job = (const unsigned long *)c->id.job;
 	const unsigned long *end = job + sizeof(c->id.job) / sizeof(*job);
-	u64 token = tlock_reacquire_fast(c), reserved, ticket;
+	u64 token = tlock_reacquire_fast(c), reserved, ticket, lease_ns;
 	unsigned long word, zeros;
 	u32 flags;
 
@@ -289,6 +302,10 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 		return false;
 	unsafe_get_user(flags, &uarg->flags, no);
 	unsafe_get_user(ticket, &uarg->ticket, no);
+	unsafe_get_user(lease_ns, &uarg->lease_ns, no);
+	/* 0 keeps the lease, and so does the same one */
+	if (lease_ns && lease_ns != READ_ONCE(c->lease_ns))
+		goto no;
 	if (!tlock_read_reserved(&reserved, uarg) ||
 	    ((flags & ~TLOCK_ASYNC) | ticket | reserved))
 		goto no;
@@ -307,7 +324,7 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 	unsafe_put_user(0, &uarg->result, no);
 	unsafe_put_user(token, &uarg->token, no);
 	user_access_end();
-	return true;
+	return tlock_renew_fast(c);
 
 no:
 	user_access_end();
@@ -332,6 +349,27 @@ static int tlock_ioctl_waiter(struct file *file,
 		return err;
 	waiter.since_ns = tlock_callers_time(waiter.since_ns);
 	return copy_to_user(uwaiter, &waiter, sizeof(waiter)) ? -EFAULT : 0;
+}
+
+static int tlock_ioctl_revoke(struct file *file,
+			      struct tlock_revoke __user *urevoke)
+{
+	struct tlock *lock = &tlock_device_of(file)->lock;
+	struct tlock_revoke revoke;
+	int err;
+
+	if (!(file->f_mode & FMODE_WRITE))
+		return tlock_not_writable(file);
+	if (copy_from_user(&revoke, urevoke, sizeof(revoke)))
+		return -EFAULT;
+	if (revoke.flags ||
+	    memchr_inv(revoke.reserved, 0, sizeof(revoke.reserved)))
+		return -EINVAL;
+	err = tlock_revoke(lock, &revoke, false);
+	/* Only asked for if needed: its use is audited */
+	if (err == -EPERM && capable(CAP_KILL))
+		err = tlock_revoke(lock, &revoke, true);
+	return err;
 }
 
 static int tlock_ioctl_monitor(struct file *file)
@@ -394,7 +432,7 @@ static int tlock_ioctl_status(struct file *file,
 }
 
 /* Not inline, as it would slow down the calls that are made more often */
-static noinline long tlock_ioctl_look(struct file *file, unsigned int cmd,
+static noinline long tlock_ioctl_other(struct file *file, unsigned int cmd,
 				      void __user *uarg)
 {
 	switch (cmd) {
@@ -402,6 +440,8 @@ static noinline long tlock_ioctl_look(struct file *file, unsigned int cmd,
 		return tlock_ioctl_status(file, uarg);
 	case TLOCK_IOC_WAITER:
 		return tlock_ioctl_waiter(file, uarg);
+	case TLOCK_IOC_REVOKE:
+		return tlock_ioctl_revoke(file, uarg);
 	case TLOCK_IOC_MONITOR:
 		return tlock_ioctl_monitor(file);
 	default:
@@ -424,7 +464,7 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 			return 0;
 		return tlock_ioctl_take(file, uarg, true);
 	default:
-		return tlock_ioctl_look(file, cmd, uarg);
+		return tlock_ioctl_other(file, cmd, uarg);
 	}
 }
 
@@ -460,9 +500,9 @@ static int tlock_flock(struct file *file, int cmd, struct file_lock *request)
 
 	switch (tlock_flock_type(request)) {
 	case F_UNLCK:
+		err = tlock_release(c);
 		/* Unlocking an idle file is no error */
-		tlock_release(c);
-		return 0;
+		return err == -EPERM ? 0 : err;
 	case F_WRLCK:
 		break;
 	default:
@@ -498,6 +538,7 @@ static void tlock_show_fdinfo(struct seq_file *m, struct file *file)
 		[TLOCK_AWAY] = "away",
 		[TLOCK_DECIDED] = "decided",
 		[TLOCK_HOLDING] = "holding",
+		[TLOCK_STALE] = "revoked",
 	};
 	u64 ticket, token;
 	enum tlock_state state = tlock_contender_state(file->private_data,

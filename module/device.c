@@ -14,10 +14,13 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
 #include <linux/refcount.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/suspend.h>
 #include <linux/timekeeping.h>
+#include <linux/workqueue.h>
 
 #include "compat.h"
 #include "device.h"
@@ -65,6 +68,7 @@ static void tlock_device_release(struct device *dev)
 {
 	struct tlock_device *tdev = container_of(dev, struct tlock_device, dev);
 
+	cancel_delayed_work_sync(&tdev->lock.report);
 	tlock_exit(&tdev->lock);
 	kfree(tdev);
 	tlock_count_released();
@@ -91,6 +95,44 @@ static struct tlock_device *tlock_device_find(const char *name)
 	return NULL;
 }
 
+/**
+ * tlock_device_report - send the uevent of a grant that its holder lost
+ * @tdev: the lock's device
+ * @event: "abandoned" or "revoked"
+ * @lost: the grant
+ *
+ * With it, udev or systemd can act. The rate is limited, as any user of the lock
+ * can cause any number of them, and udev has other work.
+ */
+void tlock_device_report(struct tlock_device *tdev, const char *event,
+			 const struct tlock_lost *lost)
+{
+	char kind[40], token[40], process[40], job[20 + TLOCK_JOB_SIZE];
+	char *env[] = { kind, token, process, job, NULL };
+
+	if (!__ratelimit(&tdev->uevents))
+		return;
+	snprintf(kind, sizeof(kind), "TLOCK_EVENT=%s", event);
+	snprintf(token, sizeof(token), "TLOCK_TOKEN=%llu", lost->token);
+	snprintf(process, sizeof(process), "TLOCK_PID=%d", lost->pid);
+	snprintf(job, sizeof(job), "TLOCK_JOB=%s", lost->job);
+	/* Nothing depends on it */
+	kobject_uevent_env(&tdev->dev.kobj, KOBJ_CHANGE, env);
+}
+
+/* Revocation happens in a timer, or under a spinlock: a worker reports it. */
+static void tlock_report_revoked(struct work_struct *work)
+{
+	struct tlock *lock = container_of(to_delayed_work(work), struct tlock,
+					  report);
+	struct tlock_lost lost;
+
+	raw_spin_lock_irq(&lock->spinlock);
+	lost = lock->lost;
+	raw_spin_unlock_irq(&lock->spinlock);
+	tlock_device_report(tlock_device_with(lock), "revoked", &lost);
+}
+
 static int tlock_device_create(const char *name)
 {
 	struct tlock_device *tdev;
@@ -111,6 +153,7 @@ static int tlock_device_create(const char *name)
 	 */
 	tlock_init(&tdev->lock, max_t(u64, ktime_to_us(ktime_get_real()),
 				      tlock_deleted_token));
+	INIT_DELAYED_WORK(&tdev->lock.report, tlock_report_revoked);
 	ratelimit_state_init(&tdev->uevents, 5 * HZ, 10);
 	/* The kernel's log must not mention those that are left out */
 	ratelimit_set_flags(&tdev->uevents, RATELIMIT_MSG_ON_RELEASE);
@@ -151,35 +194,13 @@ put:
 
 static void tlock_device_remove(struct tlock_device *tdev)
 {
+	/* Nobody can hold the lock any more, so no report can follow */
+	flush_delayed_work(&tdev->lock.report);
 	cdev_device_del(&tdev->cdev, &tdev->dev);
 	idr_remove(&tlock_devices, MINOR(tdev->dev.devt));
 	tlock_count--;
 	tlock_note_deleted(&tdev->lock);
 	put_device(&tdev->dev);
-}
-
-/**
- * tlock_device_abandoned - send the uevent of a lock that was abandoned
- * @tdev: the lock's device
- * @id: the grant that ended; its pid is not used
- * @pid: the process, as the initial pid namespace sees it
- *
- * With it, udev or systemd can act. The rate is limited, as any user of the lock
- * can cause any number of them, and udev has other work.
- */
-void tlock_device_abandoned(struct tlock_device *tdev,
-			    const struct tlock_identity *id, pid_t pid)
-{
-	char token[40], process[40], job[20 + TLOCK_JOB_SIZE];
-	char *env[] = { "TLOCK_EVENT=abandoned", token, process, job, NULL };
-
-	if (!__ratelimit(&tdev->uevents))
-		return;
-	snprintf(token, sizeof(token), "TLOCK_TOKEN=%llu", id->token);
-	snprintf(process, sizeof(process), "TLOCK_PID=%d", pid);
-	snprintf(job, sizeof(job), "TLOCK_JOB=%s", id->job);
-	/* Nothing depends on it */
-	kobject_uevent_env(&tdev->dev.kobj, KOBJ_CHANGE, env);
 }
 
 /*
@@ -392,6 +413,26 @@ static int __init tlock_devices_create(void)
 	return err;
 }
 
+static int tlock_pm_event(struct notifier_block *nb, unsigned long event,
+			  void *data)
+{
+	switch (event) {
+	case PM_SUSPEND_PREPARE:
+	case PM_HIBERNATION_PREPARE:
+		tlock_suspend(true);
+		break;
+	case PM_POST_SUSPEND:
+	case PM_POST_HIBERNATION:
+		tlock_suspend(false);
+		break;
+	}
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block tlock_pm_notifier = {
+	.notifier_call = tlock_pm_event,
+};
+
 static int __init tlock_module_init(void)
 {
 	int err;
@@ -402,9 +443,12 @@ static int __init tlock_module_init(void)
 	err = tlock_monitors_init();
 	if (err)
 		goto destroy_contenders;
-	err = class_register(&tlock_class);
+	err = register_pm_notifier(&tlock_pm_notifier);
 	if (err)
 		goto exit_monitors;
+	err = class_register(&tlock_class);
+	if (err)
+		goto unregister_pm_notifier;
 	err = alloc_chrdev_region(&tlock_devt, 0, TLOCK_MINORS, "tlock");
 	if (err)
 		goto unregister_class;
@@ -417,6 +461,8 @@ unregister_region:
 	unregister_chrdev_region(tlock_devt, TLOCK_MINORS);
 unregister_class:
 	class_unregister(&tlock_class);
+unregister_pm_notifier:
+	unregister_pm_notifier(&tlock_pm_notifier);
 exit_monitors:
 	tlock_monitors_exit();
 destroy_contenders:
@@ -429,6 +475,7 @@ static void __exit tlock_module_exit(void)
 	tlock_devices_destroy();
 	unregister_chrdev_region(tlock_devt, TLOCK_MINORS);
 	class_unregister(&tlock_class);
+	unregister_pm_notifier(&tlock_pm_notifier);
 	tlock_monitors_exit();
 	tlock_contenders_destroy();
 }

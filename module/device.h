@@ -78,8 +78,8 @@ int tlock_contenders_create(void);
 void tlock_contenders_destroy(void);
 
 /* device.c */
-void tlock_device_abandoned(struct tlock_device *tdev,
-			    const struct tlock_identity *id, pid_t pid);
+void tlock_device_report(struct tlock_device *tdev, const char *event,
+			 const struct tlock_lost *lost);
 
 /* sysfs.c */
 extern const struct attribute_group *tlock_groups[];

@@ -102,7 +102,7 @@ static noinline void tlock_unlock_and_poll(struct tlock *lock,
 	tlock_unlock_and_wake(lock, todo->wake);
 	wake_up_poll(&todo->poll->pollers,
 		     EPOLLIN | EPOLLRDNORM | EPOLLPRI |
-		     EPOLLOUT | EPOLLWRNORM);
+		     EPOLLOUT | EPOLLWRNORM | EPOLLERR);
 	rcu_read_unlock();
 }
 
@@ -181,6 +181,7 @@ static void tlock_grant(struct tlock_contender *c, u64 now)
 	lockdep_assert_held(&lock->spinlock);
 	lock->acquired++;
 	c->id.since_ns = now;
+	WRITE_ONCE(c->renewed_ns, now);
 	WRITE_ONCE(c->id.token, ++lock->token);
 	/*
 	 * Pairs with the loads in tlock_reacquire_fast() and
@@ -231,6 +232,66 @@ static void tlock_end_async(struct tlock_contender *c,
 		hrtimer_try_to_cancel(&c->timer);
 }
 
+/*
+ * When leases began that were renewed before the system was last suspended: as it
+ * resumed. KTIME_MAX while it suspends, so that no lease ends.
+ */
+static u64 tlock_resumed_ns;
+
+/**
+ * tlock_suspend - let no lease end while the system suspends
+ * @suspended: whether it begins to suspend, or has resumed
+ *
+ * When it resumes, all leases begin anew: their holders may be the last to run
+ * again.
+ */
+void tlock_suspend(bool suspended)
+{
+	WRITE_ONCE(tlock_resumed_ns, suspended ? KTIME_MAX : ktime_get_ns());
+}
+
+/* When a lease ends that was renewed at @renewed; KTIME_MAX if it never does */
+static u64 tlock_lease_end(const struct tlock_contender *c, u64 renewed)
+{
+	u64 begin = max(renewed, READ_ONCE(tlock_resumed_ns));
+
+	return ktime_add_safe(begin, min_t(u64, c->lease_ns, KTIME_MAX));
+}
+
+/*
+ * When the lease of the holder or the grace of its revocation ends, whichever is
+ * first; KTIME_MAX if neither does.
+ */
+static u64 tlock_expires(const struct tlock *lock)
+{
+	const struct tlock_contender *c = lock->holder;
+	u64 at = lock->revoking ? lock->revoke_ns : KTIME_MAX;
+
+	if (c->lease_ns)
+		at = min(at, tlock_lease_end(c, READ_ONCE(c->renewed_ns)));
+	return at;
+}
+
+/* What tlock_expires() returns, as in struct tlock_holder */
+static u64 tlock_holder_expires(const struct tlock *lock)
+{
+	return tlock_holder_flags(lock) & (TLOCK_LEASED | TLOCK_REVOKING) ?
+	       tlock_expires(lock) : 0;
+}
+
+/*
+ * Ends the lease of @c, if it is time. Returns whether that succeeded; then the
+ * grant must end, too. As tlock_renew_fast() changes @renewed_ns without the
+ * spinlock, either of us makes the other fail.
+ */
+static bool tlock_end_lease(struct tlock_contender *c, u64 now)
+{
+	u64 renewed = READ_ONCE(c->renewed_ns);
+
+	return c->lease_ns && now >= tlock_lease_end(c, renewed) &&
+	       cmpxchg(&c->renewed_ns, renewed, 0) == renewed;
+}
+
 /* Notes who holds the lock, for the failed asynchronous request of @c. */
 static void tlock_note_blocker(struct tlock_contender *c)
 {
@@ -239,7 +300,8 @@ static void tlock_note_blocker(struct tlock_contender *c)
 	lockdep_assert_held(&lock->spinlock);
 	c->blocker = lock->holder->id;
 	get_pid(c->blocker.pid);
-	c->blocker_flags = lock->unfetched ? TLOCK_UNFETCHED : 0;
+	c->blocker_flags = tlock_holder_flags(lock);
+	c->blocker_expires_ns = tlock_holder_expires(lock);
 }
 
 /*
@@ -267,8 +329,14 @@ static ktime_t tlock_deadline(const struct tlock_contender *c)
 	return ktime_add_safe(c->asked_ns, c->timeout_ns);
 }
 
-/* Whether the grant must end if somebody else wants the lock */
-static bool tlock_expired(const struct tlock *lock, ktime_t now)
+/* Whether the present grant may end because somebody else wants the lock */
+static bool tlock_can_expire(const struct tlock *lock)
+{
+	return lock->unfetched | lock->revoking | lock->holder->lease_ns;
+}
+
+/* Whether a grant that no call has fetched must no longer wait for that */
+static bool tlock_unfetched_expired(const struct tlock *lock, ktime_t now)
 {
 	return lock->unfetched &&
 	       (!ktime_before(now, tlock_deadline(lock->holder)) ||
@@ -281,12 +349,18 @@ static void tlock_arm_expiry(struct tlock *lock, ktime_t now)
 	ktime_t at;
 
 	lockdep_assert_held(&lock->spinlock);
-	if (!lock->waiters || !lock->unfetched)
+	if (!lock->waiters || !tlock_can_expire(lock))
 		return;
-	at = ktime_add_ns(now, TLOCK_EXPIRY_STEP_NS);
-	if (!tlock_expired(lock, now))
-		at = clamp(tlock_deadline(lock->holder), at,
-			   ktime_add_ns(now, TLOCK_EXPIRY_CHECK_NS));
+	at = tlock_expires(lock);
+	if (lock->unfetched)
+		at = tlock_unfetched_expired(lock, now) ? now :
+		     min(at, tlock_deadline(lock->holder));
+	/* Neither the end of a process nor that of a suspend starts the timer */
+	if (lock->unfetched || READ_ONCE(tlock_resumed_ns) == KTIME_MAX)
+		at = min(at, ktime_add_ns(now, TLOCK_EXPIRY_CHECK_NS));
+	if (at == KTIME_MAX)
+		return;
+	at = max(at, ktime_add_ns(now, TLOCK_EXPIRY_STEP_NS));
 	if (!hrtimer_is_queued(&lock->expiry) ||
 	    ktime_before(at, hrtimer_get_expires(&lock->expiry)))
 		hrtimer_start(&lock->expiry, at, HRTIMER_MODE_ABS_HARD);
@@ -308,6 +382,8 @@ static void tlock_decide(struct tlock_contender *c, int err, u64 now,
 		WRITE_ONCE(c->lock->unfetched, c->async);
 		tlock_grant(c, now);
 		tlock_note(c, TLOCK_EVENT_ACQUIRED, c->id.token, c->ticket, now);
+		if (unlikely(tlock_can_expire(c->lock)))
+			tlock_arm_expiry(c->lock, now);
 	} else {
 		tlock_note(c, err == -ETIMEDOUT ? TLOCK_EVENT_TIMED_OUT :
 						  TLOCK_EVENT_WITHDRAWN,
@@ -319,8 +395,6 @@ static void tlock_decide(struct tlock_contender *c, int err, u64 now,
 		if (err) {
 			c->lock->timed_out++;
 			tlock_note_blocker(c);
-		} else {
-			tlock_arm_expiry(c->lock, now);
 		}
 		return;
 	}
@@ -356,14 +430,53 @@ static void tlock_end_grant(struct tlock *lock, u64 now,
 {
 	struct rb_node *first = rb_first_cached(&lock->queue);
 
+	WRITE_ONCE(lock->revoking, false);
 	tlock_free(lock, now);
 	if (first)
 		tlock_decide(tlock_of(first), 0, now, todo);
 }
 
+/**
+ * tlock_describe_lost - describe the newest grant of a contender, to report it
+ * @c: the contender
+ * @lost: filled in
+ */
+void tlock_describe_lost(const struct tlock_contender *c,
+			 struct tlock_lost *lost)
+{
+	lost->token = c->id.token;
+	lost->pid = pid_nr(c->id.pid);
+	memcpy(lost->job, c->id.job, sizeof(lost->job));
+}
+
+/* Ends the holder's grant against its will. */
+static void tlock_take_away(struct tlock *lock, u64 now,
+			    struct tlock_deferred *todo)
+{
+	struct tlock_contender *c = lock->holder;
+
+	lockdep_assert_held(&lock->spinlock);
+	tlock_note(c, TLOCK_EVENT_REVOKED, c->id.token, c->ticket, now);
+	lock->revoked++;
+	lock->pending_result |= TLOCK_REVOKED;
+	tlock_describe_lost(c, &lock->lost);
+	tlock_queue(&lock->report);
+	if (c->async)
+		tlock_end_async(c, todo);
+	WRITE_ONCE(c->revoked, c->id.token);
+	/*
+	 * The next holder may have pollers to wake, too. Those of @c are woken by
+	 * its own timer: see tlock_deadline_timer().
+	 */
+	if (wq_has_sleeper(&c->pollers))
+		hrtimer_start(&c->timer, 0, HRTIMER_MODE_ABS_SOFT);
+	tlock_end_grant(lock, now, todo);
+}
+
 /*
- * Ends the grant that has expired, because somebody wants the lock. Returns the
- * contender if that leaves the lock free: then the next holder is its blocker.
+ * Ends the grant if it has expired, because somebody wants the lock. Returns the
+ * contender if nobody had fetched the grant in time, and the lock is free now:
+ * then the next holder is its blocker.
  */
 static struct tlock_contender *tlock_expire(struct tlock *lock, u64 now,
 					    struct tlock_deferred *todo)
@@ -371,8 +484,12 @@ static struct tlock_contender *tlock_expire(struct tlock *lock, u64 now,
 	struct tlock_contender *c = lock->holder;
 
 	lockdep_assert_held(&lock->spinlock);
-	if (!tlock_expired(lock, now))
+	if (!tlock_unfetched_expired(lock, now)) {
+		if ((lock->revoking && now >= lock->revoke_ns) ||
+		    tlock_end_lease(c, now))
+			tlock_take_away(lock, now, todo);
 		return NULL;
+	}
 	tlock_note(c, TLOCK_EVENT_TIMED_OUT, c->id.token, c->ticket, now);
 	lock->timed_out++;
 	WRITE_ONCE(lock->unfetched, false);
@@ -423,7 +540,7 @@ static bool tlock_end(struct tlock_contender *c, enum tlock_event_kind how,
 
 /*
  * Ends an asynchronous request at its deadline. Also wakes the pollers for
- * tlock_expiry_timer().
+ * tlock_expiry_timer() and tlock_take_away().
  */
 static enum hrtimer_restart tlock_deadline_timer(struct hrtimer *timer)
 {
@@ -479,14 +596,15 @@ static pid_t tlock_pid_of(const struct tlock_identity *id)
 
 /* Describes whose grant it is, as the caller's namespaces see it. */
 static void tlock_describe(const struct tlock_identity *id, u32 flags,
-			   struct tlock_holder *holder)
+			   u64 expires_ns, struct tlock_holder *holder)
 {
 	holder->token = id->token;
 	holder->since_ns = id->since_ns;
 	holder->pid = tlock_pid_of(id);
 	holder->uid = from_kuid_munged(current_user_ns(), id->uid);
 	holder->flags = flags;
-	memset(holder->reserved, 0, sizeof(holder->reserved));
+	holder->reserved = 0;
+	holder->expires_ns = expires_ns;
 	strscpy_pad(holder->comm, id->comm, sizeof(holder->comm));
 	/* Padded with NULs: see tlock_read_arg() */
 	memcpy(holder->job, id->job, sizeof(holder->job));
@@ -499,8 +617,8 @@ static void tlock_describe_holder(struct tlock *lock,
 
 	lockdep_assert_held(&lock->spinlock);
 	if (c)
-		tlock_describe(&c->id, lock->unfetched ? TLOCK_UNFETCHED : 0,
-			       holder);
+		tlock_describe(&c->id, tlock_holder_flags(lock),
+			       tlock_holder_expires(lock), holder);
 	else
 		memset(holder, 0, sizeof(*holder));
 }
@@ -588,28 +706,40 @@ static bool tlock_grant_stands(struct tlock_contender *c, u64 token)
 	       READ_ONCE(c->id.token) == token;
 }
 
+/* Forgets that the grant of @c was revoked: the caller learns it. */
+static void tlock_learn(struct tlock_contender *c)
+{
+	lockdep_assert_held(&c->lock->spinlock);
+	WRITE_ONCE(c->revoked, 0);
+}
+
 /*
  * Takes a grant, once the thread that slept for it runs. If the grant still
  * stands, it reports the pending result flags; otherwise the next grant does.
- * Returns whether it stands.
+ * Returns 0 if it stands, ESTALE if it was revoked, or ECANCELED.
  */
-static bool tlock_take_grant(struct tlock_contender *c,
-			     struct tlock_acquire *arg,
-			     const struct tlock_wait *wait)
+static int tlock_take_grant(struct tlock_contender *c,
+			    struct tlock_acquire *arg,
+			    const struct tlock_wait *wait)
 {
 	struct tlock *lock = c->lock;
-	bool stands;
+	int err = 0;
 
 	arg->token = wait->token;
 	arg->result = 0;
-	if (likely(!wait->result))
-		return tlock_grant_stands(c, wait->token);
+	if (likely(!wait->result && tlock_grant_stands(c, wait->token)))
+		return 0;
 	raw_spin_lock_irq(&lock->spinlock);
-	stands = tlock_grant_stands(c, wait->token);
-	if (stands)
+	if (tlock_grant_stands(c, wait->token)) {
 		tlock_take_result(lock, arg);
+	} else if (c->revoked == wait->token) {
+		tlock_learn(c);
+		err = -ESTALE;
+	} else {
+		err = -ECANCELED;
+	}
 	raw_spin_unlock_irq(&lock->spinlock);
-	return stands;
+	return err;
 }
 
 /*
@@ -660,9 +790,7 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	if (timeout > 0)
 		arg->timeout_ns = tlock_time_left(timeout,
 						  wait->until_ns - asked);
-	if (!wait->err && !tlock_take_grant(c, arg, wait))
-		return -ECANCELED;
-	return wait->err;
+	return wait->err ? : tlock_take_grant(c, arg, wait);
 }
 
 /* Writes back what was left of the timeout of the request of @c at @until. */
@@ -688,10 +816,13 @@ static int tlock_fetch(struct tlock_contender *c, struct tlock_acquire *arg,
 	}
 	if (lock->holder == c) {
 		tlock_put_time_left(c, arg, c->ended_ns);
+		if (c->lease_ns)
+			WRITE_ONCE(c->renewed_ns, ktime_get_ns());
 		arg->token = c->id.token;
 		tlock_take_result(lock, arg);
 	} else {
-		tlock_describe(&c->blocker, c->blocker_flags, &arg->holder);
+		tlock_describe(&c->blocker, c->blocker_flags,
+			       c->blocker_expires_ns, &arg->holder);
 		if (c->timeout_ns > 0)
 			arg->timeout_ns = 0;
 		err = -ETIMEDOUT;
@@ -711,6 +842,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 	struct tlock *lock = c->lock;
 	bool async = arg->flags & TLOCK_ASYNC;
 	bool holds = lock->holder == c;
+	bool keeps = holds && (!lock->waiters || arg->flags & TLOCK_RENEW);
 	struct tlock_contender *expired = NULL;
 	struct tlock_deferred todo = {};
 	struct tlock_wait wait;
@@ -723,7 +855,10 @@ static noinline int tlock_request(struct tlock_contender *c,
 	if (arg->flags & TLOCK_FLOCK && arg->timeout_ns && c->flock && !c->wait)
 		arg->ticket = c->ticket;
 	resumed = arg->ticket;
-	if (resumed && arg->ticket != c->ticket)
+	if (unlikely(c->revoked)) {
+		tlock_learn(c);
+		err = -ESTALE;
+	} else if (resumed && arg->ticket != c->ticket)
 		err = -ECANCELED;
 	else if (c->wait || (c->async && !resumed))
 		err = -EBUSY;
@@ -731,7 +866,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 		err = -EINVAL;
 	else if (!resumed && holds != again)
 		err = again ? -EPERM : -EDEADLK;
-	/* ECANCELED writes this back; the other errors here write nothing */
+	/* ESTALE and ECANCELED write this back; the other errors write nothing */
 	arg->ticket = 0;
 	if (!err && resumed && async)
 		err = tlock_fetch(c, arg, &todo);
@@ -739,20 +874,25 @@ static noinline int tlock_request(struct tlock_contender *c,
 		goto unlock;
 
 	now = ktime_get_ns();
-	if (unlikely(lock->unfetched) && !holds)
+	if (!holds && lock->holder && unlikely(tlock_can_expire(lock)))
 		expired = tlock_expire(lock, now, &todo);
 	if (!resumed) {
 		/* A request that is away is replaced */
 		if (c->ticket)
 			tlock_withdraw(c, now);
-		if (holds && lock->waiters) {
+		if (holds && !keeps) {
 			lock->yielded++;
 			/* Before the job can change */
 			tlock_note(c, TLOCK_EVENT_YIELDED, c->id.token, 0, now);
 		}
 		todo.put = tlock_set_identity(c, again && !*arg->job ? NULL :
 								       arg->job);
-		if (holds && !lock->waiters) {
+		if (!again || arg->lease_ns)
+			WRITE_ONCE(c->lease_ns, arg->lease_ns);
+		if (keeps) {
+			WRITE_ONCE(c->renewed_ns, now);
+			/* The lease may be shorter than before */
+			tlock_arm_expiry(lock, now);
 			arg->result = 0;
 			arg->token = c->id.token;
 			goto unlock;
@@ -786,7 +926,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 			tlock_end_grant(lock, now, &todo);
 		} else if (lock->waiters == 1) {
 			tlock_notify(lock->holder, &todo);
-			if (unlikely(lock->unfetched))
+			if (unlikely(tlock_can_expire(lock)))
 				tlock_arm_expiry(lock, now);
 		}
 		if (!async)
@@ -841,10 +981,11 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 	struct pid *put;
 
 	raw_spin_lock_irq(&lock->spinlock);
-	if (unlikely(lock->holder || c->ticket || arg->ticket))
+	if (unlikely(lock->holder || (c->ticket | arg->ticket | c->revoked)))
 		return tlock_request(c, arg, false);
 	put = tlock_set_identity(c, arg->job);
 	c->flock = arg->flags & TLOCK_FLOCK;
+	WRITE_ONCE(c->lease_ns, arg->lease_ns);
 	tlock_grant(c, ktime_get_ns());
 	if (unlikely(tlock_watched(lock)))
 		tlock_record_acquired(c, 0);
@@ -881,11 +1022,33 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
 }
 
 /**
+ * tlock_renew_fast - renew the lease of a holder without the spinlock
+ * @c: the contender, for which tlock_reacquire_fast() has just returned a token
+ *
+ * If somebody finds at this moment that the lease has ended, either of us makes
+ * the other fail: see tlock_end_lease(). So no lease ends early.
+ *
+ * Return: whether the lease was renewed, or there is none; if not,
+ * tlock_reacquire() must be called.
+ */
+bool tlock_renew_fast(struct tlock_contender *c)
+{
+	u64 renewed;
+
+	if (!READ_ONCE(c->lease_ns))
+		return true;
+	renewed = READ_ONCE(c->renewed_ns);
+	return renewed &&
+	       cmpxchg(&c->renewed_ns, renewed, ktime_get_ns()) == renewed;
+}
+
+/**
  * tlock_poll_events - tell what poll(2) reports
  * @c: the contender, whose pollers are waiting already
  *
  * Return: EPOLLOUT unless @c has a request that is not decided; EPOLLIN and
- * EPOLLPRI if it holds the lock and somebody waits.
+ * EPOLLPRI if it holds the lock and somebody waits; EPOLLERR and EPOLLPRI if its
+ * grant was revoked and no call has returned ESTALE yet.
  */
 __poll_t tlock_poll_events(struct tlock_contender *c)
 {
@@ -902,6 +1065,8 @@ __poll_t tlock_poll_events(struct tlock_contender *c)
 		events |= EPOLLIN | EPOLLRDNORM | EPOLLPRI;
 	if (!READ_ONCE(c->queued))
 		events |= EPOLLOUT | EPOLLWRNORM;
+	if (READ_ONCE(c->revoked))
+		events |= EPOLLERR | EPOLLPRI;
 	return events;
 }
 
@@ -927,10 +1092,16 @@ static noinline int tlock_release_slow(struct tlock_contender *c)
 	__releases(&c->lock->spinlock)
 {
 	struct tlock_deferred todo = {};
-	bool ended = tlock_end(c, TLOCK_EVENT_RELEASED, ktime_get_ns(), &todo);
+	int err = 0;
 
+	if (c->revoked) {
+		tlock_learn(c);
+		err = -ESTALE;
+	} else if (!tlock_end(c, TLOCK_EVENT_RELEASED, ktime_get_ns(), &todo)) {
+		err = -EPERM;
+	}
 	tlock_unlock(c->lock, &todo);
-	return ended ? 0 : -EPERM;
+	return err;
 }
 
 /**
@@ -940,7 +1111,7 @@ static noinline int tlock_release_slow(struct tlock_contender *c)
  * If @c holds the lock, the longest waiter gets it. If a thread sleeps for the
  * request of @c, its call returns -ECANCELED.
  *
- * Return: 0, or -EPERM if @c had neither.
+ * Return: 0, -ESTALE if the grant of @c was revoked, or -EPERM if @c had neither.
  */
 int tlock_release(struct tlock_contender *c)
 {
@@ -975,7 +1146,45 @@ void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
 	if (arg->ticket ? c->ticket == arg->ticket && !c->wait :
 			  tlock_grant_stands(c, arg->token))
 		tlock_end(c, TLOCK_EVENT_RELEASED, ktime_get_ns(), &todo);
+	else if (!arg->ticket && c->revoked == arg->token)
+		tlock_learn(c);
 	tlock_unlock(lock, &todo);
+}
+
+/**
+ * tlock_revoke - take the lock from its holder, now or after a grace
+ * @lock: the lock
+ * @arg: as in the ABI
+ * @any: whether the caller may revoke the grants of all users
+ *
+ * Return: 0, -ESTALE if the token is not that of the present grant, or -EPERM if
+ * the holder is another user and @any is false.
+ */
+int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any)
+{
+	const struct tlock_contender *c;
+	struct tlock_deferred todo = {};
+	u64 now, end;
+	int err = 0;
+
+	raw_spin_lock_irq(&lock->spinlock);
+	now = ktime_get_ns();
+	c = lock->holder;
+	if (!c || c->id.token != arg->token) {
+		err = -ESTALE;
+	} else if (!any && !uid_eq(c->id.uid, current_euid())) {
+		err = -EPERM;
+	} else if (!arg->grace_ns) {
+		tlock_take_away(lock, now, &todo);
+	} else {
+		end = ktime_add_safe(now, min_t(u64, arg->grace_ns, KTIME_MAX));
+		lock->revoke_ns = lock->revoking ? min(lock->revoke_ns, end) :
+						   end;
+		WRITE_ONCE(lock->revoking, true);
+		tlock_arm_expiry(lock, now);
+	}
+	tlock_unlock(lock, &todo);
+	return err;
 }
 
 /**
@@ -996,6 +1205,7 @@ void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 	status->timed_out = lock->timed_out;
 	status->interrupted = lock->interrupted;
 	status->abandoned = lock->abandoned;
+	status->revoked = lock->revoked;
 	status->yielded = lock->yielded;
 	status->wait_ns_total = lock->wait_ns_total;
 	status->wait_ns_max = lock->wait_ns_max;
@@ -1078,6 +1288,8 @@ enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *ticket,
 		state = TLOCK_HOLDING;
 	else if (c->ticket)
 		state = c->wait ? TLOCK_WAITING : TLOCK_AWAY;
+	else if (c->revoked)
+		state = TLOCK_STALE;
 	raw_spin_unlock_irq(&lock->spinlock);
 	return state;
 }

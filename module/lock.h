@@ -11,8 +11,9 @@
  * Two timers take it, too, so interrupts are off while it is held.
  *
  * Read without the spinlock: tlock_reacquire_fast() and tlock_poll_events()
- * read @holder and @attention of the lock, and @pid, @token and @queued of the
- * contender. A thread that slept reads @holder and @token to see whether its
+ * read @holder and @attention of the lock, and @pid, @token, @queued and
+ * @revoked of the contender; tlock_renew_fast() reads @lease_ns, and changes
+ * @renewed_ns. A thread that slept reads @holder and @token to see whether its
  * grant still stands. All of these are written with WRITE_ONCE() or
  * smp_store_release(). The contender's @job is read by
  * tlock_ioctl_reacquire_fast(): see tlock_set_identity().
@@ -44,13 +45,26 @@ struct tlock_record;
 struct tlock_wait;
 
 /**
+ * struct tlock_lost - a grant that its holder lost, to report it
+ * @token: its token
+ * @pid: the holder's process, as the initial pid namespace sees it
+ * @job: the holder's job
+ */
+struct tlock_lost {
+	u64 token;
+	pid_t pid;
+	char job[TLOCK_JOB_SIZE];
+};
+
+/**
  * struct tlock - a lock
  * @spinlock: guards the lock and its contenders
  * @queue: waiting contenders, by ticket
  * @holder: the contender that holds the lock; NULL if the lock is free
  * @waiters: number of contenders in @queue; 0 if @holder is NULL
  * @unfetched: whether no call has fetched the grant of @holder
- * @attention: both of these, for fast paths: not 0 if one of them is not
+ * @revoking: whether that grant is being revoked, at @revoke_ns
+ * @attention: all three of these, for fast paths: not 0 if one of them is not
  * @pending_result: result flags that no call has returned yet
  * @expiry: ends a grant that has expired while somebody waits
  * @records: the newest events; NULL while nobody monitors the lock. See
@@ -62,11 +76,15 @@ struct tlock_wait;
  * @readers: those who read or poll files that are open for reading only
  * @token: token of the newest grant
  * @ticket: ticket of the newest request that waited
+ * @revoke_ns: when the grace of a revocation ends
+ * @report: sends the uevent of a revocation
+ * @lost: the newest grant that was revoked
  * @acquired: grants; see struct tlock_status for this and the fields below
  * @contended: acquires that found the lock held
  * @timed_out: requests that ended with ETIMEDOUT
  * @interrupted: requests that went away
  * @abandoned: holders that closed the file without a release
+ * @revoked: grants that were revoked
  * @yielded: reacquires that let a waiter in
  * @waits: number of waits that have ended, by how long they were
  * @wait_ns_total: sum of all waits that have ended
@@ -81,14 +99,18 @@ struct tlock {
 	union {
 		struct {
 			u32 waiters;
-			u32 unfetched;
+			u16 unfetched;
+			u16 revoking;
 		};
 		u64 attention;
 	};
 	u32 pending_result;
 	u64 token;
 	u64 ticket;
+	u64 revoke_ns;
 	struct hrtimer expiry;
+	struct delayed_work report;
+	struct tlock_lost lost;
 
 	struct tlock_record *records;
 	unsigned int num_monitors;
@@ -102,6 +124,7 @@ struct tlock {
 	u64 timed_out;
 	u64 interrupted;
 	u64 abandoned;
+	u64 revoked;
 	u64 yielded;
 	u64 waits[TLOCK_WAITS];
 	u64 wait_ns_total;
@@ -142,12 +165,18 @@ struct tlock_identity {
  * @asked_ns: when the request was made
  * @ended_ns: when the request last went away, or was decided; 0 if neither has
  *	happened
+ * @lease_ns: lease of its grant or request, as in struct tlock_acquire
+ * @renewed_ns: when the lease last began; 0 once it has ended. Also changed
+ *	without the spinlock, see tlock_renew_fast().
+ * @revoked: token of its grant if that was revoked, and no call has returned
+ *	ESTALE yet; or 0
  * @timer: ends an asynchronous request at its deadline
  * @next_seq: number of the next event to read from a file that monitors the
  *	lock; 0 if the file does not
  * @id: of the process that asked last, and of its newest grant
  * @blocker: of the grant because of which an asynchronous request failed
  * @blocker_flags: of that grant, as in struct tlock_holder
+ * @blocker_expires_ns: when that grant expires, as in struct tlock_holder
  *
  * A contender has a request, holds the lock, or is idle; see
  * enum tlock_state. A request is asynchronous, or a thread sleeps for it, or it
@@ -165,11 +194,15 @@ struct tlock_contender {
 	s64 timeout_ns;
 	u64 asked_ns;
 	u64 ended_ns;
+	u64 lease_ns;
+	u64 renewed_ns;
+	u64 revoked;
 	struct hrtimer timer;
 	u64 next_seq;
 	struct tlock_identity id;
 	struct tlock_identity blocker;
 	u32 blocker_flags;
+	u64 blocker_expires_ns;
 };
 
 /* In tlock_acquire.flags, but only inside the kernel: the caller is flock(2) */
@@ -183,6 +216,7 @@ struct tlock_contender {
  * @TLOCK_DECIDED: it has a request that is decided, and nobody has fetched the
  *	outcome; it holds the lock if that was a grant
  * @TLOCK_HOLDING: it holds the lock
+ * @TLOCK_STALE: its grant was revoked, and no call has returned ESTALE yet
  */
 enum tlock_state {
 	TLOCK_IDLE,
@@ -190,7 +224,16 @@ enum tlock_state {
 	TLOCK_AWAY,
 	TLOCK_DECIDED,
 	TLOCK_HOLDING,
+	TLOCK_STALE,
 };
+
+/* The flags of the present grant, as in struct tlock_holder */
+static inline u32 tlock_holder_flags(const struct tlock *lock)
+{
+	return (lock->unfetched ? TLOCK_UNFETCHED : 0) |
+	       (lock->holder->lease_ns ? TLOCK_LEASED : 0) |
+	       (lock->revoking ? TLOCK_REVOKING : 0);
+}
 
 void tlock_init(struct tlock *lock, u64 token);
 void tlock_exit(struct tlock *lock);
@@ -207,9 +250,14 @@ enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *ticket,
 
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg);
 u64 tlock_reacquire_fast(struct tlock_contender *c);
+bool tlock_renew_fast(struct tlock_contender *c);
 __poll_t tlock_poll_events(struct tlock_contender *c);
 int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg);
 int tlock_release(struct tlock_contender *c);
+int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any);
+void tlock_suspend(bool suspended);
+void tlock_describe_lost(const struct tlock_contender *c,
+			 struct tlock_lost *lost);
 void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg);
 
 #endif /* TLOCK_LOCK_H */

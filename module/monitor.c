@@ -29,7 +29,7 @@
  * to the contender's CPU, so even an urgent and busy contender cannot keep them
  * from reading.
  */
-#define TLOCK_WAKE_DELAY	1
+#define TLOCK_DELAY	1
 
 /* In how many nested pid namespaces a record has the process's number */
 #define TLOCK_RECORD_LEVELS	4
@@ -41,7 +41,7 @@
  * @token: of the grant
  * @ticket: of the request
  * @kind: kind of the event
- * @flags: TLOCK_UNFETCHED, or 0
+ * @flags: of the grant, or 0
  * @uid: effective user of the process
  * @comm: command name of the process
  * @job: the job
@@ -108,9 +108,23 @@ static void tlock_trace(struct tlock_contender *c, enum tlock_event_kind kind,
 	case TLOCK_EVENT_ABANDONED:
 		trace_tlock_abandoned(c, token, ticket);
 		break;
+	case TLOCK_EVENT_REVOKED:
+		trace_tlock_revoked(c, token, ticket);
+		break;
 	case TLOCK_EVENT_DELETED:
 		break;
 	}
+}
+
+/**
+ * tlock_queue - have a worker run soon, once for many calls
+ * @work: what it does
+ *
+ * Context: Any; the lock's spinlock may be held.
+ */
+void tlock_queue(struct delayed_work *work)
+{
+	queue_delayed_work(tlock_workqueue, work, TLOCK_DELAY);
 }
 
 static struct tlock_record *tlock_record_of(struct tlock *lock, u64 seq)
@@ -123,8 +137,7 @@ static struct tlock_record *tlock_new_record(struct tlock *lock)
 {
 	lockdep_assert_held(&lock->spinlock);
 	WRITE_ONCE(lock->seq, lock->seq + 1);
-	queue_delayed_work(tlock_workqueue, &lock->wake_readers,
-			   TLOCK_WAKE_DELAY);
+	tlock_queue(&lock->wake_readers);
 	return tlock_record_of(lock, lock->seq);
 }
 
@@ -153,7 +166,7 @@ noinline void tlock_record(struct tlock_contender *c,
 	record->token = token;
 	record->ticket = ticket;
 	record->kind = kind;
-	record->flags = token && c->async ? TLOCK_UNFETCHED : 0;
+	record->flags = token ? tlock_holder_flags(lock) : 0;
 	record->uid = c->id.uid;
 	memcpy(record->comm, c->id.comm, sizeof(record->comm));
 	memcpy(record->job, c->id.job, sizeof(record->job));

@@ -36,6 +36,7 @@ static __always_inline void tlock_note(struct tlock_contender *c,
 		tlock_record(c, kind, token, ticket, now);
 }
 
+void tlock_queue(struct delayed_work *work);
 int tlock_monitors_init(void);
 void tlock_monitors_exit(void);
 void tlock_monitor_init(struct tlock *lock);

@@ -96,6 +96,7 @@ TLOCK_ATTR(contended, "%llu", status.contended);
 TLOCK_ATTR(timed_out, "%llu", status.timed_out);
 TLOCK_ATTR(interrupted, "%llu", status.interrupted);
 TLOCK_ATTR(abandoned, "%llu", status.abandoned);
+TLOCK_ATTR(revoked, "%llu", status.revoked);
 TLOCK_ATTR(yielded, "%llu", status.yielded);
 TLOCK_ATTR(wait_ns_total, "%llu", status.wait_ns_total);
 TLOCK_ATTR(wait_ns_max, "%llu", status.wait_ns_max);
@@ -123,6 +124,7 @@ static struct attribute *tlock_stats_attrs[] = {
 	&dev_attr_timed_out.attr,
 	&dev_attr_interrupted.attr,
 	&dev_attr_abandoned.attr,
+	&dev_attr_revoked.attr,
 	&dev_attr_yielded.attr,
 	&dev_attr_waits.attr,
 	&dev_attr_wait_ns_total.attr,

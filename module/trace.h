@@ -54,6 +54,7 @@ TLOCK_TRACE(tlock_timed_out);
 TLOCK_TRACE(tlock_interrupted);
 TLOCK_TRACE(tlock_withdrawn);
 TLOCK_TRACE(tlock_abandoned);
+TLOCK_TRACE(tlock_revoked);
 
 #endif /* TLOCK_TRACE_H */
 

@@ -114,9 +114,9 @@ struct tlock_holder {
  *	that ticket, in its place and with its deadline; @timeout_ns, @job and
  *	@lease_ns are then ignored. Out: the ticket of the request if the call
  *	fails with EINTR or EINPROGRESS, and before it is restarted; 0 with
- *	success, ETIMEDOUT and ECANCELED; untouched with every other error. So a
- *	caller that does not hold the lock and finds a ticket here has a
- *	request, to resume or to withdraw with TLOCK_IOC_RELEASE.
+ *	success, ETIMEDOUT, ECANCELED and ESTALE; untouched with every other
+ *	error. So a caller that does not hold the lock and finds a ticket here
+ *	has a request, to resume or to withdraw with TLOCK_IOC_RELEASE.
  * @lease_ns: in: how long the grant lasts unless it is renewed, counted from
  *	the grant. Each TLOCK_IOC_REACQUIRE that succeeds renews it, and so does
  *	the call that fetches an asynchronous grant. 0 means no lease; in
