@@ -13,6 +13,11 @@
  * For an asynchronous request no thread sleeps. Its outcome stays in the
  * contender until a call fetches it, and its deadline is kept by a timer.
  *
+ * A grant can have an expiry, past which it lasts until somebody else wants the
+ * lock: no call has fetched it, its lease has ended, or it is being revoked. While
+ * somebody waits, a timer ends it; a newcomer ends it by itself. So nothing has to
+ * happen at an expiry that is in nobody's way, and renewing a lease is a store.
+ *
  * A thread that wakes for its deadline or a signal takes the spinlock and
  * checks its request. If the request was decided in the meantime, the decision
  * stands, so no grant is ever lost. Otherwise the thread takes the request off
