@@ -102,12 +102,15 @@ static int tlock_not_writable(struct file *file)
 /* A job with control characters could forge lines in a log. */
 static bool tlock_job_valid(const char *job)
 {
-	const char *last = job + TLOCK_JOB_SIZE - 1;
-
-	for (; *job; job++)
-		if (job == last || tlock_cntrl(job))
+	for (;; job++) {
+		/* Most are printable characters of ASCII */
+		if (likely(*job >= ' ' && *job <= '~'))
+			continue;
+		if (!*job)
+			return true;
+		if (tlock_cntrl(job))
 			return false;
-	return true;
+	}
 }
 
 /*
@@ -177,8 +180,10 @@ static int tlock_read_arg(struct tlock_acquire *arg,
 	while (!has_zero(*to, &zeros, &consts) && ++to < end);
 	user_access_end();
 
-	if (to < end)
-		*to &= tlock_mask(*to, zeros, &consts);
+	/* No NUL */
+	if (to == end)
+		return -EINVAL;
+	*to &= tlock_mask(*to, zeros, &consts);
 	if ((arg->flags & ~TLOCK_ASYNC) | reserved) {
 		if (!again || arg->flags != TLOCK_RENEW ||
 		    (arg->ticket | reserved))
@@ -196,21 +201,25 @@ static s64 tlock_callers_time(s64 time_ns)
 {
 	struct timespec64 time = ns_to_timespec64(time_ns);
 
-	if (time_ns == KTIME_MAX)
-		return KTIME_MAX;
 	timens_add_monotonic(&time);
-	if (time.tv_sec >= KTIME_SEC_MAX)
-		return KTIME_MAX;
 	/* timespec64_to_ns() of Linux 5.10 takes a negative time for a huge one */
 	return time.tv_sec * NSEC_PER_SEC + time.tv_nsec;
 }
 
 static void tlock_to_callers_clock(struct tlock_holder *holder)
 {
-	if (holder->token)
-		holder->since_ns = tlock_callers_time(holder->since_ns);
-	if (holder->expires_ns)
-		holder->expires_ns = tlock_callers_time(holder->expires_ns);
+	s64 since = holder->since_ns;
+
+	if (!holder->token)
+		return;
+	holder->since_ns = tlock_callers_time(since);
+	if (likely(!holder->expires_ns))
+		return;
+	/* No offset of a time namespace reaches half of the range */
+	if (holder->expires_ns > KTIME_MAX / 2)
+		holder->expires_ns = KTIME_MAX;
+	else
+		holder->expires_ns += holder->since_ns - since;
 }
 
 /* Writes the outcome to the caller. Returns @err, or -EFAULT. */
@@ -303,11 +312,11 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 	unsafe_get_user(flags, &uarg->flags, no);
 	unsafe_get_user(ticket, &uarg->ticket, no);
 	unsafe_get_user(lease_ns, &uarg->lease_ns, no);
-	/* 0 keeps the lease, and so does the same one */
-	if (lease_ns && lease_ns != READ_ONCE(c->lease_ns))
-		goto no;
 	if (!tlock_read_reserved(&reserved, uarg) ||
 	    ((flags & ~TLOCK_ASYNC) | ticket | reserved))
+		goto no;
+	/* 0 keeps the lease, and so does the same one */
+	if (lease_ns && lease_ns != READ_ONCE(c->lease_ns))
 		goto no;
 	unsafe_get_user(word, from, no);
 	/* An empty job keeps the job, and so does the same one */
@@ -324,7 +333,7 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 	unsafe_put_user(0, &uarg->result, no);
 	unsafe_put_user(token, &uarg->token, no);
 	user_access_end();
-	return tlock_renew_fast(c);
+	return !READ_ONCE(c->lease_ns) || tlock_renew_fast(c);
 
 no:
 	user_access_end();
@@ -351,8 +360,8 @@ static int tlock_ioctl_waiter(struct file *file,
 	return copy_to_user(uwaiter, &waiter, sizeof(waiter)) ? -EFAULT : 0;
 }
 
-static int tlock_ioctl_revoke(struct file *file,
-			      struct tlock_revoke __user *urevoke)
+static noinline int tlock_ioctl_revoke(struct file *file,
+				       struct tlock_revoke __user *urevoke)
 {
 	struct tlock *lock = &tlock_device_of(file)->lock;
 	struct tlock_revoke revoke;

@@ -277,11 +277,10 @@ static u64 tlock_expires(const struct tlock *lock)
 	return at;
 }
 
-/* What tlock_expires() returns, as in struct tlock_holder */
-static u64 tlock_holder_expires(const struct tlock *lock)
+/* The same, as in struct tlock_holder */
+static noinline u64 tlock_holder_expires(const struct tlock *lock)
 {
-	return tlock_holder_flags(lock) & (TLOCK_LEASED | TLOCK_REVOKING) ?
-	       tlock_expires(lock) : 0;
+	return lock->revoking || lock->holder->lease_ns ? tlock_expires(lock) : 0;
 }
 
 /*
@@ -337,7 +336,7 @@ static ktime_t tlock_deadline(const struct tlock_contender *c)
 /* Whether the present grant may end because somebody else wants the lock */
 static bool tlock_can_expire(const struct tlock *lock)
 {
-	return lock->unfetched | lock->revoking | lock->holder->lease_ns;
+	return lock->expiring | lock->holder->lease_ns;
 }
 
 /* Whether a grant that no call has fetched must no longer wait for that */
@@ -599,17 +598,20 @@ static pid_t tlock_pid_of(const struct tlock_identity *id)
 	return tlock_pid_ended(id->pid) ? 0 : pid_vnr(id->pid);
 }
 
-/* Describes whose grant it is, as the caller's namespaces see it. */
-static void tlock_describe(const struct tlock_identity *id, u32 flags,
-			   u64 expires_ns, struct tlock_holder *holder)
+/*
+ * Describes whose grant it is, as the caller's namespaces see it, but not when it
+ * expires.
+ */
+static void tlock_describe(const struct tlock_identity *id,
+			   struct tlock_holder *holder)
 {
 	holder->token = id->token;
 	holder->since_ns = id->since_ns;
 	holder->pid = tlock_pid_of(id);
 	holder->uid = from_kuid_munged(current_user_ns(), id->uid);
-	holder->flags = flags;
+	holder->flags = 0;
 	holder->reserved = 0;
-	holder->expires_ns = expires_ns;
+	holder->expires_ns = 0;
 	strscpy_pad(holder->comm, id->comm, sizeof(holder->comm));
 	/* Padded with NULs: see tlock_read_arg() */
 	memcpy(holder->job, id->job, sizeof(holder->job));
@@ -621,11 +623,15 @@ static void tlock_describe_holder(struct tlock *lock,
 	const struct tlock_contender *c = lock->holder;
 
 	lockdep_assert_held(&lock->spinlock);
-	if (c)
-		tlock_describe(&c->id, tlock_holder_flags(lock),
-			       tlock_holder_expires(lock), holder);
-	else
+	if (!c) {
 		memset(holder, 0, sizeof(*holder));
+		return;
+	}
+	tlock_describe(&c->id, holder);
+	if (unlikely(tlock_can_expire(lock))) {
+		holder->flags = tlock_holder_flags(lock);
+		holder->expires_ns = tlock_holder_expires(lock);
+	}
 }
 
 /*
@@ -748,11 +754,15 @@ static int tlock_take_grant(struct tlock_contender *c,
 }
 
 /*
- * Sleeps for the request of @c, which is in the queue. Called with the spinlock
- * held; releases it.
+ * Puts the request of @c, which has a ticket, into the queue, and sleeps for it
+ * unless it is asynchronous. If @c @holds the lock, that passes on. Called with
+ * the spinlock held; releases it.
+ *
+ * Not inline, so that calls that don't wait need no struct tlock_wait.
  */
-static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
-		      struct tlock_wait *wait, struct tlock_deferred *todo)
+static noinline int tlock_wait(struct tlock_contender *c,
+			       struct tlock_acquire *arg, bool holds, u64 now,
+			       struct tlock_deferred *todo)
 	__releases(&c->lock->spinlock)
 {
 	struct tlock *lock = c->lock;
@@ -760,31 +770,59 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	s64 timeout = c->timeout_ns;
 	u64 asked = c->asked_ns;
 	ktime_t deadline = tlock_deadline(c);
+	struct tlock_wait wait = {};
 	int err;
 
 	lockdep_assert_held(&lock->spinlock);
+	c->async = arg->flags & TLOCK_ASYNC;
+	if (!c->async) {
+		wait.task = current;
+		c->wait = &wait;
+	}
+	/*
+	 * tlock_reacquire_fast() looks for waiters without the spinlock, so we
+	 * must be counted before there is a next holder: see tlock_grant().
+	 */
+	tlock_enqueue(c);
+	tlock_note(c, TLOCK_EVENT_WAITING, 0, c->ticket, now);
+	if (holds) {
+		tlock_end_grant(lock, now, todo);
+	} else if (lock->waiters == 1) {
+		tlock_notify(lock->holder, todo);
+		if (unlikely(tlock_can_expire(lock)))
+			tlock_arm_expiry(lock, now);
+	}
+	if (c->async) {
+		if (deadline != KTIME_MAX)
+			hrtimer_start(&c->timer, deadline,
+				      HRTIMER_MODE_ABS_SOFT);
+		arg->ticket = c->ticket;
+		tlock_unlock(lock, todo);
+		return -EINPROGRESS;
+	}
+
 	tlock_unlock(lock, todo);
-	err = tlock_sleep(wait, deadline);
+	err = tlock_sleep(&wait, deadline);
 	if (err) {
 		*todo = (struct tlock_deferred){};
 		raw_spin_lock_irq(&lock->spinlock);
-		if (wait->task) {
+		if (wait.task) {
 			/* Not decided: the request is still ours */
-			wait->err = err;
-			wait->until_ns = ktime_get_ns();
+			wait.err = err;
+			wait.until_ns = ktime_get_ns();
 			tlock_dequeue(c);
 			tlock_note(c, err == -ETIMEDOUT ?
 				   TLOCK_EVENT_TIMED_OUT :
 				   TLOCK_EVENT_INTERRUPTED,
-				   0, c->ticket, wait->until_ns);
+				   0, c->ticket, wait.until_ns);
 			if (err == -ETIMEDOUT) {
-				tlock_end_request(c, wait->until_ns);
+				tlock_end_request(c, wait.until_ns);
 				lock->timed_out++;
 				tlock_describe_holder(lock, &arg->holder);
 			} else {
 				if (!c->ended_ns)
 					lock->interrupted++;
-				c->ended_ns = wait->until_ns;
+				c->ended_ns = wait.until_ns;
 				arg->ticket = c->ticket;
 			}
 			tlock_notify(c, todo);
@@ -794,8 +832,8 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 
 	if (timeout > 0)
 		arg->timeout_ns = tlock_time_left(timeout,
-						  wait->until_ns - asked);
-	return wait->err ? : tlock_take_grant(c, arg, wait);
+						  wait.until_ns - asked);
+	return wait.err ? : tlock_take_grant(c, arg, &wait);
 }
 
 /* Writes back what was left of the timeout of the request of @c at @until. */
@@ -826,8 +864,9 @@ static int tlock_fetch(struct tlock_contender *c, struct tlock_acquire *arg,
 		arg->token = c->id.token;
 		tlock_take_result(lock, arg);
 	} else {
-		tlock_describe(&c->blocker, c->blocker_flags,
-			       c->blocker_expires_ns, &arg->holder);
+		tlock_describe(&c->blocker, &arg->holder);
+		arg->holder.flags = c->blocker_flags;
+		arg->holder.expires_ns = c->blocker_expires_ns;
 		if (c->timeout_ns > 0)
 			arg->timeout_ns = 0;
 		err = -ETIMEDOUT;
@@ -847,12 +886,10 @@ static noinline int tlock_request(struct tlock_contender *c,
 	struct tlock *lock = c->lock;
 	bool async = arg->flags & TLOCK_ASYNC;
 	bool holds = lock->holder == c;
-	bool keeps = holds && (!lock->waiters || arg->flags & TLOCK_RENEW);
 	struct tlock_contender *expired = NULL;
 	struct tlock_deferred todo = {};
-	struct tlock_wait wait;
 	u64 now, ticket;
-	bool resumed;
+	bool resumed, keeps;
 	int err = 0;
 
 	lockdep_assert_held(&lock->spinlock);
@@ -885,6 +922,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 		/* A request that is away is replaced */
 		if (c->ticket)
 			tlock_withdraw(c, now);
+		keeps = holds && (!lock->waiters || arg->flags & TLOCK_RENEW);
 		if (holds && !keeps) {
 			lock->yielded++;
 			/* Before the job can change */
@@ -904,44 +942,19 @@ static noinline int tlock_request(struct tlock_contender *c,
 		}
 		if (!holds && lock->holder)
 			lock->contended++;
-		c->timeout_ns = arg->timeout_ns;
-		c->asked_ns = now;
-		c->ended_ns = 0;
 		c->flock = arg->flags & TLOCK_FLOCK;
 	}
 
 	if (lock->holder &&
-	    (resumed ? ktime_before(now, tlock_deadline(c)) : c->timeout_ns)) {
-		if (!resumed)
+	    (resumed ? ktime_before(now, tlock_deadline(c)) :
+		       arg->timeout_ns)) {
+		if (!resumed) {
 			c->ticket = ++lock->ticket;
-		if (async) {
-			c->async = true;
-		} else {
-			wait.task = current;
-			c->wait = &wait;
+			c->timeout_ns = arg->timeout_ns;
+			c->asked_ns = now;
+			c->ended_ns = 0;
 		}
-		/*
-		 * tlock_reacquire_fast() looks for waiters without the
-		 * spinlock, so we must be counted before there is a next
-		 * holder: see tlock_grant().
-		 */
-		tlock_enqueue(c);
-		tlock_note(c, TLOCK_EVENT_WAITING, 0, c->ticket, now);
-		if (holds) {
-			tlock_end_grant(lock, now, &todo);
-		} else if (lock->waiters == 1) {
-			tlock_notify(lock->holder, &todo);
-			if (unlikely(tlock_can_expire(lock)))
-				tlock_arm_expiry(lock, now);
-		}
-		if (!async)
-			return tlock_wait(c, arg, &wait, &todo);
-		if (tlock_deadline(c) != KTIME_MAX)
-			hrtimer_start(&c->timer, tlock_deadline(c),
-				      HRTIMER_MODE_ABS_SOFT);
-		arg->ticket = c->ticket;
-		err = -EINPROGRESS;
-		goto unlock;
+		return tlock_wait(c, arg, holds, now, &todo);
 	}
 
 	/* No wait: one try, which ends the request */
@@ -1028,21 +1041,18 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
 
 /**
  * tlock_renew_fast - renew the lease of a holder without the spinlock
- * @c: the contender, for which tlock_reacquire_fast() has just returned a token
+ * @c: the contender, which has a lease, and for which tlock_reacquire_fast() has
+ *	just returned a token
  *
  * If somebody finds at this moment that the lease has ended, either of us makes
  * the other fail: see tlock_end_lease(). So no lease ends early.
  *
- * Return: whether the lease was renewed, or there is none; if not,
- * tlock_reacquire() must be called.
+ * Return: whether the lease was renewed; if not, tlock_reacquire() must be called.
  */
 bool tlock_renew_fast(struct tlock_contender *c)
 {
-	u64 renewed;
+	u64 renewed = READ_ONCE(c->renewed_ns);
 
-	if (!READ_ONCE(c->lease_ns))
-		return true;
-	renewed = READ_ONCE(c->renewed_ns);
 	return renewed &&
 	       cmpxchg(&c->renewed_ns, renewed, ktime_get_ns()) == renewed;
 }

@@ -64,7 +64,8 @@ struct tlock_lost {
  * @waiters: number of contenders in @queue; 0 if @holder is NULL
  * @unfetched: whether no call has fetched the grant of @holder
  * @revoking: whether that grant is being revoked, at @revoke_ns
- * @attention: all three of these, for fast paths: not 0 if one of them is not
+ * @expiring: both of these: not 0 if one of them is not
+ * @attention: all of these, likewise
  * @pending_result: result flags that no call has returned yet
  * @expiry: ends a grant that has expired while somebody waits
  * @records: the newest events; NULL while nobody monitors the lock. See
@@ -99,8 +100,13 @@ struct tlock {
 	union {
 		struct {
 			u32 waiters;
-			u16 unfetched;
-			u16 revoking;
+			union {
+				struct {
+					u16 unfetched;
+					u16 revoking;
+				};
+				u32 expiring;
+			};
 		};
 		u64 attention;
 	};

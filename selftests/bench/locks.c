@@ -137,6 +137,14 @@ void null_ioctl(struct contender *c)
 	ioctl(c->fd, _IO(TLOCK_IOC_MAGIC, 0x0f));
 }
 
+/* tlock with a lease, which a reacquire renews */
+
+static void leased_acquire(struct contender *c)
+{
+	c->arg.lease_ns = TIMEOUT_NS;
+	tlock_raw_acquire(c);
+}
+
 /* tlock through its library */
 
 static void libtlock_enter(struct contender *c)
@@ -392,6 +400,8 @@ const struct lock locks[] = {
 	  tlock_raw_release, tlock_raw_again },
 	{ "libtlock", always, libtlock_enter, libtlock_acquire,
 	  libtlock_release, libtlock_again },
+	{ "tlock-leased", always, tlock_raw_enter, leased_acquire,
+	  tlock_raw_release, tlock_raw_again },
 	{ "tlock-untimed", always, tlock_raw_enter, untimed_acquire,
 	  tlock_raw_release, untimed_again },
 	{ "flock", file_make, file_enter, flock_acquire, flock_release },
