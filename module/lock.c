@@ -757,12 +757,9 @@ static int tlock_take_grant(struct tlock_contender *c,
  * Puts the request of @c, which has a ticket, into the queue, and sleeps for it
  * unless it is asynchronous. If @c @holds the lock, that passes on. Called with
  * the spinlock held; releases it.
- *
- * Not inline, so that calls that don't wait need no struct tlock_wait.
  */
-static noinline int tlock_wait(struct tlock_contender *c,
-			       struct tlock_acquire *arg, bool holds, u64 now,
-			       struct tlock_deferred *todo)
+static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
+		      bool holds, u64 now, struct tlock_deferred *todo)
 	__releases(&c->lock->spinlock)
 {
 	struct tlock *lock = c->lock;
