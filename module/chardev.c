@@ -333,7 +333,7 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 	unsafe_put_user(0, &uarg->result, no);
 	unsafe_put_user(token, &uarg->token, no);
 	user_access_end();
-	return !READ_ONCE(c->lease_ns) || tlock_renew_fast(c);
+	return !READ_ONCE(c->lease_ns) || tlock_renew_fast(c, token);
 
 no:
 	user_access_end();

@@ -102,12 +102,16 @@ static noinline void tlock_unlock_and_poll(struct tlock *lock,
 					   struct tlock_deferred *todo)
 	__releases(&lock->spinlock)
 {
+	__poll_t events = EPOLLIN | EPOLLRDNORM | EPOLLPRI |
+			  EPOLLOUT | EPOLLWRNORM;
+
+	/* Not in any case: io_uring reports it without another look */
+	if (todo->poll->revoked)
+		events |= EPOLLERR;
 	/* The contender may be gone from now on, but its queue stays one */
 	rcu_read_lock();
 	tlock_unlock_and_wake(lock, todo->wake);
-	wake_up_poll(&todo->poll->pollers,
-		     EPOLLIN | EPOLLRDNORM | EPOLLPRI |
-		     EPOLLOUT | EPOLLWRNORM | EPOLLERR);
+	wake_up_poll(&todo->poll->pollers, events);
 	rcu_read_unlock();
 }
 
@@ -1046,11 +1050,15 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
  *
  * Return: whether the lease was renewed; if not, tlock_reacquire() must be called.
  */
-bool tlock_renew_fast(struct tlock_contender *c)
+bool tlock_renew_fast(struct tlock_contender *c, u64 token)
 {
-	u64 renewed = READ_ONCE(c->renewed_ns);
+	/*
+	 * Before the look at the grant: if that is still the one that was read
+	 * here, it is so when the cmpxchg() succeeds.
+	 */
+	u64 renewed = smp_load_acquire(&c->renewed_ns);
 
-	return renewed &&
+	return renewed && tlock_grant_stands(c, token) &&
 	       cmpxchg(&c->renewed_ns, renewed, ktime_get_ns()) == renewed;
 }
 
@@ -1187,6 +1195,8 @@ int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any)
 	} else if (!any && !uid_eq(c->id.uid, current_euid())) {
 		err = -EPERM;
 	} else if (!arg->grace_ns) {
+		/* For those who watch */
+		WRITE_ONCE(lock->revoking, true);
 		tlock_take_away(lock, now, &todo);
 	} else {
 		end = ktime_add_safe(now, min_t(u64, arg->grace_ns, KTIME_MAX));

@@ -256,7 +256,7 @@ enum tlock_state tlock_contender_state(struct tlock_contender *c, u64 *ticket,
 
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg);
 u64 tlock_reacquire_fast(struct tlock_contender *c);
-bool tlock_renew_fast(struct tlock_contender *c);
+bool tlock_renew_fast(struct tlock_contender *c, u64 token);
 __poll_t tlock_poll_events(struct tlock_contender *c);
 int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg);
 int tlock_release(struct tlock_contender *c);
