@@ -300,6 +300,22 @@ static bool tlock_end_lease(struct tlock_contender *c, u64 now)
 	       cmpxchg(&c->renewed_ns, renewed, 0) == renewed;
 }
 
+/*
+ * Renews the lease of @c, unless tlock_renew_fast() has just done so: no renewal
+ * takes back what another one promised.
+ */
+static void tlock_renew(struct tlock_contender *c, u64 now)
+{
+	u64 renewed = READ_ONCE(c->renewed_ns), seen;
+
+	while (renewed < now) {
+		seen = cmpxchg(&c->renewed_ns, renewed, now);
+		if (seen == renewed)
+			break;
+		renewed = seen;
+	}
+}
+
 /* Notes who holds the lock, for the failed asynchronous request of @c. */
 static void tlock_note_blocker(struct tlock_contender *c)
 {
@@ -934,7 +950,7 @@ static noinline int tlock_request(struct tlock_contender *c,
 		if (!again || arg->lease_ns)
 			WRITE_ONCE(c->lease_ns, arg->lease_ns);
 		if (keeps) {
-			WRITE_ONCE(c->renewed_ns, now);
+			tlock_renew(c, now);
 			/* The lease may be shorter than before */
 			tlock_arm_expiry(lock, now);
 			arg->result = 0;
@@ -1042,8 +1058,8 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
 
 /**
  * tlock_renew_fast - renew the lease of a holder without the spinlock
- * @c: the contender, which has a lease, and for which tlock_reacquire_fast() has
- *	just returned a token
+ * @c: the contender, which has a lease
+ * @token: what tlock_reacquire_fast() has just returned for it
  *
  * If somebody finds at this moment that the lease has ended, either of us makes
  * the other fail: see tlock_end_lease(). So no lease ends early.
@@ -1053,8 +1069,8 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
 bool tlock_renew_fast(struct tlock_contender *c, u64 token)
 {
 	/*
-	 * Before the look at the grant: if that is still the one that was read
-	 * here, it is so when the cmpxchg() succeeds.
+	 * Read before the grant is checked: a later grant has another value, and
+	 * the cmpxchg() fails.
 	 */
 	u64 renewed = smp_load_acquire(&c->renewed_ns);
 
