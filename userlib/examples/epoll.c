@@ -56,8 +56,9 @@ static void finish_with(struct instrument *i)
 static void asked(struct instrument *i, int ret)
 {
 	if (!ret) {
-		printf("%s: acquired%s\n", i->name, tlock_abandoned(i->lock) ?
-		       ", and the previous holder crashed" : "");
+		printf("%s: acquired%s%s\n", i->name, tlock_abandoned(i->lock) ?
+		       ", and the previous holder crashed" : "",
+		       tlock_revoked(i->lock) ? ", and one hung" : "");
 		/*
 		 * A sample comes first. Two programs that let each other in at
 		 * once would do nothing else.
@@ -71,6 +72,9 @@ static void asked(struct instrument *i, int ret)
 			printf("%s: held by %s, process %d\n", i->name,
 			       tlock_blocker(i->lock)->job,
 			       tlock_blocker(i->lock)->pid);
+		else if (errno == ESTALE)
+			/* The loop has reported EPOLLERR */
+			printf("%s: revoked\n", i->name);
 		else
 			printf("%s: %s\n", i->name, strerror(errno));
 		finish_with(i);

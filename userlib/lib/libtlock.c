@@ -21,6 +21,9 @@
 
 #define likely(x)	__builtin_expect(!!(x), 1)
 
+/* In tlock.result, with the kernel's flags: this handle's grant was revoked */
+#define LOST		0x80000000U
+
 /**
  * enum state - what tlock_cancel() finds
  * @QUIET: no call runs and there is no request: the handle is idle or holds
@@ -55,7 +58,7 @@ enum state {
  *	futex
  * @caller: the generation of the process that made the last call
  * @owner: the generation of the process that @token or @ticket belongs to
- * @abandoned: whether the last grant came from a holder that abandoned the lock
+ * @result: the flags of the last grant, and LOST
  * @started: whether the request that @ticket belongs to was started, and not
  *	interrupted
  * @token: the token of the grant that is held, or 0
@@ -64,7 +67,7 @@ enum state {
  * @arg: the argument of the call that runs; its holder is that of the last
  *	ETIMEDOUT. It is kept here because an argument on the stack would have
  *	to be zeroed for each call. Its flags are 0 between calls, so that calls
- *	that wait need not set them.
+ *	that wait need not set them, and its lease is that of all calls.
  *
  * Members other than @fd, @state, @caller and @owner are for the handle's own
  * thread.
@@ -74,7 +77,7 @@ struct tlock {
 	atomic_uint state;
 	atomic_uint caller;
 	atomic_uint owner;
-	bool abandoned;
+	uint32_t result;
 	bool started;
 	uint64_t token;
 	uint64_t ticket;
@@ -357,6 +360,7 @@ int fail(struct tlock *t, unsigned int call, int err)
 	case ETIMEDOUT:
 		t->time_left = t->arg.timeout_ns;
 		/* fall through */
+	case ESTALE:
 	case ECANCELED:
 		t->started = err == EINPROGRESS;
 		t->ticket = t->started || err == EINTR ? t->arg.ticket : 0;
@@ -365,6 +369,8 @@ int fail(struct tlock *t, unsigned int call, int err)
 	case EPERM:
 		t->token = 0;
 	}
+	if (err == ESTALE)
+		t->result |= LOST;
 	return advance(t, call, t->ticket ? AWAY : QUIET) ? err : ECANCELED;
 }
 
@@ -400,9 +406,12 @@ int take(struct tlock *t, unsigned long cmd, uint32_t flags, const char *job,
 	}
 	t->token = t->arg.token;
 	t->ticket = 0;
-	set_owner(t);
-	t->abandoned = t->arg.result & TLOCK_ABANDONED;
-	t->time_left = t->arg.timeout_ns;
+	/* A renewal is no new grant, not even in a child of the holder */
+	if (flags != TLOCK_RENEW) {
+		set_owner(t);
+		t->result = t->arg.result;
+		t->time_left = t->arg.timeout_ns;
+	}
 	if (advance(t, call, QUIET))
 		return 0;
 	err = ECANCELED;
@@ -469,6 +478,24 @@ int tlock_finish(struct tlock *t)
 			  CALLING);
 }
 
+int tlock_renew(struct tlock *t, const char *job)
+{
+	return take(t, TLOCK_IOC_REACQUIRE, TLOCK_RENEW, job, TLOCK_TRY, 0,
+		    CALLING);
+}
+
+void tlock_set_lease(struct tlock *t, int64_t lease_ns)
+{
+	t->arg.lease_ns = lease_ns > 0 ? (uint64_t)lease_ns : 0;
+}
+
+static __attribute__((__noinline__)) int fail_to_release(struct tlock *t)
+{
+	if (errno == ESTALE)
+		t->result |= LOST;
+	return -1;
+}
+
 int tlock_release(struct tlock *t)
 {
 	if (atomic_load_explicit(&t->state, memory_order_relaxed) != QUIET) {
@@ -478,7 +505,9 @@ int tlock_release(struct tlock *t)
 	}
 	t->token = 0;
 	t->ticket = 0;
-	return ioctl(t->fd, TLOCK_IOC_RELEASE);
+	if (likely(!ioctl(t->fd, TLOCK_IOC_RELEASE)))
+		return 0;
+	return fail_to_release(t);
 }
 
 int tlock_cancel(struct tlock *t)
@@ -536,6 +565,19 @@ int tlock_status(const struct tlock *t, struct tlock_status *status)
 	return ioctl(t->fd, TLOCK_IOC_STATUS, status);
 }
 
+int tlock_revoke(const struct tlock *t, uint64_t token, int64_t grace_ns)
+{
+	struct tlock_revoke revoke = {
+		.token = token, .grace_ns = (uint64_t)grace_ns,
+	};
+
+	if (grace_ns < 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	return ioctl(t->fd, TLOCK_IOC_REVOKE, &revoke);
+}
+
 uint64_t tlock_token(const struct tlock *t)
 {
 	return t->token;
@@ -548,7 +590,17 @@ uint64_t tlock_ticket(const struct tlock *t)
 
 bool tlock_abandoned(const struct tlock *t)
 {
-	return t->abandoned;
+	return t->result & TLOCK_ABANDONED;
+}
+
+bool tlock_revoked(const struct tlock *t)
+{
+	return t->result & TLOCK_REVOKED;
+}
+
+bool tlock_lost(const struct tlock *t)
+{
+	return t->result & LOST;
 }
 
 const struct tlock_holder *tlock_blocker(const struct tlock *t)

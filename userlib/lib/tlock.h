@@ -13,9 +13,9 @@
  *	}
  *
  * A handle is one contender. It holds the lock at most once. It is for one
- * thread at a time, except for tlock_fd(), tlock_status(), tlock_waiter() and
- * tlock_cancel(), which any thread may call: threads that compete for a lock
- * open it once each.
+ * thread at a time, except for tlock_fd(), tlock_status(), tlock_waiter(),
+ * tlock_revoke() and tlock_cancel(), which any thread may call: threads that
+ * compete for a lock open it once each.
  * After a fork(), parent and child have the same contender: what one releases,
  * the other has lost too. The end of a tlock_scoped() block releases nothing in
  * the child, unless the child calls tlock_adopt(). Either may use an idle
@@ -25,6 +25,15 @@
  * descriptor of its contender is closed, for example when the process dies. In
  * the second case the next holder learns that the lock was abandoned, see
  * tlock_abandoned().
+ *
+ * A holder that hangs can lose the lock, too. With tlock_set_lease(), it
+ * promises to come back in time, by tlock_reacquire() or tlock_renew(); and an
+ * operator may call tlock_revoke(). A grant that is past its lease is revoked
+ * as soon as somebody else wants the lock. Whoever gets it then sees
+ * tlock_revoked(); the old holder's next call fails with ESTALE, once, and
+ * tlock_lost() is true. What the old holder sends to the instrument before that
+ * may come too late: put tlock_token() into each command, and have the
+ * instrument's server refuse old tokens, as examples/server.c does.
  *
  * A handle that asks for the lock makes a request: a place in the queue and a
  * deadline. The request outlives a call that a signal handler interrupts
@@ -38,8 +47,8 @@
  *
  * A function that fails returns -1, or NULL, and sets errno. tlock_acquire(),
  * tlock_reacquire(), tlock_resume(), tlock_start_acquire(),
- * tlock_start_reacquire(), tlock_finish() and tlock_release() make one system
- * call each, which they do not repeat, and allocate nothing.
+ * tlock_start_reacquire(), tlock_finish(), tlock_renew() and tlock_release()
+ * make one system call each, which they do not repeat, and allocate nothing.
  */
 #ifndef TLOCK_H
 #define TLOCK_H
@@ -152,6 +161,9 @@ void tlock_close(struct tlock *t);
  * This is the moment for tlock_reacquire() or tlock_start_reacquire(), if the
  * instrument can be left to others now.
  *
+ * POLLERR, and POLLPRI with it: the grant of @t was revoked, and no call has
+ * returned ESTALE yet. poll(2) reports POLLERR even if it was not asked for.
+ *
  * Return: the descriptor, which still belongs to the handle. Never fails.
  */
 int tlock_fd(const struct tlock *t);
@@ -173,15 +185,17 @@ int tlock_fd(const struct tlock *t);
  * installed with SA_RESTART. Another handler ends the call with EINTR. An
  * interrupted request of @t is replaced, unless the error is EINVAL.
  *
- * Return: 0: the lock is held; tlock_token() and tlock_abandoned() describe the
- * grant. Or -1 and errno, and this call took no lock. ETIMEDOUT: another
- * contender holds it, see tlock_blocker(). EINTR: interrupted, see
- * tlock_resume(). ECANCELED: see tlock_cancel(); or another process with this
- * contender called tlock_release(). EINVAL: @job is not valid. EDEADLK: @t
- * holds the lock already, and still does. EBADF: @t is for looking only. EBUSY:
- * @t has a started request, which is left as it is; or such a call of @t is
- * already running, in another thread or process; or a signal handler left one
- * by longjmp(), after which tlock_release() must be called.
+ * Return: 0: the lock is held; tlock_token(), tlock_abandoned() and
+ * tlock_revoked() describe the grant. Or -1 and errno, and this call took no
+ * lock. ETIMEDOUT: another contender holds it, see tlock_blocker(). EINTR:
+ * interrupted, see tlock_resume(). ESTALE: a grant of @t was revoked, this
+ * call's or the one that @t had before; the next call asks again. ECANCELED:
+ * see tlock_cancel(); or another process with this contender called
+ * tlock_release(). EINVAL: @job is not valid. EDEADLK: @t holds the lock
+ * already, and still does. EBADF: @t is for looking only. EBUSY: @t has a
+ * started request, which is left as it is; or such a call of @t is already
+ * running, in another thread or process; or a signal handler left one by
+ * longjmp(), after which tlock_release() must be called.
  */
 int tlock_acquire(struct tlock *t, const char *job, int64_t timeout_ns);
 
@@ -212,11 +226,11 @@ char *tlock_make_job(char job[TLOCK_JOB_SIZE], const char *text);
  *
  * Interruptions are as for tlock_acquire().
  *
- * Return: 0: the lock is held; tlock_token() and tlock_abandoned() describe the
- * grant. Or -1 and errno. ETIMEDOUT, EINTR, ECANCELED: as for tlock_acquire();
- * the lock is not held any more. EINVAL: @job is not valid; the lock is still
- * held. EPERM: @t did not hold it; an interrupted request is left as it is.
- * EBUSY: as for tlock_acquire().
+ * Return: 0: the lock is held; tlock_token(), tlock_abandoned() and
+ * tlock_revoked() describe the grant. Or -1 and errno. ETIMEDOUT, EINTR,
+ * ESTALE, ECANCELED: as for tlock_acquire(); the lock is not held any more.
+ * EINVAL: @job is not valid; the lock is still held. EPERM: @t did not hold it;
+ * an interrupted request is left as it is. EBUSY: as for tlock_acquire().
  */
 int tlock_reacquire(struct tlock *t, const char *job, int64_t timeout_ns);
 
@@ -288,14 +302,84 @@ int tlock_start_reacquire(struct tlock *t, const char *job, int64_t timeout_ns);
  * then returns ETIMEDOUT. A grant that ends so, or by tlock_close(), does not
  * count as abandoned.
  *
- * Return: 0: the lock is held; tlock_token() and tlock_abandoned() describe the
- * grant. Or -1 and errno. ETIMEDOUT: not in time; tlock_blocker() had the lock
- * at that moment. EINPROGRESS: the request still waits. ECANCELED: see
+ * Return: 0: the lock is held; tlock_token(), tlock_abandoned() and
+ * tlock_revoked() describe the grant, and its lease begins anew. Or -1 and
+ * errno. ETIMEDOUT: not in time; tlock_blocker() had the lock at that moment.
+ * EINPROGRESS: the request still waits. ESTALE: it had the lock, but its lease
+ * ended, or tlock_revoke() took the lock from it. ECANCELED: see
  * tlock_cancel(); or another process with this contender called
  * tlock_release(). EPERM: @t has no started request, or this process is a
  * forked child and its parent started it.
  */
 int tlock_finish(struct tlock *t);
+
+/**
+ * tlock_set_lease - promise to come back to the lock in time
+ * @t: the handle
+ * @lease_ns: how long a grant lasts that is not renewed, in nanoseconds, as
+ *	tlock_seconds() returns them; 0, or a negative value: no lease
+ *
+ * From now on, the calls of @t that ask for the lock, in any way, ask for it
+ * with this lease; it begins with the grant. tlock_reacquire(),
+ * tlock_start_reacquire(), tlock_renew() and tlock_finish() renew it: it begins
+ * anew each time that one of them returns 0. If @t already holds the lock, the
+ * next tlock_renew() or tlock_reacquire() gives it the new lease. But 0 takes
+ * away no lease: such a grant keeps what it has.
+ *
+ * A grant is not lost because its lease has ended: it can still be renewed,
+ * until somebody else wants the lock. So choose a lease that is longer than the
+ * longest pause of a program that works, and as short as others can wait for a
+ * program that does not. It begins anew when the system resumes from a suspend.
+ *
+ * Makes no system call.
+ */
+void tlock_set_lease(struct tlock *t, int64_t lease_ns);
+
+/**
+ * tlock_renew - go on holding the lock, and let nobody in
+ * @t: the handle, which holds the lock
+ * @job: as for tlock_reacquire()
+ *
+ * Renews the lease, see tlock_set_lease(), and sets the job. Unlike
+ * tlock_reacquire(), it keeps the lock and its token even if somebody waits. It
+ * never sleeps. Without a lease, it is a way to change the job, or to learn
+ * whether the lock is still held.
+ *
+ * Call it where the program talks to the instrument. A thread or timer that
+ * only renews would go on while that hangs, and then the lease is of no use.
+ *
+ * Return: 0: the lock is held. Or -1 and errno. ESTALE: the grant was revoked.
+ * EPERM: @t did not hold the lock. EINVAL: @job is not valid; the lock is still
+ * held, and the lease not renewed. EBUSY: as for tlock_acquire(). ECANCELED:
+ * see tlock_cancel().
+ */
+int tlock_renew(struct tlock *t, const char *job);
+
+/**
+ * tlock_revoke - take the lock from a holder that hangs
+ * @t: any handle for this lock that was opened with O_RDWR
+ * @token: which grant to revoke: the token of its holder, from tlock_status()
+ *	or tlock_blocker()
+ * @grace_ns: how long the holder may still have the lock, in nanoseconds, as
+ *	tlock_seconds() returns them; 0 takes it at once
+ *
+ *	if (tlock_acquire(t, "job", tlock_seconds(3)) && errno == ETIMEDOUT)
+ *		tlock_revoke(t, tlock_blocker(t)->token, tlock_seconds(1));
+ *
+ * After the grace, the grant is revoked as soon as somebody else wants the
+ * lock. No renewal prolongs the grace; the holder may see the revocation coming
+ * as TLOCK_REVOKING in tlock_status(). Revoking it again can shorten the grace.
+ * At once means: even if nobody wants the lock, which then is free.
+ *
+ * A newer grant than the one that @token names is never revoked.
+ *
+ * Return: 0; or -1 and errno. ESTALE: @token is not that of the present grant;
+ * the lock is free, or somebody else holds it by now. EPERM: the holder is of
+ * another user, and the caller does not have the capability CAP_KILL. EBADF: @t
+ * is for looking only. EINVAL: @grace_ns is negative. ENODEV: the lock was
+ * deleted.
+ */
+int tlock_revoke(const struct tlock *t, uint64_t token, int64_t grace_ns);
 
 /**
  * tlock_release - end what the handle has: a grant or a request
@@ -305,8 +389,9 @@ int tlock_finish(struct tlock *t);
  * interrupted or started is withdrawn, even if it has got the lock by now. To
  * end a call that another thread is in, use tlock_cancel().
  *
- * Return: 0; or -1 and errno EPERM: @t had neither, or was canceled. In both
- * cases @t has neither afterwards.
+ * Return: 0; or -1 and errno. EPERM: @t had neither, or was canceled. ESTALE:
+ * the grant was revoked, so that others may have used the instrument since. In
+ * all cases @t has neither afterwards.
  */
 int tlock_release(struct tlock *t);
 
@@ -315,14 +400,15 @@ int tlock_release(struct tlock *t);
  * @t: the handle
  *
  * Ends a tlock_acquire(), tlock_reacquire(), tlock_resume(),
- * tlock_start_acquire(), tlock_start_reacquire() or tlock_finish() of @t that
- * runs in another thread. If this returns 0, that call returns ECANCELED, even
- * if it was just about to return 0, and @t neither holds the lock nor waits: a
- * grant that came in the meantime passes on. If no call runs, but @t has a
- * request that was interrupted or started, that request is withdrawn, and the
- * next of these calls returns ECANCELED without asking for the lock, unless
- * tlock_release() is called first. Once a started request is withdrawn, poll(2)
- * reports POLLOUT, so that an event loop calls tlock_finish() and learns of it.
+ * tlock_start_acquire(), tlock_start_reacquire(), tlock_finish() or
+ * tlock_renew() of @t that runs in another thread. If this returns 0, that call
+ * returns ECANCELED, even if it was just about to return 0, and @t neither
+ * holds the lock nor waits: a grant that came in the meantime passes on. If no
+ * call runs, but @t has a request that was interrupted or started, that request
+ * is withdrawn, and the next of these calls returns ECANCELED without asking
+ * for the lock, unless tlock_release() is called first. Once a started request
+ * is withdrawn, poll(2) reports POLLOUT, so that an event loop calls
+ * tlock_finish() and learns of it.
  *
  * If there is nothing to cancel, nothing happens: a lock that is held stays
  * held, and a call that begins later is not affected. So a thread that must be
@@ -340,7 +426,9 @@ int tlock_release(struct tlock *t);
  * must not call it. pthread_cancel() does not end a wait: these calls are not
  * cancellation points.
  *
- * A forked child cannot cancel its parent's calls or requests.
+ * A forked child cannot cancel its parent's calls or requests. If the grant of
+ * @t has been revoked, a call that is canceled returns ECANCELED and not
+ * ESTALE.
  *
  * Return: 0; or -1 and errno EPERM: no call runs, or it has its outcome, and
  * there is no request that was interrupted or started
@@ -487,6 +575,31 @@ uint64_t tlock_ticket(const struct tlock *t);
 bool tlock_abandoned(const struct tlock *t);
 
 /**
+ * tlock_revoked - whether the lock was taken from an earlier holder
+ * @t: the handle
+ *
+ * If so, the instrument may be in the middle of a command, and the earlier
+ * holder may even still be talking to it: only a server that refuses old tokens
+ * keeps it out. To learn that @t itself has lost the lock, see tlock_lost().
+ *
+ * Return: whether it is so for the last grant of @t; as for tlock_abandoned().
+ * Both can be true.
+ */
+bool tlock_revoked(const struct tlock *t);
+
+/**
+ * tlock_lost - whether this contender's grant was revoked
+ * @t: the handle
+ *
+ * Makes no system call: it is true once a call of @t has failed with ESTALE,
+ * until @t gets the lock again. Only such a call, for example tlock_renew(),
+ * finds out that the grant was revoked.
+ *
+ * Return: whether the last grant of @t was revoked
+ */
+bool tlock_lost(const struct tlock *t);
+
+/**
  * tlock_blocker - who had the lock when this contender gave up
  * @t: the handle
  *
@@ -535,14 +648,17 @@ struct tlock_scope {
 	bool left;
 };
 
-/* Ends this process's grant or request, if there is one, and keeps errno */
+/*
+ * Ends this process's grant or request, if there is one, and keeps errno,
+ * unless the grant was revoked
+ */
 static inline void tlock_scope_end(struct tlock *t)
 {
 	if ((tlock_token(t) || tlock_ticket(t)) && !tlock_inherited(t)) {
 		int err = errno;
 
-		tlock_release(t);
-		errno = err;
+		if (!tlock_release(t) || errno != ESTALE)
+			errno = err;
 	}
 }
 
@@ -585,7 +701,9 @@ static inline void tlock_scope_leave(struct tlock_scope *scope)
  * lost the lock by then, by a tlock_release() or a tlock_reacquire() that
  * failed, leaving it releases nothing; but it withdraws a request that was
  * interrupted or started. In a forked child it leaves the parent's grant and
- * request alone: see tlock_adopt(). Leaving the block keeps errno.
+ * request alone: see tlock_adopt(). Leaving the block keeps errno. But if the
+ * grant was revoked, and nothing in the block has noticed it, errno is ESTALE
+ * then, and tlock_lost() is true.
  *
  * The second block, which may be left out, runs if tlock_acquire() fails, with
  * its errno; after EINTR the request has been withdrawn.

@@ -40,6 +40,7 @@ const char *tlock_event_name(unsigned int kind)
 		[TLOCK_EVENT_WITHDRAWN] = "withdrawn",
 		[TLOCK_EVENT_ABANDONED] = "abandoned",
 		[TLOCK_EVENT_DELETED] = "deleted",
+		[TLOCK_EVENT_REVOKED] = "revoked",
 	};
 
 	if (kind >= sizeof(names) / sizeof(*names) || !names[kind])

@@ -61,6 +61,11 @@ int main(void)
 	expect(tlock_waiter(looker, &waiter) && errno == ENOENT, "waiter");
 	expect(!tlock_monitor(looker), "monitor");
 	expect(!tlock_reacquire(holder, NULL, TLOCK_TRY), "reacquire");
+	tlock_set_lease(holder, tlock_seconds(30));
+	expect(!tlock_renew(holder, NULL), "renew");
+	expect(!tlock_revoke(other, tlock_token(holder), TLOCK_TRY), "revoke");
+	expect(tlock_renew(holder, NULL) && errno == ESTALE, "renew too late");
+	expect(!tlock_acquire(holder, "leaks", TLOCK_TRY), "acquire again");
 	expect(tlock_resume(other) && errno == EPERM, "resume of nothing");
 	expect(tlock_cancel(other) && errno == EPERM, "cancel of nothing");
 	expect(tlock_start_acquire(other, "other", TLOCK_FOREVER) &&

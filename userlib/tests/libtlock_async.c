@@ -968,27 +968,6 @@ TEST_F(loop, select)
 	}
 }
 
-/* Runs the example in userlib/examples with these arguments. */
-static FILE *run_example(const char *locks)
-{
-	char path[4096], command[sizeof(path) + 64];
-	ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 1);
-	char *slash;
-	FILE *output;
-
-	if (len < 0)
-		abort();
-	path[len] = '\0';
-	slash = strrchr(path, '/');
-	*slash = '\0';
-	snprintf(command, sizeof(command), "exec '%s/obj/epoll' %s", path,
-		 locks);
-	output = popen(command, "r");
-	if (!output)
-		abort();
-	return output;
-}
-
 /* Whether the example printed a line; reads up to it */
 static bool prints(FILE *output, const char *line)
 {
@@ -1004,7 +983,7 @@ static bool prints(FILE *output, const char *line)
 
 TEST_F(lock, example)
 {
-	FILE *output = run_example("tlock");
+	FILE *output = run_example("epoll", "tlock");
 	char line[64];
 
 	EXPECT_TRUE(prints(output, "tlock: acquired"));
@@ -1021,7 +1000,7 @@ TEST_F(lock, example)
 
 	/* Somebody else does not */
 	ASSERT_EQ(0, tlock_acquire(self->a, "long job", TLOCK_TRY));
-	output = run_example("tlock nosuchlock");
+	output = run_example("epoll", "tlock nosuchlock");
 	snprintf(line, sizeof(line), "tlock: held by long job, process %d",
 		 getpid());
 	EXPECT_TRUE(prints(output, line));
@@ -1033,10 +1012,26 @@ TEST_F(lock, example)
 	EXPECT_EQ(0, tlock_release(self->a));
 }
 
+TEST_F(lock, g12_example_is_revoked)
+{
+	FILE *output = run_example("epoll", "tlock");
+
+	EXPECT_TRUE(prints(output, "tlock: sample 1"));
+	EXPECT_EQ(0, tlock_revoke(self->a, look(self->a).holder.token, 0));
+	/* It learns of it at once, and not from its tenth sample */
+	EXPECT_TRUE(prints(output, "tlock: revoked"));
+	EXPECT_FALSE(prints(output, ""));
+	EXPECT_EQ(0, pclose(output));
+	output = run_example("epoll", "tlock");
+	EXPECT_TRUE(prints(output, "tlock: acquired, and one hung"));
+	EXPECT_TRUE(prints(output, "tlock: sample 10"));
+	EXPECT_EQ(0, pclose(output));
+}
+
 /* Two handles for one lock in one thread take turns, a sample each. */
 TEST_F(lock, example_with_itself)
 {
-	FILE *output = run_example("tlock tlock");
+	FILE *output = run_example("epoll", "tlock tlock");
 	char line[64];
 	int acquired = 0, let_in = 0, samples = 0;
 

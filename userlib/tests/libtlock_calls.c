@@ -45,10 +45,12 @@ void *__wrap_realloc(void *old, size_t size)
 /* The calls in question, succeeding and failing. Returns 1 if one is wrong. */
 static int calls(struct tlock *t, struct tlock *other)
 {
+	tlock_set_lease(t, tlock_seconds(30));
 	if (tlock_acquire(t, "job", TLOCK_FOREVER) ||
 	    !tlock_acquire(t, "job", TLOCK_TRY) ||
 	    tlock_reacquire(t, NULL, tlock_seconds(0.5)) ||
-	    !tlock_token(t) || tlock_abandoned(t) || tlock_time_left(t) < 0 ||
+	    tlock_renew(t, NULL) || !tlock_token(t) || tlock_abandoned(t) ||
+	    tlock_revoked(t) || tlock_lost(t) || tlock_time_left(t) < 0 ||
 	    tlock_blocker(t)->token || tlock_fd(t) < 0 || tlock_ticket(t) ||
 	    !tlock_resume(t) || !tlock_finish(t) || !tlock_cancel(t) ||
 	    !tlock_start_acquire(other, "other", TLOCK_FOREVER) ||
@@ -68,8 +70,8 @@ static int calls(struct tlock *t, struct tlock *other)
 	return 1;
 }
 
-/* Nine outside the blocks, and two for each block */
-#define CALLS	13
+/* Ten outside the blocks, and two for each block */
+#define CALLS	14
 
 TEST(nothing_is_allocated)
 {

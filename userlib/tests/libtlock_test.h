@@ -136,6 +136,37 @@ static inline int exit_status(pid_t pid)
 	return WEXITSTATUS(status);
 }
 
+#define EXAMPLE_PATH_SIZE	4096
+
+/* Where an example in userlib/examples was built, next to this program */
+static inline const char *example_path(char buf[EXAMPLE_PATH_SIZE],
+				       const char *name)
+{
+	ssize_t len = readlink("/proc/self/exe", buf, EXAMPLE_PATH_SIZE - 64);
+	char *slash;
+
+	if (len < 0)
+		abort();
+	buf[len] = '\0';
+	slash = strrchr(buf, '/');
+	sprintf(slash, "/obj/%s", name);
+	return buf;
+}
+
+/* Runs an example with these arguments, and reads what it prints. */
+static inline FILE *run_example(const char *name, const char *arguments)
+{
+	char path[EXAMPLE_PATH_SIZE], command[sizeof(path) + 64];
+	FILE *output;
+
+	snprintf(command, sizeof(command), "exec '%s' %s",
+		 example_path(path, name), arguments);
+	output = popen(command, "r");
+	if (!output)
+		abort();
+	return output;
+}
+
 /* Two contenders for a free lock, which the test leaves free */
 FIXTURE(lock)
 {
