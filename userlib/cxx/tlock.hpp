@@ -60,6 +60,21 @@ std::int64_t timeout(const std::chrono::duration<Rep, Period> &time)
 	return ceil<duration<std::int64_t, std::nano>>(time).count();
 }
 
+/**
+ * class revoked_error - what a contender throws that has lost the lock
+ *
+ * Its lease ended, or somebody revoked its grant. The code is that of ESTALE.
+ */
+class revoked_error : public std::system_error {
+public:
+	explicit revoked_error(const char *what)
+		: std::system_error(ESTALE, std::generic_category(),
+				    std::string(what) +
+				    ": the grant was revoked")
+	{
+	}
+};
+
 #ifdef TLOCK_COROUTINES
 
 /**
@@ -86,8 +101,8 @@ concept event_loop = requires(Loop &loop, int fd, void (*callback)()) {
  * class contender - one contender for one lock
  *
  * Unlike a std::mutex, this is not shared by the threads that compete for the
- * lock: each thread has its own contender. Other threads may only call cancel()
- * and status().
+ * lock: each thread has its own contender. Other threads may only call cancel(),
+ * revoke() and status().
  *
  * As with a std::mutex, a signal does not end a wait: after any handler, the
  * wait goes on in its place, to the same deadline. cancel() ends a wait. To see
@@ -95,7 +110,11 @@ concept event_loop = requires(Loop &loop, int fd, void (*callback)()) {
  *
  * Errors are thrown as std::system_error with the errno that tlock.h describes.
  * That includes EDEADLK if this contender holds the lock already, and
- * ECANCELED.
+ * ECANCELED. ESTALE is a revoked_error.
+ *
+ * A contender whose grant was revoked learns it once, from its next call of any
+ * kind that takes, renews or releases the lock. All but unlock() throw, and it
+ * can ask for the lock again; after unlock(), lost() is true.
  *
  * A thread needs one contender for each lock. While it holds a lock, another
  * contender of the same lock cannot get it: lock() would wait for ever, and
@@ -217,22 +236,23 @@ public:
 	/**
 	 * unlock() - give the lock to the longest waiter
 	 *
-	 * EPERM if it is not held. But after a reacquire() that failed and so
-	 * lost the lock, this does nothing, once, so that a std::unique_lock
-	 * around it can end. In a forked child, it does not release the
-	 * parent's lock.
+	 * EPERM if it is not held. But after a call that failed and so lost the
+	 * lock, such as reacquire(), this does nothing, once, so that a
+	 * std::unique_lock around it can end. For the same reason it does not
+	 * throw if the grant was revoked: see lost(). In a forked child, it
+	 * does not release the parent's lock.
 	 */
 	void unlock()
 	{
 		if (tlock_inherited(t_))
 			return;
-		if (lost_) {
-			lost_ = false;
+		if (ended_) {
+			ended_ = false;
 			/* A coroutine may be waiting to reacquire it */
 			if (!tlock_ticket(t_))
 				return;
 		}
-		if (tlock_release(t_))
+		if (tlock_release(t_) && errno != ESTALE)
 			fail(errno, "tlock: unlock");
 		if (grant *mine = grant_of(device_))
 			*mine = {};
@@ -262,6 +282,61 @@ public:
 			   const char *job = nullptr)
 	{
 		return yield(job, timeout(time));
+	}
+
+	/**
+	 * set_lease() - promise to come back to the lock in time
+	 * @time: how long a grant lasts that is not renewed; 0: no lease
+	 *
+	 * As tlock_set_lease(): it applies to all calls from now on that ask
+	 * for the lock, those of std::unique_lock and coroutines, too. renew()
+	 * and each reacquire() begin the lease anew.
+	 *
+	 *	stage.set_lease(std::chrono::seconds(30));
+	 */
+	template <class Rep, class Period>
+	void set_lease(const std::chrono::duration<Rep, Period> &time) noexcept
+	{
+		tlock_set_lease(t_, timeout(time));
+	}
+
+	/**
+	 * renew() - go on holding the lock, and let nobody in
+	 * @job: nullptr keeps the current job
+	 *
+	 * As tlock_renew(). After EINVAL (@job), the lock is still held. EPERM
+	 * in a forked child.
+	 */
+	void renew(const char *job = nullptr)
+	{
+		if (tlock_inherited(t_))
+			fail(EPERM, "tlock: renew in a forked child");
+
+		std::uint64_t before = token();
+		int ret = tlock_renew(t_, job);
+
+		asked(!ret, before);
+		outcome(ret, "tlock: renew");
+	}
+
+	/**
+	 * revoke() - take the lock from a holder that hangs
+	 * @token: of the grant to revoke, from blocker() or status()
+	 * @grace: how long the holder may still have the lock
+	 *
+	 * As tlock_revoke().
+	 *
+	 * Return: whether that was the present grant; if not, nothing was done
+	 */
+	template <class Rep = std::int64_t, class Period = std::nano>
+	bool revoke(std::uint64_t token,
+		    const std::chrono::duration<Rep, Period> &grace = {})
+	{
+		if (!tlock_revoke(t_, token, timeout(grace)))
+			return true;
+		if (errno != ESTALE)
+			fail(errno, "tlock: revoke");
+		return false;
 	}
 
 #ifdef TLOCK_COROUTINES
@@ -375,6 +450,20 @@ public:
 	/** abandoned() - whether the previous holder ended without a release */
 	bool abandoned() const noexcept { return tlock_abandoned(t_); }
 
+	/**
+	 * revoked() - whether the lock was taken from an earlier holder, which
+	 *	may still be talking to the instrument
+	 */
+	bool revoked() const noexcept { return tlock_revoked(t_); }
+
+	/**
+	 * lost() - whether this contender's own last grant was revoked
+	 *
+	 * As tlock_lost(): unlock(), or a call that threw revoked_error, found
+	 * it out.
+	 */
+	bool lost() const noexcept { return tlock_lost(t_); }
+
 	/** native_handle() - what the functions of tlock.h take */
 	using native_handle_type = struct tlock *;
 	native_handle_type native_handle() noexcept { return t_; }
@@ -397,17 +486,19 @@ private:
 	void asked(bool held, std::uint64_t before) noexcept
 	{
 		if (held) {
-			lost_ = false;
+			ended_ = false;
 			if (token() != before)
 				note_grant();
 		} else if (before && !token()) {
-			lost_ = true;
+			ended_ = true;
 		}
 	}
 
 	/* Returns whether a call succeeded, false if it timed out, or throws */
 	static bool outcome(int ret, const char *what)
 	{
+		if (ret && errno == ESTALE)
+			throw revoked_error(what);
 		if (ret && errno != ETIMEDOUT)
 			fail(errno, what);
 		return !ret;
@@ -457,10 +548,11 @@ private:
 
 	bool acquire(const char *job, std::int64_t timeout_ns)
 	{
+		std::uint64_t before = token();
 		int ret = wait(tlock_acquire(t_, job ? job : job_.c_str(),
 					     timeout_ns));
 
-		asked(!ret, 0);
+		asked(!ret, before);
 		return outcome(ret, "tlock: lock");
 	}
 
@@ -479,7 +571,7 @@ private:
 	std::string job_;
 	struct tlock *t_;
 	dev_t device_ = 0;
-	bool lost_ = false;
+	bool ended_ = false;	/* a call lost the lock, before unlock() */
 };
 
 #ifdef TLOCK_COROUTINES

@@ -433,6 +433,71 @@ static void g11_cancel_meets_the_grant()
 	CHECK(canceled && granted);
 }
 
+/* Nobody fetches the grant, or somebody revokes it */
+static void g12_revoked_while_it_waits()
+{
+	for (bool leased : { false, true }) {
+		loop l;
+		contender a("a"), b("b");
+
+		b.set_lease(leased ? 1ns : 0ns);
+		a.lock();
+		auto waits = takes(l, b);
+		a.unlock();
+		CHECK(held_for(a, "b") && !waits.done());
+		if (!leased)
+			CHECK(a.revoke(a.status().holder.token));
+		a.lock();
+		CHECK(a.revoked());
+		l.run();
+		try {
+			waits.result();
+			CHECK(false);
+		} catch (const libtlock::revoked_error &) {
+		}
+		CHECK(b.lost() && !b.token() && held_for(b, "a"));
+		a.unlock();
+		CHECK(takes(l, b).result() == 1 && !b.lost());
+		b.unlock();
+	}
+}
+
+/* The guards in the coroutines end without an exception of their own */
+static void g12_reacquire_of_a_revoked_grant()
+{
+	loop l;
+	contender a("a"), b("b");
+
+	a.set_lease(1h);
+	for (bool timed : { false, true }) {
+		CHECK(takes(l, a).result() == 1);
+		CHECK(a.status().holder.flags == TLOCK_LEASED);
+		CHECK(b.revoke(a.token()));
+		b.lock();
+		try {
+			(timed ? yields_for(l, a, 1s) : yields(l, a)).result();
+			CHECK(false);
+		} catch (const libtlock::revoked_error &) {
+		}
+		CHECK(a.lost() && held_for(b, "b") && !l.waits());
+		b.unlock();
+	}
+	/* So does one that is destroyed */
+	{
+		CHECK(takes(l, a).result() == 1);
+		auto second = takes(l, b);
+		auto first = yields(l, a);
+
+		l.call_all();
+		CHECK(second.result() == 1);
+		b.unlock();
+		CHECK(held_for(b, "a") && b.revoke(b.status().holder.token));
+	}
+	CHECK(!l.waits() && is_free(a));
+	CHECK(b.try_lock() && b.revoked());
+	b.unlock();
+}
+
 static void unlock_while_it_waits()
 {
 	loop l;
@@ -740,6 +805,8 @@ int main()
 		ENTRY(to_destroy_withdraws_a_reacquire),
 		ENTRY(g11_cancel),
 		ENTRY(g11_cancel_meets_the_grant),
+		ENTRY(g12_revoked_while_it_waits),
+		ENTRY(g12_reacquire_of_a_revoked_grant),
 		ENTRY(unlock_while_it_waits),
 		ENTRY(later_request),
 		ENTRY(second_coroutine_of_a_contender),

@@ -271,6 +271,153 @@ static void lost_lock_ends_guard_once()
 	CHECK(is_free(a));
 }
 
+/* The call throws the error of a contender that has lost the lock. */
+#define CHECK_REVOKED(call) do {					\
+	bool thrown_ = false;						\
+									\
+	try {								\
+		call;							\
+	} catch (const libtlock::revoked_error &error) {		\
+		CHECK(error.code() == std::errc(ESTALE));		\
+		CHECK(std::strstr(error.what(), "revoked"));		\
+		thrown_ = true;						\
+	}								\
+	CHECK(thrown_);							\
+} while (0)
+
+static void g12_lease()
+{
+	contender a("a"), b("b");
+
+	a.set_lease(1h);
+	{
+		std::unique_lock held(a);
+		auto expires = a.status().holder.expires_ns;
+		auto token = a.token();
+
+		CHECK(a.status().holder.flags == TLOCK_LEASED);
+		a.renew();
+		CHECK(a.status().holder.expires_ns > expires);
+		expires = a.status().holder.expires_ns;
+		a.reacquire();
+		CHECK(a.status().holder.expires_ns > expires);
+		CHECK_FAILS(invalid_argument, a.renew("two\nlines"));
+		CHECK(a.token() == token);
+
+		/* A waiter makes no difference */
+		std::thread waiter([&] {
+			b.lock();
+			b.unlock();
+		});
+		await_waiters(a, 1);
+		a.renew("goes on");
+		CHECK(a.token() == token && held_for(b, "goes on"));
+		held.unlock();
+		waiter.join();
+	}
+	CHECK_FAILS(operation_not_permitted, a.renew());
+	CHECK_FAILS(operation_not_permitted, a.unlock());
+	CHECK(!a.lost());
+
+	/* None, and one that ends */
+	a.set_lease(0s);
+	a.lock();
+	CHECK(!a.status().holder.flags);
+	a.unlock();
+	a.set_lease(30ms);
+	auto begun = std::chrono::steady_clock::now();
+	a.lock();
+	CHECK(b.try_lock_for(patience));
+	CHECK(std::chrono::steady_clock::now() - begun >= 30ms);
+	CHECK(b.revoked() && !b.abandoned());
+	CHECK_REVOKED(a.renew());
+	b.unlock();
+}
+
+/* A guard ends without an exception, and the contender says that it lost */
+static void g12_guard_of_a_revoked_grant()
+{
+	contender a("a"), b("b");
+
+	{
+		std::unique_lock held(a);
+		CHECK(b.revoke(a.token()));
+		b.lock();
+		CHECK(b.revoked());
+	}
+	CHECK(a.lost() && !a.token() && held_for(a, "b"));
+	CHECK_FAILS(operation_not_permitted, a.unlock());
+	b.unlock();
+
+	/* A call in the guarded block has learnt it */
+	for (int call = 0; call < 5; call++) {
+		std::unique_lock held(a);
+
+		CHECK(!a.lost());
+		CHECK(b.revoke(a.token()));
+		switch (call) {
+		case 0:
+			CHECK_REVOKED(a.reacquire());
+			break;
+		case 1:
+			CHECK_REVOKED(a.reacquire_for(1s));
+			break;
+		case 2:
+			CHECK_REVOKED(a.renew());
+			break;
+		case 3:
+			CHECK_REVOKED(a.lock());
+			break;
+		case 4:
+			CHECK_REVOKED(a.try_lock_for(1s));
+			break;
+		}
+		CHECK(a.lost() && !a.token());
+		b.lock();
+		held.unlock();
+		CHECK(held_for(a, "b"));
+		/* Once */
+		CHECK_FAILS(operation_not_permitted, a.unlock());
+		b.unlock();
+	}
+	/* A later grant is not lost */
+	a.lock();
+	CHECK(!a.lost() && !a.revoked());
+	a.unlock();
+	CHECK(is_free(a));
+}
+
+static void g12_revoke()
+{
+	contender a("a"), b("b"), looking("", nullptr, O_RDONLY);
+
+	CHECK(!b.revoke(0));
+	a.lock();
+	auto token = a.token();
+	CHECK(!b.revoke(token - 1, 1s));
+	CHECK_FAILS(bad_file_descriptor, looking.revoke(token));
+	CHECK(b.revoke(token, 1h));
+	CHECK(b.status().holder.flags == TLOCK_REVOKING);
+	a.renew();
+	CHECK(!b.try_lock_for(0s));
+	CHECK(b.revoke(b.blocker().token, 30ms));
+	CHECK(b.try_lock_for(patience) && b.revoked());
+	CHECK(!a.revoke(token));
+	a.unlock();
+	CHECK(a.lost() && held_for(a, "b"));
+	b.unlock();
+
+	/* A forked child neither renews nor learns what is its parent's */
+	std::unique_lock held(a);
+	CHECK(child([&] {
+		CHECK_FAILS(operation_not_permitted, a.renew());
+		held.unlock();
+	}).await(0) == 0);
+	CHECK(b.revoke(a.token()));
+	CHECK(child([&] { held.unlock(); }).await(0) == 0);
+	CHECK_REVOKED(a.renew());
+}
+
 static void on_signal(int) {}
 
 static void await_interrupted(const contender &c, std::uint64_t interrupted)
@@ -816,6 +963,9 @@ int main()
 		ENTRY(reacquire),
 		ENTRY(reacquire_that_times_out),
 		ENTRY(lost_lock_ends_guard_once),
+		ENTRY(g12_lease),
+		ENTRY(g12_guard_of_a_revoked_grant),
+		ENTRY(g12_revoke),
 		ENTRY(g9_lock_goes_on_after_a_signal),
 		ENTRY(g9_agent_is_stopped_and_goes_on),
 		ENTRY(g11_cancel),
