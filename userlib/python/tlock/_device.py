@@ -9,7 +9,9 @@ import stat
 import sys
 import threading
 import weakref
+from errno import EPERM, ESTALE
 from fcntl import ioctl
+from math import ceil
 from typing import (Any, Callable, List, NamedTuple, Optional, TypeVar,
                     Union)
 
@@ -21,8 +23,19 @@ DEFAULT_PATH = "/dev/tlock"
 JOB_SIZE = 64
 COMM_SIZE = 16
 NAME_SIZE = 128
+# In the flags of a holder and an event
+LEASED = 0x2
+REVOKING = 0x4
+# In the result of ACQUIRE and REACQUIRE
 ABANDONED = 0x1
+REVOKED = 0x2
+# In their flags
 ASYNC = 0x1
+RENEW = 0x2
+
+# The longest time of the kernel, about 292 years. As the end of a grant, it
+# means never.
+MAX_NS = 2**63 - 1
 
 # How a caller names a lock: see device_path()
 PathLike = Union[str, "os.PathLike[str]"]
@@ -40,7 +53,8 @@ class HolderStruct(ctypes.Structure):
         ("pid", ctypes.c_int32),
         ("uid", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32 * 3),
+        ("reserved", ctypes.c_uint32),
+        ("expires_ns", ctypes.c_int64),
         ("comm", ctypes.c_char * COMM_SIZE),
         ("job", ctypes.c_char * JOB_SIZE),
     ]
@@ -78,12 +92,13 @@ class StatusStruct(ctypes.Structure):
         ("timed_out", ctypes.c_uint64),
         ("interrupted", ctypes.c_uint64),
         ("abandoned", ctypes.c_uint64),
+        ("revoked", ctypes.c_uint64),
         ("yielded", ctypes.c_uint64),
         ("wait_ns_total", ctypes.c_uint64),
         ("wait_ns_max", ctypes.c_uint64),
         ("hold_ns_total", ctypes.c_uint64),
         ("hold_ns_max", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64 * 6),
+        ("reserved", ctypes.c_uint64 * 5),
         ("name", ctypes.c_char * NAME_SIZE),
     ]
 
@@ -124,6 +139,17 @@ class EventStruct(ctypes.Structure):
     ]
 
 
+class RevokeStruct(ctypes.Structure):
+    """struct tlock_revoke"""
+
+    _fields_ = [
+        ("token", ctypes.c_uint64),
+        ("grace_ns", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32 * 3),
+    ]
+
+
 def _ioc(direction: int, number: int, size: int) -> int:
     """A command number, computed as in asm-generic/ioctl.h"""
     return direction << 30 | size << 16 | 0xBC << 8 | number
@@ -134,7 +160,36 @@ RELEASE = _ioc(0, 0x01, 0)
 REACQUIRE = _ioc(3, 0x02, AcquireStruct.padding.offset)
 STATUS = _ioc(2, 0x03, ctypes.sizeof(StatusStruct))
 WAITER = _ioc(3, 0x04, ctypes.sizeof(WaiterStruct))
+REVOKE = _ioc(1, 0x05, ctypes.sizeof(RevokeStruct))
 MONITOR = _ioc(0, 0x06, 0)
+
+
+class Revoked(OSError, RuntimeError):
+    """The lock was taken from its holder, who does not hold it any more.
+
+    Either the lease had ended and somebody else wanted the lock, or somebody
+    revoked the grant. The first call that concerns the acquisition raises this,
+    and so does the end of its block, once; errno is ESTALE. Somebody else may
+    talk to the instrument by now, and may have done so since before the last
+    command of this program.
+    """
+
+
+class Terms(NamedTuple):
+    """What a request asks for besides its timeout, converted for the kernel"""
+
+    job: bytes
+    lease_ns: int
+    """0: no lease"""
+
+    def with_lease(self, lease: Optional[float]) -> "Terms":
+        """The same with another lease; None keeps the lease.
+
+        Raises ValueError or TypeError for a bad lease.
+        """
+        if lease is None:
+            return self
+        return self._replace(lease_ns=_lease_ns(lease))
 
 
 class Holder(NamedTuple):
@@ -157,6 +212,14 @@ class Holder(NamedTuple):
     """its command name"""
     job: str
     """what it says it is doing; empty if it gave no job"""
+    leased: bool
+    """whether it has a lease"""
+    revoking: bool
+    """whether revoke() has given it a grace"""
+    expires_ns: Optional[int]
+    """when its lease or its grace ends, whichever is first, in nanoseconds of
+    time.monotonic_ns(); None: never. From then on it loses the lock as soon as
+    somebody else wants it."""
 
 
 class Status(NamedTuple):
@@ -178,6 +241,9 @@ class Status(NamedTuple):
     interrupted"""
     abandoned: int
     """holders that ended without a release"""
+    revoked: int
+    """holders from which the lock was taken: their lease had ended, or they
+    were revoked"""
     yielded: int
     """reacquires that let a waiter in"""
     wait_ns_total: int
@@ -199,8 +265,12 @@ def make_holder(raw: HolderStruct) -> Optional[Holder]:
     """The holder that the kernel returned; None: the lock is free."""
     if not raw.token:
         return None
+    leased = raw.flags & LEASED != 0
+    revoking = raw.flags & REVOKING != 0
+    expires = (leased or revoking) and raw.expires_ns != MAX_NS
     return Holder(raw.token, raw.since_ns, raw.pid, raw.uid,
-                  make_text(raw.comm), make_text(raw.job))
+                  make_text(raw.comm), make_text(raw.job), leased, revoking,
+                  raw.expires_ns if expires else None)
 
 
 def describe(holder: Holder) -> str:
@@ -208,35 +278,64 @@ def describe(holder: Holder) -> str:
     return "job %r of pid %d (%s)" % (holder.job, holder.pid, holder.comm)
 
 
+def nanoseconds(seconds: float, what: str) -> int:
+    """A duration for the kernel: rounded up, at most MAX_NS.
+
+    what: describes it, with its range, for an error
+    """
+    try:
+        # NaN is not
+        if seconds >= 0:
+            ns = ceil(seconds * 1e9)
+            return ns if ns < MAX_NS else MAX_NS
+    except OverflowError:
+        return MAX_NS
+    except TypeError:
+        raise TypeError("%s, not %r" % (what, seconds)) from None
+    raise ValueError("%s, not %r" % (what, seconds))
+
+
 @functools.lru_cache(maxsize=64)
-def _make_job(job: str) -> bytes:
+def _lease_ns(lease: float) -> int:
+    what = "a lease is a number of seconds, more than 0"
+    ns = nanoseconds(lease, what)
+    if ns == 0:
+        raise ValueError("%s, not %r" % (what, lease))
+    return ns
+
+
+@functools.lru_cache(maxsize=64)
+def _make_terms(job: str, lease_ns: int) -> Terms:
     # A lone surrogate, such as one that represents a byte, becomes "?"
     data = _CONTROL.sub("?", job).encode("utf-8", "replace")
-    if len(data) < JOB_SIZE:
-        return data
-    # Cut at a character boundary, with room for the ellipsis
-    data = data[:JOB_SIZE - 1 - len(_CUT_OFF)]
-    return data.decode("utf-8", "ignore").encode() + _CUT_OFF
+    if len(data) >= JOB_SIZE:
+        # Cut at a character boundary, with room for the ellipsis
+        data = data[:JOB_SIZE - 1 - len(_CUT_OFF)]
+        data = data.decode("utf-8", "ignore").encode() + _CUT_OFF
+    return Terms(data, lease_ns)
 
 
-def make_job(job: object) -> bytes:
-    """Makes a job that the kernel accepts of any object.
+def make_terms(job: object, lease: Optional[float]) -> Terms:
+    """Makes terms that the kernel accepts of any object and a lease.
 
     A job is a label, and must not keep a program from taking the lock. None
     becomes an empty job, and anything but text becomes str(job). Control
     characters and bytes that are not UTF-8 become "?". A job of more than 63
     bytes is cut at a character boundary, and ends with an ellipsis.
+
+    lease: in seconds; None: no lease. Raises ValueError or TypeError if it is
+        not more than 0.
     """
     if job is None:
-        return b""
-    if isinstance(job, (bytes, bytearray)):
+        job = ""
+    elif isinstance(job, (bytes, bytearray)):
         job = job.decode("utf-8", "surrogateescape")
     elif type(job) is not str:
         try:
             job = str(job)
         except Exception:  # pylint: disable=broad-except
             job = "<%s>" % type(job).__name__
-    return _make_job(job)
+    return _make_terms(job, 0 if lease is None else _lease_ns(lease))
 
 
 def device_path(lock: PathLike) -> str:
@@ -295,16 +394,16 @@ class Contender:
     """
 
     # fd: the descriptor; negative once it is closed
-    # argument: the argument of ACQUIRE and REACQUIRE, which contains the job
-    # job: the job in the argument
+    # argument: the argument of ACQUIRE and REACQUIRE, which contains the terms
+    # terms: those in the argument
     # caller: the acquisition of a TimeoutLock whose call uses it
-    __slots__ = "path", "fd", "argument", "job", "caller", "__weakref__"
+    __slots__ = "path", "fd", "argument", "terms", "caller", "__weakref__"
 
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
         self.fd = -1
         self.argument = AcquireStruct()
-        self.job = b""
+        self.terms = Terms(b"", 0)
         self.caller: Any = None
         try:
             self.fd = _open(path, flags)
@@ -343,6 +442,11 @@ class Contender:
                 number = error.errno or 0
         return number
 
+    def set_terms(self, terms: Terms) -> None:
+        self.argument.job = terms.job
+        self.argument.lease_ns = terms.lease_ns
+        self.terms = terms
+
     def error(self, number: int) -> OSError:
         return OSError(number, os.strerror(number), self.path)
 
@@ -354,19 +458,38 @@ class Contender:
             raise self.error(error.errno or 0) from None
         return raw
 
-    def release(self) -> bool:
+    def release(self) -> int:
         """Releases the lock, or withdraws a request for it.
 
-        Returns False if this contender had neither the lock nor a request.
+        Returns 0, EPERM if this contender had neither the lock nor a request,
+        or ESTALE if its grant was revoked.
         """
         try:
             ioctl(self.fd, RELEASE)
-            return True
-        except PermissionError:
-            return False
+            return 0
+        except OSError as error:
+            if error.errno == EPERM or error.errno == ESTALE:
+                return error.errno
+            raise
         except ValueError:
             # A forked child has closed it
-            return False
+            return EPERM
+
+    def renew(self, terms: Terms) -> int:
+        """Renews the lease of the grant; returns 0 or an errno.
+
+        The terms are also those of the calls that follow.
+        """
+        try:
+            ioctl(self.fd, REACQUIRE,
+                  AcquireStruct(flags=RENEW, lease_ns=terms.lease_ns))
+        except OSError as error:
+            return error.errno or 0
+        except ValueError:
+            # A forked child has closed it
+            return EPERM
+        self.set_terms(terms)
+        return 0
 
 
 def status(path: PathLike = DEFAULT_PATH) -> Status:
@@ -406,6 +529,47 @@ def contenders() -> List[Contender]:
     """Those that keep() has opened and that are still open in this process"""
     return [contender for contender in list(_open_contenders)
             if contender.fd >= 0]
+
+
+def revoke(token: int, grace: float = 0, path: PathLike = DEFAULT_PATH) -> bool:
+    """Takes a lock from a holder that hangs.
+
+    The next holder sees `revoked`, and the old one learns it from Revoked, or
+    ESTALE in other languages. Until then it may go on talking to the
+    instrument; only an instrument that refuses old tokens is safe from that.
+
+    token: of the grant to revoke, from status().holder or a lock's `blocker`
+    grace: how long the holder may still keep the lock, in seconds. 0 takes the
+        lock at once. Otherwise the holder loses it as soon as somebody else
+        wants it after that time. Calling this again can shorten the time, but
+        not prolong it. More than 292 years means never.
+    path: a device's path or a lock's name, by default the first lock, whatever
+        TLOCK in the environment says. Write permission is needed.
+
+    Returns False if this grant does not hold the lock: it is free, or another
+    grant holds it. Then nothing was done.
+
+    Raises PermissionError unless this process has the effective user of the
+    holder, or CAP_KILL outside of all user namespaces; OSError if the lock's
+    device cannot be opened; ValueError or TypeError for a bad grace.
+    """
+    argument = RevokeStruct(
+        token=token,
+        grace_ns=nanoseconds(grace, "a grace is a number of seconds, at least 0"))
+    # The structure would cut off what is too large
+    if argument.token != token:
+        return False
+    contender = open_contender(device_path(path))
+    try:
+        ioctl(contender.fd, REVOKE, argument)
+        return True
+    except OSError as error:
+        number = error.errno or 0
+    finally:
+        contender.close()
+    if number != ESTALE:
+        raise contender.error(number)
+    return False
 
 
 # How many default locks this process and those it was forked from have opened

@@ -6,13 +6,14 @@ deadline, and makes its file writable once the request is decided. A loop that
 watches the file then fetches the outcome with the request's ticket. So an event
 that is meant for an earlier request of the same file decides nothing.
 """
-from errno import ECANCELED, EINPROGRESS, ETIMEDOUT
+from errno import ECANCELED, EINPROGRESS, EPERM, ESTALE, ETIMEDOUT
 from fcntl import ioctl
 from typing import Callable, List, Optional, Tuple, Type
 
 from . import _device
-from ._device import (ABANDONED, ACQUIRE, ASYNC, REACQUIRE, Contender, Holder,
-                      PathLike, Status)
+from ._device import (ACQUIRE, ASYNC, REACQUIRE, Contender, Holder, PathLike,
+                      Revoked, Status, Terms)
+from ._grant import Grant, LastGrant
 from ._lock import _KEPT, _locks, _nanoseconds, _warn_of_two
 
 
@@ -23,8 +24,8 @@ def released() -> RuntimeError:
 class Watch:
     """Those who wait until somebody wants the lock of one acquisition"""
 
-    def end(self) -> bool:
-        """Tells them that the acquisition is over.
+    def end(self, error: RuntimeError) -> bool:
+        """Tells them, by this error, that the acquisition is over.
 
         Returns whether the file is no longer watched; otherwise another thread
         stops that soon.
@@ -32,28 +33,17 @@ class Watch:
         raise NotImplementedError
 
 
-class Acquisition:
+class Acquisition(Grant):
     """One acquisition of a lock; see aio.Acquisition and twisted.Acquisition."""
 
-    __slots__ = ("token", "abandoned", "blocker", "_lock", "_job", "_claim",
-                 "_pending", "_open", "_lost", "_named", "_watch")
-
-    token: int
-    """Number of its last grant, 0 before the first. Each grant of a lock, to
-    any contender, has a larger number, so that a device or a log can recognize
-    a late message from an earlier holder."""
-
-    abandoned: bool
-    """Whether its last grant came from a holder that ended without a release:
-    the instrument may be in the middle of a command. False after a
-    release_and_acquire() that let nobody in."""
+    __slots__ = ("blocker", "_lock", "_claim", "_pending", "_open", "_lost",
+                 "_named", "_watch")
 
     blocker: Optional[Holder]
     """Who held the lock when its last call gave up; None if that call did not
     fail."""
 
     # _lock: its lock
-    # _job: its job, converted for the kernel
     # _claim: its contender, if it has the lock or a request. Only the thread
     #     that pops the contender ends the acquisition.
     # _pending: whether a call asks for the lock
@@ -62,7 +52,6 @@ class Acquisition:
     # _named: whether TimeoutLock.job returns the blocker's job
     # _watch: the calls of wanted() that wait
     _lock: "Lock"
-    _job: bytes
     _claim: List[Contender]
     _pending: bool
     _open: bool
@@ -70,12 +59,12 @@ class Acquisition:
     _named: bool
     _watch: Optional[Watch]
 
-    def __init__(self, lock: "Lock", job: bytes, is_open: bool) -> None:
+    def __init__(self, lock: "Lock", terms: Terms, is_open: bool) -> None:
         self.token = 0
-        self.abandoned = False
         self.blocker = None
         self._lock = lock
-        self._job = job
+        self._terms = terms
+        self._result = 0
         self._claim = []
         self._pending = False
         self._open = is_open
@@ -91,11 +80,34 @@ class Acquisition:
     def release(self) -> None:
         """Gives the lock to the longest waiter. Does not block.
 
-        Raises RuntimeError if this acquisition does not hold the lock.
+        Raises RuntimeError if this acquisition does not hold the lock: Revoked
+        if the lock was taken from it, and no call has said so yet.
         """
-        if not self._end():
-            raise RuntimeError("release of an acquisition that does not hold "
-                               "the lock")
+        number = self._end()
+        if number:
+            raise self._loss(number, self._lock.path,
+                             "release of an acquisition that does not hold the "
+                             "lock")
+
+    def renew(self, *, lease: Optional[float] = None) -> None:
+        """Renews the lease, and keeps the lock even if somebody waits.
+
+        Like TimeoutLock.renew().
+        """
+        terms = self._terms.with_lease(lease)
+        self._check_pending()
+        try:
+            number = self._claim[0].renew(terms)
+        except IndexError:
+            number = EPERM
+        if number:
+            # It has neither the lock nor a request any more
+            self._lost |= number == ESTALE
+            error = self._loss(number, self._lock.path,
+                               "renew of a lock that is not held")
+            self._withdraw(error)
+            raise error
+        self._terms = terms
 
     def __repr__(self) -> str:
         if self:
@@ -109,9 +121,6 @@ class Acquisition:
             state = "does not hold the lock"
         return "<%s.Acquisition for job %r: %s>" % (
             type(self).__module__, self._say_job(), state)
-
-    def _say_job(self) -> str:
-        return self._job.decode("utf-8", "replace")
 
     def _check_pending(self) -> None:
         """Raises RuntimeError if another call asks for the lock."""
@@ -137,8 +146,8 @@ class Acquisition:
             else:
                 contender = self._lock._get()
                 self._claim = [contender]
-            if contender.job is not self._job:
-                contender.argument.job = contender.job = self._job
+            if contender.terms is not self._terms:
+                contender.set_terms(self._terms)
             contender.argument.timeout_ns = ns
             contender.argument.flags = ASYNC
             contender.argument.ticket = 0
@@ -148,8 +157,8 @@ class Acquisition:
             self._pending = False
             raise RuntimeError("release_and_acquire of a lock that is not "
                                "held") from None
-        except BaseException:
-            self._withdraw()
+        except BaseException as error:
+            self._withdraw(error)
             raise
 
     def _restart(self, ns: int) -> Optional[bool]:
@@ -165,8 +174,8 @@ class Acquisition:
         """
         try:
             return self._call(contender, ACQUIRE)
-        except BaseException:
-            self._withdraw()
+        except BaseException as error:
+            self._withdraw(error)
             raise
 
     def _call(self, contender: Contender, request: int) -> Optional[bool]:
@@ -181,12 +190,14 @@ class Acquisition:
         claim = self._claim
         if number == 0 and claim:
             self.token = argument.token
-            self.abandoned = argument.result & ABANDONED != 0
+            self._result = argument.result
             self.blocker = None
             self._lost = self._named = False
             self._lock._granted = self
             self._pending = False
             return True
+        if number == ESTALE:
+            raise self._make_revoked(self._lock.path)
         if not claim or number == ECANCELED:
             raise released()
         if number != ETIMEDOUT:
@@ -197,57 +208,81 @@ class Acquisition:
         self._withdraw()
         return False
 
-    def _withdraw(self) -> None:
+    def _withdraw(self, error: Optional[BaseException] = None) -> int:
         """Ends a call that asks for the lock. Afterwards the acquisition has
-        neither the lock nor a request."""
-        self._pending = False
-        self._end(True)
+        neither the lock nor a request.
 
-    def _end(self, anyway: bool = False) -> bool:
-        """Releases the lock, and returns whether the acquisition held it.
+        error: why; those who watch the acquisition get it if it is Revoked
+
+        Returns as _end() does.
+        """
+        self._pending = False
+        return self._end(True, error)
+
+    def _end(self, anyway: bool = False,
+             error: Optional[BaseException] = None) -> int:
+        """Releases the lock.
 
         anyway: also withdraw its request
+        error: as for _withdraw()
+
+        Returns 0, EPERM if the acquisition did not hold the lock, or ESTALE if
+        it was revoked.
         """
         # During a call that asks for the lock, it may hold it already, or still
         if self._pending and not anyway:
-            return False
+            return EPERM
         contender = None
         # A later call has another list: its contender is not this one
         claim = self._claim
         try:
             contender = claim[0]
             claim.pop()
-            ended = contender.release()
+            number = contender.release()
         except IndexError:
-            return False
+            return EPERM
         except BaseException:
             if contender is not None:
                 contender.release()
             raise
         watch = self._watch
-        # A file that is still watched is closed rather than kept
-        if (watch is None or watch.end()) and not self._pending:
+        if watch is not None:
+            if not isinstance(error, Revoked):
+                error = self._loss(number, self._lock.path,
+                                   "the lock is not held any more")
+            # A file that is still watched is closed rather than kept
+            if not watch.end(error):
+                return number
+        if not self._pending:
             self._lock._put(contender)
-        return ended
+        return number
 
-    def _leave(self) -> None:
-        """Ends the block."""
-        self._end(True)
+    def _leave(self) -> int:
+        """Ends the block. Returns as _end() does."""
+        number = self._end(True)
         self._open = self._lost = self._named = False
+        return number
 
     def _is_wanted(self) -> bool:
         """Whether it holds the lock, and somebody waits.
 
-        Raises RuntimeError if it does not hold the lock.
+        Raises RuntimeError if it does not hold the lock: Revoked if it was
+        revoked, and then the acquisition is over.
         """
         try:
             status = self._claim[0].look()
         except (IndexError, ValueError):
             raise RuntimeError("the lock is not held") from None
-        return bool(status.waiters and status.holder.token == self.token)
+        if status.holder.token == self.token:
+            return bool(status.waiters)
+        if not self._pending:
+            number = self._end()
+            self._lost |= number == ESTALE
+            raise self._loss(number, self._lock.path, "the lock is not held")
+        return False
 
 
-class Lock:
+class Lock(LastGrant):
     """What is the same in aio.TimeoutLock and twisted.TimeoutLock"""
 
     path: str
@@ -255,7 +290,6 @@ class Lock:
 
     # The constructor of the class that is not a user's
     _construct: Callable[..., None]
-    # The acquisition that was granted last; it may be over
     _granted: Optional[Acquisition] = None
     # The acquisition whose call failed last
     _failed: Optional[Acquisition] = None
@@ -291,22 +325,6 @@ class Lock:
     def holder(self) -> Optional[Holder]:
         """The current holder, in any process; None: the lock is free."""
         return self.status().holder
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether this object last acquired the lock from a holder that ended
-        without a release: the instrument may be in the middle of a command. A
-        release_and_acquire() that let nobody in makes it False."""
-        return self._granted is not None and self._granted.abandoned
-
-    @property
-    def token(self) -> int:
-        """Number of the last grant to this object, 0 before the first.
-
-        Each grant of a lock, to any contender, has a larger number, so that a
-        device or a log can recognize a late message from an earlier holder.
-        """
-        return 0 if self._granted is None else self._granted.token
 
     def __repr__(self) -> str:
         try:

@@ -5,20 +5,18 @@ import sys
 import warnings
 import weakref
 from contextvars import ContextVar
-from errno import ECANCELED, EINTR, ETIMEDOUT
+from errno import ECANCELED, EINTR, EPERM, ESTALE, ETIMEDOUT
 from fcntl import ioctl
 from functools import lru_cache
-from math import ceil
 from threading import get_ident
 from time import sleep
 from typing import Any, Iterator, List, Optional, Tuple, Type
 
 from . import _device
-from ._device import (ABANDONED, ACQUIRE, REACQUIRE, RELEASE, Contender,
-                      Holder, PathLike, make_job)
+from ._device import (ACQUIRE, REACQUIRE, RELEASE, Contender, Holder,
+                      PathLike, Terms, make_terms, nanoseconds)
+from ._grant import Grant, LastGrant
 
-# The longest timeout of the kernel, about 292 years
-_MAX_NS = 2**63 - 1
 # How many idle contenders an object keeps open for later acquisitions
 _KEPT = 4
 # The claim and the turn of an acquisition before its first call
@@ -29,28 +27,17 @@ _NOBODY: List[None] = []
 _modules = sys.modules
 
 
-# A timeout, a job, and the same two converted for the kernel
-_Arguments = Tuple[Optional[float], object, int, bytes]
+# A timeout, a job and a lease, and the same converted for the kernel
+_Arguments = Tuple[Optional[float], object, Optional[float], int, Terms]
 
 
 @lru_cache(maxsize=64)
 def _nanoseconds(timeout: float) -> int:
-    """A timeout for the kernel: rounded up, at most _MAX_NS; -1: for ever."""
-    try:
-        # NaN is neither of these, and so raises ValueError
-        if timeout >= 0:
-            ns = ceil(timeout * 1e9)
-            return ns if ns < _MAX_NS else _MAX_NS
-        if timeout == -1:
-            return -1
-    except OverflowError:
-        return _MAX_NS
-    except TypeError:
-        raise TypeError("a timeout is a number of seconds, not %r (the "
-                        "argument that chooses a lock is path=)" %
-                        (timeout,)) from None
-    raise ValueError("a timeout is -1 or at least 0 seconds, not %r" %
-                     (timeout,))
+    """A timeout for the kernel; -1: for ever."""
+    if timeout == -1:
+        return -1
+    return nanoseconds(timeout, "a timeout is a number of seconds, at least 0, "
+                       "or -1 (the argument that chooses a lock is path=)")
 
 
 def _caller() -> object:
@@ -69,7 +56,7 @@ def _caller() -> object:
     return get_ident()
 
 
-class Acquisition:
+class Acquisition(Grant):
     """One acquisition of a lock: the value of a block of acquire_timeout().
 
     It is true while it holds the lock, as far as its calls have returned. Its
@@ -77,26 +64,14 @@ class Acquisition:
     task calls them.
     """
 
-    __slots__ = ("token", "abandoned", "blocker", "_lock", "_job", "_claim",
-                 "_turn", "_whose", "_outer", "_open", "_lost", "_named",
-                 "_canceled")
-
-    token: int
-    """Number of its last grant, 0 before the first. Each grant of a lock, to
-    any contender, has a larger number, so that a device or a log can recognize
-    a late message from an earlier holder."""
-
-    abandoned: bool
-    """Whether its last grant came from a holder that ended without a release:
-    the instrument may be in the middle of a command. False after a
-    release_and_acquire() that let nobody in."""
+    __slots__ = ("blocker", "_lock", "_claim", "_turn", "_whose", "_outer",
+                 "_open", "_lost", "_named", "_canceled")
 
     blocker: Optional[Holder]
     """Who held the lock when its last call gave up; None if that call did not
     fail."""
 
     # _lock: its TimeoutLock
-    # _job: its job, converted for the kernel
     # _claim: its contender, if it has the lock or a call is about to take it.
     #     Only the thread that pops the contender ends the acquisition.
     # _turn: empty while a call takes the lock; the thread that pops it makes
@@ -108,7 +83,6 @@ class Acquisition:
     # _named: whether TimeoutLock.job returns the blocker's job
     # _canceled: whether cancel() ends the call that is under way
     _lock: "weakref.ref[TimeoutLock]"
-    _job: bytes
     _claim: List[Contender]
     _turn: List[None]
     _whose: object
@@ -124,12 +98,15 @@ class Acquisition:
     def release(self) -> None:
         """Gives the lock to the longest waiter.
 
-        Raises RuntimeError if this acquisition does not hold the lock.
+        Raises RuntimeError if this acquisition does not hold the lock: Revoked
+        if the lock was taken from it.
         """
         lock = self._lock()
-        if lock is None or not lock._end(self):
-            raise RuntimeError("release of an acquisition that does not hold "
-                               "the lock")
+        number = EPERM if lock is None else lock._end(self)
+        if number:
+            raise self._loss(number, lock.path if lock is not None else "",
+                             "release of an acquisition that does not hold the "
+                             "lock")
 
     def release_and_acquire(self, timeout: Optional[float] = None) -> bool:
         """Lets the waiters in, and takes the lock again, for the same job.
@@ -140,6 +117,16 @@ class Acquisition:
         if lock is None:
             raise RuntimeError("the acquisition is over")
         return lock._again(self, lock._timeout(timeout))
+
+    def renew(self, *, lease: Optional[float] = None) -> None:
+        """Renews the lease, and keeps the lock even if somebody waits.
+
+        Like TimeoutLock.renew().
+        """
+        lock = self._lock()
+        if lock is None:
+            raise RuntimeError("the acquisition is over")
+        lock._renew(self, lease)
 
     def __repr__(self) -> str:
         if self:
@@ -162,9 +149,6 @@ class Acquisition:
             acquisition = acquisition._outer
         return text
 
-    def _say_job(self) -> str:
-        return self._job.decode("utf-8", "replace")
-
     def _is_over(self, lock: "weakref.ref[TimeoutLock]") -> bool:
         """Whether the next acquisition, of lock, may forget this one."""
         if self._lock() is None:
@@ -178,16 +162,16 @@ class Acquisition:
 _last: "ContextVar[Optional[Acquisition]]" = ContextVar("tlock", default=None)
 
 
-def _begin(lock: "weakref.ref[TimeoutLock]", job: bytes,
+def _begin(lock: "weakref.ref[TimeoutLock]", terms: Terms,
            outer: Optional[Acquisition]) -> Acquisition:
     """Makes the caller's last acquisition; the caller has its turn."""
     # An __init__() would cost twice as much
     self = Acquisition()
     self.token = 0
-    self.abandoned = False
     self.blocker = None
     self._lock = lock
-    self._job = job
+    self._terms = terms
+    self._result = 0
     self._claim = _NOTHING
     self._turn = _NOBODY
     self._whose = _caller() if "asyncio" in _modules else get_ident()
@@ -213,12 +197,12 @@ def _prune(acquisition: Optional[Acquisition],
 class _Block:
     """A context manager: only the with statement has it, while it is entered."""
 
-    __slots__ = "lock", "job", "timeout_ns", "acquisition"
+    __slots__ = "lock", "terms", "timeout_ns", "acquisition"
 
     # TimeoutLock.acquire_timeout() sets these: an __init__() costs twice as
     # much
     lock: "TimeoutLock"
-    job: bytes
+    terms: Terms
     timeout_ns: int
     acquisition: Optional[Acquisition]
 
@@ -237,31 +221,38 @@ class _Block:
             else:
                 last = None
         try:
-            self.acquisition = acquisition = _begin(lock._me, self.job, last)
+            self.acquisition = acquisition = _begin(lock._me, self.terms, last)
             acquisition._open = True
             lock._take(acquisition, self.timeout_ns)
             return acquisition
-        except BaseException:
-            self.__exit__()
+        except BaseException as error:
+            self.__exit__(error)
             raise
 
-    def __exit__(self, _type: object = None, _value: object = None,
+    def __exit__(self, reason: object, _value: object = None,
                  _traceback: object = None) -> None:
+        """Ends the block.
+
+        reason: None if no exception ends it. Otherwise, that exception goes on,
+            rather than Revoked.
+        """
         acquisition = self.acquisition
         if acquisition is not None:
             # Also in the middle of another thread's release_and_acquire()
-            self.lock._end(acquisition, True)
+            number = self.lock._end(acquisition, True)
             acquisition._open = acquisition._lost = acquisition._named = False
             self.acquisition = None
+            if number == ESTALE and reason is None:
+                raise acquisition._make_revoked(self.lock.path)
 
     def __del__(self) -> None:
         # An exception from a signal handler, such as KeyboardInterrupt, may
         # have ended __enter__() or __exit__() at any point
         if getattr(self, "acquisition", None) is not None:
-            self.__exit__()
+            self.__exit__(KeyboardInterrupt)
 
 
-class TimeoutLock:
+class TimeoutLock(LastGrant):
     """A lock that is shared by threads, processes, languages and containers.
 
     It has the names, arguments, defaults and results of the TimeoutLock of
@@ -293,6 +284,11 @@ class TimeoutLock:
     compete with the parent. The same holds for a process that unpickles an
     object, and for a copy.
 
+    If the process hangs while it holds the lock, and its lease has ended, or
+    somebody calls revoke(), the kernel passes the lock on, too, and the next
+    holder sees `revoked`. The next call that concerns the old acquisition, or the
+    end of its block, raises Revoked, which is a RuntimeError.
+
     KeyboardInterrupt, or any other exception from a signal handler, ends a
     wait; that call then neither holds the lock nor waits for it. If the handler
     returns, the wait goes on in its place and to the same deadline, as it does
@@ -318,7 +314,6 @@ class TimeoutLock:
     path: str
     """Path of the lock's device"""
 
-    # The acquisition that was granted last; it may be over
     _granted: Optional[Acquisition] = None
 
     def __init__(self, default_timeout: Optional[float] = 0, *,
@@ -332,7 +327,8 @@ class TimeoutLock:
         else:
             contender = _device.open_contender(_device.device_path(path))
         self.path = contender.path
-        self._known: _Arguments = None, None, self._default_ns, b""
+        self._known: _Arguments = (None, None, None, self._default_ns,
+                                   make_terms(None, None))
         self._me = weakref.ref(self)
         # The blocks of "with lock:"
         self._blocks: List[_Block] = []
@@ -351,7 +347,8 @@ class TimeoutLock:
 
     def acquire(self, timeout: Optional[float] = None,
                 job: object = None, *,
-                blocking: Optional[bool] = None) -> bool:
+                blocking: Optional[bool] = None,
+                lease: Optional[float] = None) -> bool:
         """Takes the lock, waiting for it if necessary.
 
         timeout: in seconds: 0 tries, more waits that long, -1 waits for ever,
@@ -362,23 +359,32 @@ class TimeoutLock:
             None is an empty job.
         blocking: as for a threading.Lock, instead of a timeout: False tries,
             True waits for ever. A timeout that is True or False means the same.
+        lease: how long the lock is held unless release_and_acquire() or renew()
+            renews it, in seconds, counted from each grant and renewal. A holder
+            that hangs then loses the lock, as soon as somebody else wants it
+            after that time. More than 0; more than 292 years means never. None
+            is no lease.
 
-        Returns True if the lock is held; `abandoned` and `token` describe the
-        grant. Returns False if somebody else has it; see `job` and `blocker`.
+        Returns True if the lock is held; `abandoned`, `revoked` and `token`
+        describe the grant. Returns False if somebody else has it; see `job` and
+        `blocker`.
 
-        Raises ValueError or TypeError for a bad timeout, and RuntimeError if
-        this thread or task holds the lock itself and would wait for ever.
+        Raises ValueError or TypeError for a bad timeout or lease, RuntimeError
+        if this thread or task holds the lock itself and would wait for ever,
+        and Revoked if the lock was granted, and taken away before this call
+        could return.
         """
         if blocking is not None:
             if timeout is not None:
                 raise ValueError("mutually exclusive: timeout and blocking")
             timeout = -1 if blocking else 0
         known = self._known
-        if timeout is not known[0] or job is not known[1]:
+        if (timeout is not known[0] or job is not known[1]
+                or lease is not known[2]):
             if isinstance(timeout, bool):
                 timeout = -1 if timeout else 0
-            known = self._convert(timeout, job)
-        ns = known[2]
+            known = self._convert(timeout, job, lease)
+        ns = known[3]
         last = _last.get()
         if last is not None:
             # In most cases it is over
@@ -388,36 +394,41 @@ class TimeoutLock:
                     self._check_own()
                 block = self._own_block()
                 if block is not None:
-                    block._job = known[3]
+                    block._terms = known[4]
                     return self._take(block, ns)
                 last = _prune(last, self._me)
             else:
                 last = None
-        return self._take(_begin(self._me, known[3], last), ns)
+        return self._take(_begin(self._me, known[4], last), ns)
 
     def release(self) -> None:
         """Gives the lock to the longest waiter.
 
         Raises RuntimeError if the acquisition that this means (see the class)
-        does not hold it. This includes a caller that has lost the lock in
+        does not hold it: Revoked if the lock was taken from it, and no call has
+        said so yet. This includes a caller that has lost the lock in
         release_and_acquire(): then another contender has it, and keeps it.
         """
         acquisition = _last.get()
         if (acquisition is None or acquisition._lock is not self._me
                 or not acquisition._claim or not acquisition._turn):
             acquisition = self._find()
-        if acquisition is None or not self._end(acquisition):
-            if acquisition is not None and not acquisition._open:
+        if acquisition is None:
+            raise RuntimeError("release of a lock that is not held")
+        number = self._end(acquisition)
+        if number:
+            if not acquisition._open:
                 # This exception reports the loss
                 acquisition._lost = False
-            raise RuntimeError("release of a lock that is not held")
+            raise acquisition._loss(number, self.path,
+                                    "release of a lock that is not held")
 
     def release_and_acquire(self, timeout: Optional[float] = None) -> bool:
         """Lets the waiters in, and takes the lock again, for the same job.
 
         In one step: the caller gets the lock after all who wait now, and before
         all who come later. If nobody waits, this costs almost nothing: call it
-        as often as you like, such as once per sample.
+        as often as you like, such as once per sample. Renews the lease.
 
         timeout: as for acquire()
 
@@ -430,8 +441,9 @@ class TimeoutLock:
         Raises RuntimeError if the acquisition that this means (see the class)
         did not hold the lock, or another thread released it at the same moment.
         Raises ValueError or TypeError for a bad timeout. Neither changes
-        anything. The acquisition does not hold the lock during a wait:
-        release() in another thread raises RuntimeError.
+        anything. Raises Revoked if the lock was taken away; after that, too, the
+        caller may call this again. The acquisition does not hold the lock during
+        a wait: release() in another thread raises RuntimeError.
         """
         ns = self._default_ns if timeout is None else _nanoseconds(timeout)
         acquisition = _last.get()
@@ -442,6 +454,25 @@ class TimeoutLock:
         if acquisition is None:
             raise RuntimeError("release_and_acquire of a lock that is not held")
         return self._again(acquisition, ns)
+
+    def renew(self, *, lease: Optional[float] = None) -> None:
+        """Renews the lease, and keeps the lock even if somebody waits.
+
+        For a step that must not be interrupted; otherwise
+        release_and_acquire() is fairer. Without a lease, this only makes sure
+        that the lock is still held. Does not block.
+
+        lease: from now on, as for acquire(); None keeps the one that there is
+
+        Raises RuntimeError if the acquisition that this means (see release())
+        does not hold the lock, or another thread is in its
+        release_and_acquire(): Revoked if the lock was taken away. Raises
+        ValueError or TypeError for a bad lease, and then changes nothing.
+        """
+        acquisition = self._find()
+        if acquisition is None:
+            raise RuntimeError("renew of a lock that is not held")
+        self._renew(acquisition, lease)
 
     def cancel(self) -> bool:
         """Ends the calls of other threads that wait for the lock.
@@ -467,7 +498,7 @@ class TimeoutLock:
             # it has not taken its turn back by now, it will see this.
             call._canceled = True
             while call._canceled and not call._turn:
-                if contender.release():
+                if contender.release() == 0:
                     ended = True
                     break
                 # It is not in the kernel yet, or not any more
@@ -478,22 +509,28 @@ class TimeoutLock:
         return ended
 
     def acquire_timeout(self, timeout: Optional[float] = None,
-                        job: object = "unnamed") -> "_Block":
+                        job: object = "unnamed", *,
+                        lease: Optional[float] = None) -> "_Block":
         """A context manager for one with block, which holds the lock.
 
-        timeout, job: as for acquire()
+        timeout, job, lease: as for acquire()
 
         The value of the block is an Acquisition, which is true if the lock was
         acquired. Leaving the block releases the lock if that acquisition still
         holds it, and nothing else.
+
+        The beginning of the block raises the errors of acquire(). Its end
+        raises Revoked if the lock was taken away and no call in the block has
+        said so, unless another exception ends the block.
         """
         known = self._known
-        if timeout is not known[0] or job is not known[1]:
-            known = self._convert(timeout, job)
+        if (timeout is not known[0] or job is not known[1]
+                or lease is not known[2]):
+            known = self._convert(timeout, job, lease)
         block = _Block()
         block.lock = self
-        block.timeout_ns = known[2]
-        block.job = known[3]
+        block.timeout_ns = known[3]
+        block.terms = known[4]
         block.acquisition = None
         return block
 
@@ -507,7 +544,7 @@ class TimeoutLock:
         if acquisition:
             self._blocks.append(block)
             return acquisition
-        block.__exit__()
+        block.__exit__(None)
         raise TimeoutError(
             ETIMEDOUT,
             "the lock could not be acquired within the default_timeout of %r "
@@ -515,12 +552,13 @@ class TimeoutLock:
                                            acquisition._say_blocker()),
             self.path)
 
-    def __exit__(self, _type: object, _value: object, _traceback: object) -> None:
+    def __exit__(self, reason: object, _value: object,
+                 _traceback: object) -> None:
         for acquisition in self._own():
             for block in self._blocks:
                 if block.acquisition is acquisition:
                     self._blocks.remove(block)
-                    block.__exit__()
+                    block.__exit__(reason)
                     return
         self.release()
 
@@ -544,22 +582,6 @@ class TimeoutLock:
             return acquisition.blocker.job
         holder = self.holder
         return None if holder is None else holder.job
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether this object last acquired the lock from a holder that ended
-        without a release: the instrument may be in the middle of a command. A
-        release_and_acquire() that let nobody in makes it False."""
-        return self._granted is not None and self._granted.abandoned
-
-    @property
-    def token(self) -> int:
-        """Number of the last grant to this object, 0 before the first.
-
-        Each grant of a lock, to any contender, has a larger number, so that a
-        device or a log can recognize a late message from an earlier holder.
-        """
-        return 0 if self._granted is None else self._granted.token
 
     @property
     def holder(self) -> Optional[Holder]:
@@ -591,12 +613,15 @@ class TimeoutLock:
     def _timeout(self, timeout: Optional[float]) -> int:
         return self._default_ns if timeout is None else _nanoseconds(timeout)
 
-    def _convert(self, timeout: Optional[float], job: object) -> _Arguments:
-        """The arguments, and the same two converted for the kernel"""
-        known = timeout, job, self._timeout(timeout), make_job(job)
+    def _convert(self, timeout: Optional[float], job: object,
+                 lease: Optional[float]) -> _Arguments:
+        """The arguments, and the same converted for the kernel"""
+        known = (timeout, job, lease, self._timeout(timeout),
+                 make_terms(job, lease))
         # Most agents pass the same arguments each time. Mutable objects are not
         # remembered.
-        if type(job) is str and type(timeout) in (int, float, type(None)):
+        if (type(job) is str and type(timeout) in (int, float, type(None))
+                and type(lease) in (int, float, type(None))):
             self._known = known
         return known
 
@@ -668,6 +693,30 @@ class TimeoutLock:
             raise RuntimeError("a release_and_acquire is under way") from None
         return self._take(acquisition, ns, contender)
 
+    def _renew(self, acquisition: Acquisition, lease: Optional[float]) -> None:
+        """The renew() of an acquisition"""
+        terms = acquisition._terms.with_lease(lease)
+        try:
+            contender = acquisition._claim[0]
+        except IndexError:
+            raise RuntimeError("renew of a lock that is not held") from None
+        try:
+            acquisition._turn.pop()
+        except IndexError:
+            raise RuntimeError("a release_and_acquire is under way") from None
+        try:
+            number = contender.renew(terms)
+        finally:
+            acquisition._turn = [None]
+        if number == 0:
+            acquisition._terms = terms
+            return
+        if number != ESTALE:
+            raise RuntimeError("another thread has released the lock")
+        acquisition._claim.clear()
+        acquisition._lost = True
+        raise acquisition._make_revoked(self.path)
+
     def _take(self, acquisition: Acquisition, ns: int,
               contender: Optional[Contender] = None) -> bool:
         """Takes the lock for an acquisition whose turn the caller has.
@@ -684,8 +733,8 @@ class TimeoutLock:
                 except IndexError:
                     contender = _device.open_contender(self.path)
                 acquisition._claim = claim = [contender]
-                if contender.job is not acquisition._job:
-                    contender.argument.job = contender.job = acquisition._job
+                if contender.terms is not acquisition._terms:
+                    contender.set_terms(acquisition._terms)
             argument = contender.argument
             argument.timeout_ns = ns
             contender.caller = acquisition
@@ -698,7 +747,7 @@ class TimeoutLock:
                         number = contender.go_on(request)
             if number == 0 and claim:
                 acquisition.token = argument.token
-                acquisition.abandoned = argument.result & ABANDONED != 0
+                acquisition._result = argument.result
                 if acquisition.blocker is not None or acquisition._lost:
                     acquisition.blocker = None
                     acquisition._lost = acquisition._named = False
@@ -728,6 +777,10 @@ class TimeoutLock:
             claim.clear()
             acquisition._turn = [None]
             contender.caller = None
+            if number == ESTALE:
+                acquisition._canceled = False
+                acquisition._lost |= request == REACQUIRE
+                raise acquisition._make_revoked(self.path)
             if acquisition._canceled:
                 acquisition._canceled = False
                 contender.release()
@@ -746,14 +799,17 @@ class TimeoutLock:
         finally:
             acquisition._turn = [None]
 
-    def _end(self, acquisition: Acquisition, anyway: bool = False) -> bool:
-        """Releases the lock, and returns whether the acquisition held it.
+    def _end(self, acquisition: Acquisition, anyway: bool = False) -> int:
+        """Releases the lock.
 
         anyway: also end an acquisition that waits in release_and_acquire()
+
+        Returns 0, EPERM if the acquisition did not hold the lock, or ESTALE if
+        it was revoked.
         """
         claim = acquisition._claim
         if not claim:
-            return False
+            return EPERM
         # During a call that takes the lock, it may hold the lock already, or
         # still
         if not acquisition._turn and not anyway and not any(
@@ -761,7 +817,7 @@ class TimeoutLock:
                 # signal handler may have come before the acquisition stored it
                 contender.look().holder.token == contender.argument.token
                 for contender in claim):
-            return False
+            return EPERM
         contender = None
         try:
             contender = claim[0]
@@ -769,7 +825,11 @@ class TimeoutLock:
             ioctl(contender.fd, RELEASE)
         except (IndexError, PermissionError, ValueError):
             # Another thread ended it, or this forked child has closed it
-            return False
+            return EPERM
+        except OSError as error:
+            if error.errno != ESTALE:
+                raise
+            return ESTALE
         except BaseException:
             if contender is not None:
                 contender.release()
@@ -779,7 +839,7 @@ class TimeoutLock:
             idle = self._idle
             if len(idle) < _KEPT:
                 idle.append(contender)
-        return True
+        return 0
 
 
 def _make(cls: Type[TimeoutLock], default_timeout: float,

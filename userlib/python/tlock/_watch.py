@@ -6,14 +6,14 @@ import select
 from fcntl import ioctl
 from typing import List, NamedTuple, Optional
 
-from ._device import (ASYNC, DEFAULT_PATH, MONITOR, STATUS, WAITER, Contender,
-                      EventStruct, PathLike, WaiterStruct, device_path, keep,
-                      make_text)
+from ._device import (ASYNC, DEFAULT_PATH, MONITOR, REVOKING, STATUS, WAITER,
+                      Contender, EventStruct, PathLike, WaiterStruct,
+                      device_path, keep, make_text)
 from ._explain import explain
 
 # In the order of enum tlock_event_kind
 _KINDS = ("unknown", "waiting", "acquired", "released", "yielded", "timed-out",
-          "interrupted", "withdrawn", "abandoned", "deleted")
+          "interrupted", "withdrawn", "abandoned", "deleted", "revoked")
 
 
 class Waiter(NamedTuple):
@@ -51,6 +51,8 @@ class Event(NamedTuple):
     interrupted: a signal, a stop or the like interrupted the wait;
     withdrawn: a request was withdrawn;
     abandoned: the holder exited or was killed without a release;
+    revoked: the lock was taken from the holder: its lease had ended, or it was
+    revoked;
     deleted: the lock was deleted, and there are no more events;
     unknown: something that this version does not know"""
     seq: int
@@ -75,6 +77,9 @@ class Event(NamedTuple):
     lost: int
     """how many events just before this one were lost, because they were not
     read in time"""
+    revoking: bool
+    """whether revoke() has been called for the grant; if not, a grant is
+    revoked because its lease had ended"""
 
 
 def _make_waiter(raw: WaiterStruct) -> Waiter:
@@ -86,7 +91,8 @@ def _make_waiter(raw: WaiterStruct) -> Waiter:
 def _make_event(raw: EventStruct) -> Event:
     return Event(_KINDS[raw.kind] if raw.kind < len(_KINDS) else "unknown",
                  raw.seq, raw.time_ns, raw.token, raw.ticket, raw.pid, raw.uid,
-                 make_text(raw.comm), make_text(raw.job), raw.lost)
+                 make_text(raw.comm), make_text(raw.job), raw.lost,
+                 raw.flags & REVOKING != 0)
 
 
 def waiters(path: PathLike = DEFAULT_PATH) -> List[Waiter]:

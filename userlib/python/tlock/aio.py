@@ -16,13 +16,13 @@ add_writer(), such as that of Twisted's asyncioreactor.
 import asyncio
 import weakref
 from collections import deque
-from errno import ETIMEDOUT
+from errno import EPERM, ESTALE, ETIMEDOUT
 from typing import (Any, Callable, Coroutine, Deque, List, MutableMapping,
                     Optional, Set)
 
 from . import _device, _event
-from ._device import (DEFAULT_PATH, Contender, Holder, PathLike, device_path,
-                      keep, make_job)
+from ._device import (DEFAULT_PATH, Contender, Holder, PathLike, Terms,
+                      device_path, keep, make_terms)
 from ._watch import Event, EventFile, read_events
 
 __all__ = ["Acquisition", "Monitor", "TimeoutLock"]
@@ -108,7 +108,7 @@ class _Wait:
             # The file is not watched any more, and may be another's by now.
             # Nobody learns of a grant, but somebody may have begun the next
             # call.
-            if acquisition._end():
+            if acquisition._end() != EPERM:
                 acquisition._lost = self.lost
         else:
             contender = self.contender
@@ -170,7 +170,8 @@ class _Watch(_event.Watch):
             if self.acquisition._is_wanted():
                 self.stop(None)
         except RuntimeError:
-            # Another thread has ended it, and this watch too in a moment
+            # It was revoked, which has ended this watch. Or another thread has
+            # ended it, and this watch too in a moment.
             pass
 
     def stop(self, error: Optional[Exception]) -> None:
@@ -189,8 +190,7 @@ class _Watch(_event.Watch):
         if self.acquisition._watch is self:
             self.acquisition._watch = None
 
-    def end(self) -> bool:
-        error = RuntimeError("the lock is not held any more")
+    def end(self, error: RuntimeError) -> bool:
         # A forked child has closed the file; the parent's loop watches it
         if self.contender.fd < 0 or not self.loop.is_running() or (
                 self.loop is asyncio._get_running_loop()):
@@ -256,10 +256,10 @@ class _Block:
     """A context manager: only the async with statement has it, while it is
     entered."""
 
-    def __init__(self, lock: "TimeoutLock", ns: int, job: bytes) -> None:
+    def __init__(self, lock: "TimeoutLock", ns: int, terms: Terms) -> None:
         self._lock = lock
         self._ns = ns
-        self._job = job
+        self._terms = terms
         self.acquisition: Optional[Acquisition] = None
 
     async def __aenter__(self) -> Acquisition:
@@ -269,23 +269,36 @@ class _Block:
         if self._ns < 0:
             self._lock._check_own(own)
         try:
-            self.acquisition = self._lock._begin(own, self._job, True)
+            self.acquisition = self._lock._begin(own, self._terms, True)
             await _take(self.acquisition, self.acquisition._start, self._ns)
             return self.acquisition
         except BaseException:
             self.leave()
             raise
 
-    async def __aexit__(self, *_unused: object) -> None:
+    async def __aexit__(self, reason: object, *_unused: object) -> None:
         # Nothing here waits, so a cancelled task still leaves
-        self.leave()
+        self.exit(reason)
 
-    def leave(self) -> None:
+    def exit(self, reason: object) -> None:
+        """Ends the block.
+
+        reason: None if no exception ends it. Otherwise, that exception goes on,
+            rather than Revoked.
+        """
         acquisition = self.acquisition
+        if (self.leave() == ESTALE and reason is None
+                and acquisition is not None):
+            raise acquisition._make_revoked(self._lock.path)
+
+    def leave(self) -> int:
+        acquisition = self.acquisition
+        number = 0
         if acquisition is not None:
-            acquisition._leave()
+            number = acquisition._leave()
             # If an exception comes before this, __del__() tries again
             self.acquisition = None
+        return number
 
     def __del__(self) -> None:
         # An exception from a signal handler, such as KeyboardInterrupt, may
@@ -337,6 +350,11 @@ class TimeoutLock(_event.Lock):
     acquisitions; it may use the object in a loop of its own, to compete with
     the parent.
 
+    If the process hangs while it holds the lock, and its lease has ended, or
+    somebody calls revoke(), the kernel passes the lock on, too, and the next
+    holder sees `revoked`. The next call that concerns the old acquisition, or the
+    end of its block, raises Revoked, which is a RuntimeError.
+
     default_timeout: for calls without a timeout, in seconds; see acquire()
     path: path of the lock's device, or a lock's name, as for tlock.TimeoutLock
 
@@ -358,7 +376,8 @@ class TimeoutLock(_event.Lock):
 
     def acquire(self, timeout: Optional[float] = None,
                 job: object = None, *,
-                blocking: Optional[bool] = None) -> Coroutine[Any, Any, bool]:
+                blocking: Optional[bool] = None,
+                lease: Optional[float] = None) -> Coroutine[Any, Any, bool]:
         """Takes the lock, waiting for it if necessary. To be awaited.
 
         timeout: in seconds: 0 tries, more waits that long, -1 waits for ever,
@@ -369,30 +388,43 @@ class TimeoutLock(_event.Lock):
             None is an empty job.
         blocking: as for a threading.Lock, instead of a timeout: False tries,
             True waits for ever. A timeout that is True or False means the same.
+        lease: how long the lock is held unless release_and_acquire() or renew()
+            renews it, in seconds, counted from each grant and renewal. A holder
+            that hangs then loses the lock, as soon as somebody else wants it
+            after that time. More than 0; more than 292 years means never. None
+            is no lease.
 
-        Returns True if the lock is held; `abandoned` and `token` describe the
-        grant. Returns False if somebody else has it; see `job` and `blocker`.
+        Returns True if the lock is held; `abandoned`, `revoked` and `token`
+        describe the grant. Returns False if somebody else has it; see `job` and
+        `blocker`.
 
-        Raises ValueError or TypeError for a bad timeout, and RuntimeError if
-        this task holds the lock itself and would wait for ever.
+        Raises ValueError or TypeError for a bad timeout or lease, RuntimeError
+        if this task holds the lock itself and would wait for ever, and Revoked
+        if the lock was granted, and taken away before this call could return,
+        such as when the loop was busy for longer than the lease.
         """
         return self._acquire(self._own(),
                              self._acquire_timeout(timeout, blocking),
-                             make_job(job))
+                             make_terms(job, lease))
 
     def release(self) -> None:
         """Gives the lock to the longest waiter. Does not block.
 
         Raises RuntimeError if the acquisition that this means (see the class)
-        does not hold it. This includes a caller that has lost the lock in
+        does not hold it: Revoked if the lock was taken from it, and no call has
+        said so yet. This includes a caller that has lost the lock in
         release_and_acquire(): then another contender has it, and keeps it.
         """
         acquisition = self._find(self._own())
-        if acquisition is None or not acquisition._end():
-            if acquisition is not None and not acquisition._open:
+        if acquisition is None:
+            raise RuntimeError("release of a lock that is not held")
+        number = acquisition._end()
+        if number:
+            if not acquisition._open:
                 # This exception reports the loss
                 acquisition._lost = False
-            raise RuntimeError("release of a lock that is not held")
+            raise acquisition._loss(number, self.path,
+                                    "release of a lock that is not held")
 
     def release_and_acquire(self, timeout: Optional[float] = None
                             ) -> Coroutine[Any, Any, bool]:
@@ -401,7 +433,7 @@ class TimeoutLock(_event.Lock):
 
         In one step: the caller gets the lock after all who wait now, and before
         all who come later. If nobody waits, this costs almost nothing: call it
-        as often as you like, such as once per sample.
+        as often as you like, such as once per sample. Renews the lease.
 
         timeout: as for acquire()
 
@@ -413,10 +445,30 @@ class TimeoutLock(_event.Lock):
         Raises RuntimeError if the acquisition that this means (see the class)
         did not hold the lock, or another task released it in the meantime.
         Raises ValueError or TypeError for a bad timeout. Neither changes
-        anything. The acquisition does not hold the lock during a wait:
-        release() in another task raises RuntimeError.
+        anything. Raises Revoked if the lock was taken away; after that, too, the
+        caller may call this again. The acquisition does not hold the lock during
+        a wait: release() in another task raises RuntimeError.
         """
         return self._again(self._own(), self._timeout(timeout))
+
+    def renew(self, *, lease: Optional[float] = None) -> None:
+        """Renews the lease, and keeps the lock even if somebody waits.
+
+        For a step that must not be interrupted; otherwise
+        release_and_acquire() is fairer. Without a lease, this only makes sure
+        that the lock is still held. Does not block.
+
+        lease: from now on, as for acquire(); None keeps the one that there is
+
+        Raises RuntimeError if the acquisition that this means (see the class)
+        does not hold the lock, or is in its release_and_acquire(): Revoked if
+        the lock was taken away. Raises ValueError or TypeError for a bad lease,
+        and then changes nothing.
+        """
+        acquisition = self._find(self._own())
+        if acquisition is None:
+            raise RuntimeError("renew of a lock that is not held")
+        acquisition.renew(lease=lease)
 
     def wanted(self) -> Coroutine[Any, Any, None]:
         """Waits until another contender waits for the lock that is held. To be
@@ -426,21 +478,27 @@ class TimeoutLock(_event.Lock):
         to do until then.
 
         Raises RuntimeError if the acquisition that this means (see the class)
-        does not hold the lock, or loses it in the meantime.
+        does not hold the lock, or loses it in the meantime: Revoked if the lock
+        was taken away.
         """
         return self._wanted(self._own())
 
     def acquire_timeout(self, timeout: Optional[float] = None,
-                        job: object = "unnamed") -> _Block:
+                        job: object = "unnamed", *,
+                        lease: Optional[float] = None) -> _Block:
         """A context manager for one async with block, which holds the lock.
 
-        timeout, job: as for acquire()
+        timeout, job, lease: as for acquire()
 
         The value of the block is an Acquisition, which is true if the lock was
         acquired. Leaving the block releases the lock if that acquisition still
         holds it, and nothing else.
+
+        The beginning of the block raises the errors of acquire(). Its end
+        raises Revoked if the lock was taken away and no call in the block has
+        said so, unless another exception ends the block.
         """
-        return _Block(self, self._timeout(timeout), make_job(job))
+        return _Block(self, self._timeout(timeout), make_terms(job, lease))
 
     async def __aenter__(self) -> Acquisition:
         """Acquires the lock within the default_timeout, or raises TimeoutError.
@@ -461,12 +519,12 @@ class TimeoutLock(_event.Lock):
                 self._default_timeout, _device.describe(acquisition.blocker)),
             self.path)
 
-    async def __aexit__(self, *_unused: object) -> None:
+    async def __aexit__(self, reason: object, *_unused: object) -> None:
         for acquisition in reversed(self._own()):
             for block in self._blocks:
                 if block.acquisition is acquisition:
                     self._blocks.remove(block)
-                    block.leave()
+                    block.exit(reason)
                     return
         self.release()
 
@@ -502,8 +560,8 @@ class TimeoutLock(_event.Lock):
         own = self._own()
         return own[-1] if own else None
 
-    def _begin(self, own: _Own, job: bytes, is_open: bool) -> Acquisition:
-        acquisition = Acquisition(self, job, is_open)
+    def _begin(self, own: _Own, terms: Terms, is_open: bool) -> Acquisition:
+        acquisition = Acquisition(self, terms, is_open)
         own[:] = [one for one in own if one._claim or one._open or one._lost]
         own.append(acquisition)
         return acquisition
@@ -518,16 +576,16 @@ class TimeoutLock(_event.Lock):
                     "the caller holds this lock itself, for job %r, and would "
                     "wait for ever" % acquisition._say_job())
 
-    async def _acquire(self, own: _Own, ns: int, job: bytes) -> bool:
+    async def _acquire(self, own: _Own, ns: int, terms: Terms) -> bool:
         if ns < 0:
             self._check_own(own)
         for acquisition in reversed(own):
             if (acquisition._open and acquisition.token
                     and not acquisition._claim):
-                acquisition._job = job
+                acquisition._terms = terms
                 break
         else:
-            acquisition = self._begin(own, job, False)
+            acquisition = self._begin(own, terms, False)
         return await _take(acquisition, acquisition._start, ns)
 
     async def _again(self, own: _Own, ns: int) -> bool:

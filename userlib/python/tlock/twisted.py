@@ -14,6 +14,7 @@ As tlock.TimeoutLock, but what may wait returns a Deferred, and cancelling that
 ends the wait. In a coroutine it is "with await lock.acquire_timeout(...)". On
 asyncioreactor, tlock.aio works, too.
 """
+from errno import ESTALE
 from typing import Any, Callable, List, Optional
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -22,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from . import _event
-from ._device import Contender, Holder, PathLike, make_job
+from ._device import Contender, Holder, PathLike, Revoked, make_terms
 
 __all__ = ["Acquisition", "TimeoutLock"]
 
@@ -104,7 +105,12 @@ class _File(_event.Watch):
                 self.remove("removeReader")
 
     def doRead(self) -> None:
-        if self.watchers and self.acquisition._is_wanted():
+        try:
+            wanted = bool(self.watchers) and self.acquisition._is_wanted()
+        except RuntimeError:
+            # It was revoked, and end() tells the watchers
+            return
+        if wanted:
             for watcher in self.take_watchers():
                 # The callback of another one may have cancelled it
                 if not watcher.called:
@@ -121,24 +127,37 @@ class _File(_event.Watch):
         if self.contender.fd >= 0:
             getattr(_reactor(), method)(self)
 
-    def end(self) -> bool:
+    def end(self, error: RuntimeError) -> bool:
         self.acquisition._watch = None
         # Their callbacks must not find a half-ended acquisition
         for watcher in self.take_watchers():
-            _reactor().callLater(0, self.tell_end, watcher)
+            _reactor().callLater(0, self.tell_end, watcher, error)
         return True
 
     @staticmethod
-    def tell_end(watcher: "Deferred[None]") -> None:
+    def tell_end(watcher: "Deferred[None]", error: RuntimeError) -> None:
         if not watcher.called:
-            watcher.errback(RuntimeError("the lock is not held any more"))
+            watcher.errback(error)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor stops."""
+        """The reactor stops; or the grant was revoked, which for some reactors
+        looks like a lost connection."""
         watchers = self.take_watchers()
-        if self.decision is not None:
-            decision = self.take_decision()
-            self.acquisition._withdraw()
+        acquisition = self.acquisition
+        decision = None
+        try:
+            if self.decision is not None:
+                decision = self.take_decision()
+                if acquisition._withdraw() == ESTALE:
+                    raise acquisition._make_revoked(acquisition._lock.path)
+            else:
+                acquisition._is_wanted()
+        except Revoked:
+            reason = Failure()  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            # The acquisition is over
+            pass
+        if decision is not None:
             decision.errback(reason)
         for watcher in watchers:
             if not watcher.called:
@@ -179,8 +198,10 @@ class Acquisition(_event.Acquisition):
     def __enter__(self) -> "Acquisition":
         return self
 
-    def __exit__(self, *_unused: object) -> None:
-        self._leave()
+    def __exit__(self, reason: object, *_unused: object) -> None:
+        # Another exception that ends the block goes on, rather than this one
+        if self._leave() == ESTALE and reason is None:
+            raise self._make_revoked(self._lock.path)
 
     def _take(self, start: Callable[[int], Optional[bool]],
               ns: int) -> "Deferred[bool]":
@@ -231,6 +252,11 @@ class TimeoutLock(_event.Lock):
     the object, but only once Python's garbage collector has found that. A forked
     child does not share its parent's acquisitions.
 
+    If the process hangs while it holds the lock, and its lease has ended, or
+    somebody calls revoke(), the kernel passes the lock on, too, and the next
+    holder sees `revoked`. The next call that concerns the old acquisition, or the
+    end of its block, fails with Revoked, which is a RuntimeError.
+
     default_timeout: for calls without a timeout, in seconds; see acquire()
     path: path of the lock's device, or a lock's name, as for tlock.TimeoutLock
 
@@ -246,7 +272,8 @@ class TimeoutLock(_event.Lock):
 
     def acquire(self, timeout: Optional[float] = None,
                 job: object = None, *,
-                blocking: Optional[bool] = None) -> "Deferred[bool]":
+                blocking: Optional[bool] = None,
+                lease: Optional[float] = None) -> "Deferred[bool]":
         """Takes the lock, waiting for it if necessary.
 
         timeout: in seconds: 0 tries, more waits that long, -1 waits for ever,
@@ -257,24 +284,35 @@ class TimeoutLock(_event.Lock):
             None is an empty job.
         blocking: as for a threading.Lock, instead of a timeout: False tries,
             True waits for ever. A timeout that is True or False means the same.
+        lease: how long the lock is held unless release_and_acquire() or renew()
+            renews it, in seconds, counted from each grant and renewal. A holder
+            that hangs then loses the lock, as soon as somebody else wants it
+            after that time. More than 0; more than 292 years means never. None
+            is no lease.
 
-        The result is True if the lock is held; `abandoned` and `token` describe
-        the grant. It is False if somebody else has the lock; see `job` and
-        `blocker`.
+        The result is True if the lock is held; `abandoned`, `revoked` and
+        `token` describe the grant. It is False if somebody else has the lock;
+        see `job` and `blocker`.
 
-        Raises ValueError or TypeError for a bad timeout.
+        Fails with Revoked if the lock was granted, and taken away before this
+        call could end, such as when the reactor was busy for longer than the
+        lease. Raises ValueError or TypeError for a bad timeout or lease.
         """
-        acquisition = Acquisition(self, make_job(job), False)
+        acquisition = Acquisition(self, make_terms(job, lease), False)
         return acquisition._take(acquisition._start,
                                  self._acquire_timeout(timeout, blocking))
 
     def release(self) -> None:
         """Gives the lock to the longest waiter. Does not block.
 
-        Raises RuntimeError if no acquisition of this object holds it.
+        Raises RuntimeError if no acquisition of this object holds it: Revoked
+        if the lock was taken from it, and no call has said so yet.
         """
-        if self._granted is None or not self._granted._end():
-            raise RuntimeError("release of a lock that is not held")
+        last = self._last()
+        number = last._end()
+        if number:
+            raise last._loss(number, self.path,
+                             "release of a lock that is not held")
 
     def release_and_acquire(self, timeout: Optional[float] = None
                             ) -> "Deferred[bool]":
@@ -282,7 +320,7 @@ class TimeoutLock(_event.Lock):
 
         In one step: the caller gets the lock after all who wait now, and before
         all who come later. If nobody waits, this costs almost nothing: call it
-        as often as you like, such as once per sample.
+        as often as you like, such as once per sample. Renews the lease.
 
         timeout: as for acquire()
 
@@ -292,11 +330,28 @@ class TimeoutLock(_event.Lock):
         wait that was cancelled.
 
         Fails with RuntimeError if no acquisition of this object held the lock,
-        or if it was released in the meantime. Raises ValueError or TypeError
-        for a bad timeout. The acquisition does not hold the lock during a wait:
-        release() raises RuntimeError.
+        or if it was released in the meantime; with Revoked if it was taken
+        away, and after that, too, the caller may call this again. Raises
+        ValueError or TypeError for a bad timeout. The acquisition does not hold
+        the lock during a wait: release() raises RuntimeError.
         """
         return self._last().release_and_acquire(timeout)
+
+    def renew(self, *, lease: Optional[float] = None) -> None:
+        """Renews the lease, and keeps the lock even if somebody waits.
+
+        For a step that must not be interrupted; otherwise
+        release_and_acquire() is fairer. Without a lease, this only makes sure
+        that the lock is still held. Does not block.
+
+        lease: from now on, as for acquire(); None keeps the one that there is
+
+        Raises RuntimeError if no acquisition of this object holds the lock, or
+        if it is in its release_and_acquire(): Revoked if the lock was taken
+        away. Raises ValueError or TypeError for a bad lease, and then changes
+        nothing.
+        """
+        self._last().renew(lease=lease)
 
     def wanted(self) -> "Deferred[None]":
         """Waits until another contender waits for the lock that is held.
@@ -305,22 +360,28 @@ class TimeoutLock(_event.Lock):
         to do until then.
 
         Fails with RuntimeError if no acquisition of this object holds the lock,
-        or if it loses it in the meantime.
+        or if it loses it in the meantime: with Revoked if the lock was taken
+        away.
         """
         return self._last().wanted()
 
     def acquire_timeout(self, timeout: Optional[float] = None,
-                        job: object = "unnamed") -> "Deferred[Acquisition]":
+                        job: object = "unnamed", *,
+                        lease: Optional[float] = None
+                        ) -> "Deferred[Acquisition]":
         """Takes the lock for a with block.
 
-        timeout, job: as for acquire()
+        timeout, job, lease: as for acquire()
 
         The result is an Acquisition, which is true if the lock was acquired. In
         a block, as in "with (yield lock.acquire_timeout(3)) as acquired:", it
         releases the lock at the end if that acquisition still holds it, and
-        nothing else.
+        nothing else. The end raises Revoked if the lock was taken away and no
+        call in the block has said so, unless another exception ends the block.
+
+        Fails, and raises errors, as acquire() does.
         """
-        acquisition = Acquisition(self, make_job(job), False)
+        acquisition = Acquisition(self, make_terms(job, lease), False)
         taken: Any = acquisition._take(acquisition._start,
                                        self._timeout(timeout))
         taken.addCallback(lambda _: acquisition)
@@ -347,6 +408,6 @@ class TimeoutLock(_event.Lock):
         last = self._granted
         if last is None:
             # It holds nothing, and says so
-            last = Acquisition(self, b"", False)
+            last = Acquisition(self, make_terms(None, None), False)
         assert isinstance(last, Acquisition)
         return last
