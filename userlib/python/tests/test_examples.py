@@ -7,6 +7,7 @@ import sys
 import time
 
 import ktap  # first: finds this tree's package
+import tlock
 from tlock import TimeoutLock
 from helper import LONG, PYTHON_DIR, TestCase, environment
 
@@ -42,6 +43,24 @@ class Examples(TestCase):
                 (1, "Lock could not be acquired because it is held by "
                     "calibration\n"))
             self.assertGreaterEqual(time.monotonic() - begin, 3)
+
+    def test_leased_acquisition(self):
+        self.assertEqual(self.run_example("leased_acquisition.py", "2"),
+                         (0, "Acquiring data\n" * 2 + "Reading out\n"))
+
+    def test_leased_acquisition_that_is_revoked(self):
+        process = self.start("leased_acquisition.py", "100000")
+        self.assertEqual(process.stdout.readline(), "Acquiring data\n")
+        holder = tlock.status().holder
+        self.assertTrue(holder.leased)
+        self.assertTrue(tlock.revoke(holder.token))
+        self.assertRegex(process.communicate(timeout=LONG)[0],
+                         r"^(Acquiring data\n)*The last sample is not valid: "
+                         r"the lock was taken from job 'acq'.*\n$")
+        self.assertEqual(process.returncode, 1)
+        # The next one knows
+        self.assertEqual(self.run_example("leased_acquisition.py", "0"),
+                         (0, "Resetting the instrument\nReading out\n"))
 
     def check_agent(self, name):
         status, output = self.run_example(name)

@@ -30,7 +30,7 @@ from twisted.internet.defer import (CancelledError, Deferred, ensureDeferred,
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from helper import LONG, LoopTestCase, environment, states
+from helper import LONG, Call, LoopTestCase, environment, states
 
 REACTORS = "select", "poll", "epoll", "asyncio"
 
@@ -237,6 +237,118 @@ class Flows(LoopTestCase):
             self.assertTrue(await self.lock.acquire(0))
             await self.cancelled(self.lock.wanted())
             self.lock.release()
+
+    def revoke(self):
+        self.assertTrue(tlock.revoke(tlock.status().holder.token))
+
+    async def test_leases(self):
+        other = tlock.TimeoutLock(path="tlock")
+        for bad in 0, -1, float("nan"):
+            for call in self.lock.acquire, self.lock.acquire_timeout:
+                with self.assertRaises(ValueError):
+                    call(0, lease=bad)
+        with await self.lock.acquire_timeout(0, lease=30) as acquired:
+            first = tlock.status().holder
+            self.assertEqual(first.expires_ns, first.since_ns + 30 * 10**9)
+            self.assertTrue(await self.lock.release_and_acquire(0))
+            second = tlock.status().holder
+            self.assertGreater(second.expires_ns, first.expires_ns)
+            self.assertIsNone(self.lock.renew(lease=60))
+            third = tlock.status().holder
+            self.assertGreater(third.expires_ns,
+                               second.expires_ns + 29 * 10**9)
+            acquired.renew()
+            self.assertGreater(tlock.status().holder.expires_ns,
+                               third.expires_ns)
+            acquired.release()
+            for one in acquired, self.lock:
+                with self.assertRaises(RuntimeError):
+                    one.renew()
+        with self.assertRaises(tlock.Revoked):
+            with await self.lock.acquire_timeout(0, lease=0.05):
+                self.assertTrue(other.acquire(LONG))
+        self.assertTrue(other.revoked)
+        other.release()
+        self.assertTrue(await self.lock.acquire(0))
+        self.assertFalse(tlock.status().holder.leased)
+        self.assertFalse(self.lock.revoked)
+        self.lock.release()
+
+    async def test_revoked(self):
+        for call in (lambda one: one.release(), lambda one: one.renew(),
+                     lambda one: one.wanted(),
+                     lambda one: one.release_and_acquire(0)):
+            for of_the_lock in True, False:
+                with await self.lock.acquire_timeout(0, "acq") as acquired:
+                    self.revoke()
+                    with self.assertRaises(tlock.Revoked) as caught:
+                        await call(self.lock if of_the_lock else acquired)
+                    self.assertIn("'acq'", str(caught.exception))
+                    self.assertFalse(acquired)
+                    with self.assertRaises(RuntimeError) as caught:
+                        acquired.release()
+                    self.assertNotIsInstance(caught.exception, tlock.Revoked)
+                    self.assertTrue(await self.lock.acquire(0))
+                    self.assertTrue(self.lock.revoked)
+                    self.lock.release()
+        with self.assertRaises(KeyError):
+            with await self.lock.acquire_timeout(0):
+                self.revoke()
+                raise KeyError
+        with await self.lock.acquire_timeout(0) as acquired:
+            self.revoke()
+            with self.assertRaises(tlock.Revoked):
+                await acquired.release_and_acquire(0)
+            self.assertTrue(await acquired.release_and_acquire(0))
+
+    async def test_watchers_of_a_revoked_lock(self):
+        """Some reactors believe that the connection is lost."""
+        with await self.lock.acquire_timeout(0) as acquired:
+            watchers = [acquired.wanted(), self.lock.wanted()]
+            self.revoke()
+            for watcher in watchers:
+                await self.fails(watcher, tlock.Revoked)
+            self.assertFalse(acquired)
+            await self.rests()
+            # The reactor watches the next file
+            self.assertTrue(await acquired.release_and_acquire(0))
+            self.assertTrue(acquired.revoked)
+            watcher = acquired.wanted()
+            waiter = self.lock.acquire(-1)
+            self.assertIsNone(await watcher)
+            # By a call that comes first
+            watcher = acquired.wanted()
+            await self.cancelled(waiter)
+            watcher = acquired.wanted()
+            self.revoke()
+            with self.assertRaises(tlock.Revoked):
+                acquired.renew()
+            await self.fails(watcher, tlock.Revoked)
+
+    async def test_grant_that_is_lost_before_it_is_fetched(self):
+        other = tlock.TimeoutLock(path="tlock")
+        self.assertTrue(other.acquire(0))
+        waiter = self.lock.acquire(LONG, "acq")
+        await self.until_waiters(1)
+        other.release()
+        # The reactor is busy
+        self.granted_to_us()
+        self.revoke()
+        await self.fails(waiter, tlock.Revoked)
+        self.assert_idle()
+        await self.rests()
+        with await self.lock.acquire_timeout(0) as acquired:
+            call = Call(other.acquire, -1)
+            self.wait_for_waiters(1)
+            again = acquired.release_and_acquire(LONG)
+            self.assertTrue(call.result())
+            other.release()
+            self.granted_to_us()
+            self.revoke()
+            await self.fails(again, tlock.Revoked)
+            self.assertFalse(acquired)
+            self.assertTrue(await acquired.release_and_acquire(0))
+            self.assertTrue(acquired.revoked)
 
     async def test_watcher_that_cancels_the_others(self):
         other = self.agent()
