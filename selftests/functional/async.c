@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "tlock_test.h"
@@ -288,7 +287,7 @@ FIXTURE(paused)
 
 FIXTURE_VARIANT(paused)
 {
-	bool frozen;
+	const char *cgroup;	/* to freeze; NULL: it is stopped */
 };
 
 FIXTURE_VARIANT_ADD(paused, stopped)
@@ -297,7 +296,7 @@ FIXTURE_VARIANT_ADD(paused, stopped)
 
 FIXTURE_VARIANT_ADD(paused, frozen)
 {
-	.frozen = true,
+	.cgroup = CGROUP,
 };
 
 FIXTURE_SETUP(paused)
@@ -306,36 +305,18 @@ FIXTURE_SETUP(paused)
 	ASSERT_FREE(self->holder);
 	take(self->holder, "holder");
 	self->a = agent();
-	self->usable = !variant->frozen || cgroup_create(CGROUP);
-	if (variant->frozen && self->usable)
+	self->usable = !variant->cgroup || cgroup_create(CGROUP);
+	if (variant->cgroup && self->usable)
 		cgroup_enter(CGROUP, self->a->pid);
 }
 
 FIXTURE_TEARDOWN(paused)
 {
 	agents_kill();
-	if (variant->frozen && self->usable)
+	if (variant->cgroup && self->usable)
 		cgroup_remove(CGROUP);
 	close(self->holder);
 	EXPECT_LEFT_FREE();
-}
-
-static void pause_agent(const struct agent *a, bool frozen)
-{
-	int wstatus;
-
-	if (frozen ? cgroup_write(CGROUP, "cgroup.freeze", "1") ||
-		     !await_cgroup(CGROUP, "frozen 1") :
-		     kill(a->pid, SIGSTOP) ||
-		     waitpid(a->pid, &wstatus, WUNTRACED) != a->pid)
-		die("a process does not stop");
-}
-
-static void resume_agent(const struct agent *a, bool frozen)
-{
-	if (frozen ? cgroup_write(CGROUP, "cgroup.freeze", "0") :
-		     kill(a->pid, SIGCONT))
-		die("a process does not go on");
 }
 
 TEST_F(paused, g3_deadline)
@@ -346,13 +327,13 @@ TEST_F(paused, g3_deadline)
 	if (!self->usable)
 		SKIP(return, "this kernel has no cgroups to freeze");
 	ASSERT_EQ(-EINPROGRESS, agent_do(self->a, acquire, &arg));
-	pause_agent(self->a, variant->frozen);
+	agent_pause(self->a, variant->cgroup);
 	before = look(self->holder);
 	ASSERT_EQ(1, before.waiters);
 	ASSERT_TRUE(await_waiters(self->holder, 0));
 	EXPECT_EQ(before.timed_out + 1, look(self->holder).timed_out);
 	EXPECT_EQ(before.interrupted, look(self->holder).interrupted);
-	resume_agent(self->a, variant->frozen);
+	agent_resume(self->a, variant->cgroup);
 	EXPECT_EQ(-ETIMEDOUT, agent_do(self->a, acquire, &arg));
 	EXPECT_STREQ("holder", arg.holder.job);
 	EXPECT_EQ(0, release(self->holder));
@@ -366,13 +347,13 @@ TEST_F(paused, g2_granted)
 	if (!self->usable)
 		SKIP(return, "this kernel has no cgroups to freeze");
 	ASSERT_EQ(-EINPROGRESS, agent_do(self->a, acquire, &arg));
-	pause_agent(self->a, variant->frozen);
+	agent_pause(self->a, variant->cgroup);
 	EXPECT_EQ(1, look(self->holder).waiters);
 	ASSERT_EQ(0, release(self->holder));
 	holder = look(self->holder).holder;
 	EXPECT_STREQ("paused", holder.job);
 	EXPECT_EQ(TLOCK_UNFETCHED, holder.flags);
-	resume_agent(self->a, variant->frozen);
+	agent_resume(self->a, variant->cgroup);
 	EXPECT_EQ(0, agent_do(self->a, acquire, &arg));
 	EXPECT_EQ(holder.token, arg.token);
 	EXPECT_EQ(0, agent_release(self->a));
@@ -543,10 +524,11 @@ TEST_F(async, errors_leave_a_request_alone)
 		EXPECT_EQ(-EFAULT, acquire(self->c, NULL));
 		EXPECT_EQ(-EFAULT, reacquire(self->c, NULL));
 		bad = arg;
-		bad.flags |= 2;
+		bad.flags |= TLOCK_RENEW;
 		EXPECT_EQ(-EINVAL, acquire(self->c, &bad));
+		EXPECT_EQ(-EINVAL, reacquire(self->c, &bad));
 		bad = arg;
-		bad.lease_ns = 1;
+		bad.reserved[0] = 1;
 		EXPECT_EQ(-EINVAL, reacquire(self->c, &bad));
 		bad = arg;
 		bad.job[0] = '\n';
@@ -811,14 +793,6 @@ TEST_F(async, g2_ends_later)
  */
 #define MANY	1000
 
-static void allow_many_files(void)
-{
-	const struct rlimit limit = { 3 * MANY, 3 * MANY };
-
-	if (setrlimit(RLIMIT_NOFILE, &limit))
-		die("cannot open many files");
-}
-
 TEST_F(async, g2_many_of_an_ended_process)
 {
 	static int fds[MANY];
@@ -827,7 +801,7 @@ TEST_F(async, g2_many_of_an_ended_process)
 	pid_t child;
 	int ended = 0;
 
-	allow_many_files();
+	allow_files(3 * MANY);
 	for (int i = 0; i < MANY; i++)
 		fds[i] = contender();
 	child = fork();
@@ -872,7 +846,7 @@ TEST_F(async, g2_many_of_an_ended_process)
 /* In an agent */
 static int start_many(int fd, struct tlock_acquire *arg)
 {
-	allow_many_files();
+	allow_files(3 * MANY);
 	for (int i = 0; i < MANY; i++)
 		start_acquire(contender(), FOREVER, "mortal");
 	return 0;

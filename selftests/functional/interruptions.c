@@ -270,17 +270,6 @@ TEST_F(absent, g9_is_passed_over_and_comes_back)
 	close(third->fd);
 }
 
-static void sleep_until(__s64 when)
-{
-	struct timespec ts = {
-		.tv_sec = when / SEC,
-		.tv_nsec = when % SEC,
-	};
-
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL))
-		;
-}
-
 /*
  * TIMEOUT is long enough to interrupt the process before it expires. SOON is
  * how quickly the call must then return. A wait whose time had stood still
@@ -336,6 +325,37 @@ TEST_F(absent, g3_deadline_passes_and_the_lock_is_free)
 	EXPECT_EQ(0, arg.ticket);
 	EXPECT_EQ(self->before.holder.token + 1, arg.token);
 	EXPECT_EQ(self->before.timed_out, look(self->fd).timed_out);
+	EXPECT_EQ(0, agent_release(self->a));
+}
+
+/*
+ * A request that is away does not want the lock: an expired grant lasts, and is
+ * revoked when the request is back.
+ */
+TEST_F(absent, g12_does_not_want_while_away)
+{
+	struct tlock_acquire arg;
+	struct tlock_holder holder;
+
+	NEED_FREEZER();
+	ASSERT_TRUE(begin_to_wait(self->a, variant->fn, self->fd, FOREVER));
+	self->before = look(self->fd);
+	variant->begin(self->a->pid);
+	ASSERT_TRUE(await_waiters(self->fd, 0));
+	ASSERT_EQ(0, renew(self->fd, MSEC));
+	holder = look(self->fd).holder;
+	sleep_until(holder.expires_ns + 50 * MSEC);
+	ASSERT_EQ(holder.token, look(self->fd).holder.token);
+	EXPECT_EQ(self->before.revoked, look(self->fd).revoked);
+	/* It may even be renewed now */
+	ASSERT_EQ(0, renew(self->fd, MSEC));
+
+	variant->end(self->a->pid);
+	ASSERT_EQ(0, agent_end(self->a, &arg));
+	EXPECT_EQ(holder.token + 1, arg.token);
+	EXPECT_EQ(TLOCK_REVOKED, arg.result);
+	EXPECT_EQ(self->before.revoked + 1, look(self->fd).revoked);
+	EXPECT_LOST(self->fd);
 	EXPECT_EQ(0, agent_release(self->a));
 }
 
@@ -463,6 +483,66 @@ TEST_F(suspend, g3_deadline_passes)
 	EXPECT_EQ(self->before.interrupted + 2, look(self->fd).interrupted);
 	EXPECT_EQ(self->before.timed_out + 2, look(self->fd).timed_out);
 	EXPECT_EQ(0, release(self->fd));
+}
+
+/*
+ * A suspend costs nobody the lock: a lease begins anew when the system resumes.
+ * That must be before anybody else can want the lock. An asynchronous request is
+ * not away, and wants it all the time; one of a thread does as soon as it is
+ * thawed. A grace goes on.
+ */
+static void expect_lease_of_suspended(struct __test_metadata *_metadata,
+				      FIXTURE_DATA(suspend) *self, bool async)
+{
+	const __s64 lease = SEC;
+	struct tlock_acquire arg = ask_lease(0, "holder", lease), wants;
+	struct tlock_holder holder;
+	int fd = contender();
+	__s64 resumed;
+
+	ASSERT_EQ(0, agent_do(self->a[3], acquire, &arg));
+	self->before = look(self->fd);
+	if (async) {
+		wants = start_acquire(fd, FOREVER, "waiter");
+	} else {
+		wants = ask(FOREVER, "waiter");
+		agent_begin(self->a[0], acquire, &wants);
+		ASSERT_TRUE(await_waiters(self->fd, 1));
+	}
+	/* Too late if this machine is very slow */
+	ASSERT_EQ(self->before.holder.token, look(self->fd).holder.token);
+	ASSERT_EQ(0, suspend_for("2"));
+	resumed = now();
+	holder = look(self->fd).holder;
+	EXPECT_EQ(self->before.holder.token, holder.token);
+	EXPECT_EQ(TLOCK_LEASED, holder.flags);
+	EXPECT_LT(resumed, holder.expires_ns);
+	EXPECT_GE(resumed + lease, holder.expires_ns);
+	/* But then it ends as usual */
+	if (async) {
+		EXPECT_EQ(POLLOUT, await_events(fd, POLLOUT));
+		ASSERT_EQ(0, acquire(fd, &wants));
+		EXPECT_EQ(0, release(fd));
+	} else {
+		ASSERT_EQ(0, agent_end(self->a[0], &wants));
+		EXPECT_EQ(0, agent_release(self->a[0]));
+	}
+	EXPECT_EQ(TLOCK_REVOKED, wants.result);
+	EXPECT_LE(holder.expires_ns, now());
+	EXPECT_EQ(-ESTALE, agent_release(self->a[3]));
+	close(fd);
+}
+
+TEST_F(suspend, g12_lease_and_a_request_of_a_thread)
+{
+	NEED_PM_TEST();
+	expect_lease_of_suspended(_metadata, self, false);
+}
+
+TEST_F(suspend, g12_lease_and_an_asynchronous_request)
+{
+	NEED_PM_TEST();
+	expect_lease_of_suspended(_metadata, self, true);
 }
 
 /*

@@ -197,11 +197,42 @@ struct tlock_status agent_look(struct agent *a)
 	return reply.status;
 }
 
+static int do_revoke(int fd, struct tlock_acquire *arg)
+{
+	return revoke_grant(fd, arg->token, arg->lease_ns);
+}
+
+int agent_revoke(struct agent *a, __u64 token, __u64 grace_ns)
+{
+	struct tlock_acquire arg = ask_lease(0, "", grace_ns);
+
+	arg.token = token;
+	return agent_do(a, do_revoke, &arg);
+}
+
 int agent_read(int fd, struct tlock_acquire *arg)
 {
 	snprintf(arg->holder.job, sizeof(arg->holder.job), "%s",
 		 read_text(arg->job));
 	return 0;
+}
+
+void agent_pause(const struct agent *a, const char *cgroup)
+{
+	int wstatus;
+
+	if (cgroup ? cgroup_write(cgroup, "cgroup.freeze", "1") ||
+		     !await_cgroup(cgroup, "frozen 1") :
+		     kill(a->pid, SIGSTOP) ||
+		     waitpid(a->pid, &wstatus, WUNTRACED) != a->pid)
+		die("a process does not stop");
+}
+
+void agent_resume(const struct agent *a, const char *cgroup)
+{
+	if (cgroup ? cgroup_write(cgroup, "cgroup.freeze", "0") :
+		     kill(a->pid, SIGCONT))
+		die("a process does not go on");
 }
 
 int agent_reap(struct agent *a)

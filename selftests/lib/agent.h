@@ -48,8 +48,17 @@ __u64 agent_take(struct agent *a, const char *job);
 int agent_release(struct agent *a);
 struct tlock_status agent_look(struct agent *a);
 
+int agent_revoke(struct agent *a, __u64 token, __u64 grace_ns);
+
 /* For agent_do(): reads the file arg->job into arg->holder.job */
 int agent_read(int fd, struct tlock_acquire *arg);
+
+/*
+ * Stop the agent's process by SIGSTOP or, if @cgroup is not NULL, by freezing
+ * that cgroup, which it has entered; and let it go on.
+ */
+void agent_pause(const struct agent *a, const char *cgroup);
+void agent_resume(const struct agent *a, const char *cgroup);
 
 /*
  * Wait for the agent to end, agent_kill() after killing it; return its wait

@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -83,6 +84,26 @@ int next_waiter(int fd, struct tlock_waiter *waiter)
 	return result_of(ioctl(fd, TLOCK_IOC_WAITER, waiter));
 }
 
+int revoke_with(int fd, const struct tlock_revoke *arg)
+{
+	return result_of(ioctl(fd, TLOCK_IOC_REVOKE, arg));
+}
+
+int revoke_grant(int fd, __u64 token, __u64 grace_ns)
+{
+	struct tlock_revoke arg = { .token = token, .grace_ns = grace_ns };
+
+	return revoke_with(fd, &arg);
+}
+
+int renew(int fd, __u64 lease_ns)
+{
+	struct tlock_acquire arg = ask_lease(0, "", lease_ns);
+
+	arg.flags = TLOCK_RENEW;
+	return reacquire(fd, &arg);
+}
+
 int start_monitor(int fd)
 {
 	return result_of(ioctl(fd, TLOCK_IOC_MONITOR));
@@ -139,6 +160,15 @@ struct tlock_acquire ask_async(__s64 timeout_ns, const char *job)
 	return arg;
 }
 
+struct tlock_acquire ask_lease(__s64 timeout_ns, const char *job,
+			       __u64 lease_ns)
+{
+	struct tlock_acquire arg = ask(timeout_ns, job);
+
+	arg.lease_ns = lease_ns;
+	return arg;
+}
+
 static bool filled_with(const void *field, size_t size, unsigned char value)
 {
 	const unsigned char *byte = field;
@@ -161,7 +191,12 @@ bool zeroed(const void *field, size_t size)
 
 __u64 take(int fd, const char *job)
 {
-	struct tlock_acquire arg = ask(0, job);
+	return take_lease(fd, job, 0);
+}
+
+__u64 take_lease(int fd, const char *job, __u64 lease_ns)
+{
+	struct tlock_acquire arg = ask_lease(0, job, lease_ns);
 	int ret = acquire(fd, &arg);
 
 	if (ret)
@@ -303,10 +338,10 @@ unsigned long sleeps(pid_t tid)
 const char *state_of(int fd, __u64 *number)
 {
 	static const char *const states[] = {
-		"idle", "waiting", "away", "decided", "holding",
+		"idle", "revoked", "waiting", "away", "decided", "holding",
 	};
 	static const char *const labels[] = {
-		"", "tlock-ticket", "tlock-ticket", "tlock-ticket",
+		"", "", "tlock-ticket", "tlock-ticket", "tlock-ticket",
 		"tlock-token",
 	};
 	unsigned long long value = 0;
@@ -317,12 +352,16 @@ const char *state_of(int fd, __u64 *number)
 	text = strstr(read_text(path), "tlock-state:");
 	if (!text)
 		die("%s does not show the lock", path);
-	for (int i = 0; i < 5; i++) {
+	for (int i = 0; i < 6; i++) {
+		bool numbered = *labels[i];
+
 		snprintf(expected, sizeof(expected), "tlock-state:\t%s%s%s%s",
-			 states[i], i ? "\n" : "", labels[i], i ? ":\t" : "");
+			 states[i], numbered ? "\n" : "", labels[i],
+			 numbered ? ":\t" : "");
 		if (strncmp(text, expected, strlen(expected)))
 			continue;
-		if (i && sscanf(text + strlen(expected), "%llu", &value) != 1)
+		if (numbered &&
+		    sscanf(text + strlen(expected), "%llu", &value) != 1)
 			break;
 		if (number)
 			*number = value;
@@ -346,6 +385,17 @@ bool await_state(int fd, const char *state)
 	return true;
 }
 
+void sleep_until(__s64 when)
+{
+	struct timespec ts = {
+		.tv_sec = when / SEC,
+		.tv_nsec = when % SEC,
+	};
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL))
+		;
+}
+
 static int poll_events(int fd, int events, int timeout_ms)
 {
 	struct pollfd pollfd = { .fd = fd, .events = events };
@@ -365,6 +415,14 @@ int events_of(int fd)
 int await_events(int fd, int events)
 {
 	return poll_events(fd, events, PATIENCE / MSEC);
+}
+
+void allow_files(int files)
+{
+	const struct rlimit limit = { files, files };
+
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		die("cannot open many files");
 }
 
 int contender(void)
@@ -571,7 +629,8 @@ const char *const sysfs_files[SYSFS_FILES] = {
 	SYSFS "/waiters",
 	SYSFS "/stats/acquired", SYSFS "/stats/contended",
 	SYSFS "/stats/timed_out", SYSFS "/stats/interrupted",
-	SYSFS "/stats/abandoned", SYSFS "/stats/yielded",
+	SYSFS "/stats/abandoned", SYSFS "/stats/revoked",
+	SYSFS "/stats/yielded",
 	SYSFS "/stats/waits", SYSFS "/stats/wait_ns_total",
 	SYSFS "/stats/wait_ns_max",
 	SYSFS "/stats/hold_ns_total", SYSFS "/stats/hold_ns_max",

@@ -58,6 +58,10 @@ int reacquire(int fd, struct tlock_acquire *arg);
 int release(int fd);
 int status(int fd, struct tlock_status *st);
 int next_waiter(int fd, struct tlock_waiter *waiter);
+int revoke_with(int fd, const struct tlock_revoke *arg);
+int revoke_grant(int fd, __u64 token, __u64 grace_ns);
+/* REACQUIRE with TLOCK_RENEW: without a new job, and with this lease */
+int renew(int fd, __u64 lease_ns);
 int start_monitor(int fd);
 /* read(2) of a file that monitors: the number of bytes, or the negative errno */
 ssize_t read_events(int fd, void *events, size_t size);
@@ -80,8 +84,14 @@ bool zeroed(const void *field, size_t size);
 /* The same with TLOCK_ASYNC */
 struct tlock_acquire ask_async(__s64 timeout_ns, const char *job);
 
+/* The same with a lease */
+struct tlock_acquire ask_lease(__s64 timeout_ns, const char *job,
+			       __u64 lease_ns);
+
 /* Acquires the lock without waiting for it; returns the token, or dies */
 __u64 take(int fd, const char *job);
+/* The same with a lease */
+__u64 take_lease(int fd, const char *job, __u64 lease_ns);
 
 /*
  * Start an asynchronous request that must wait, or die. They return the
@@ -102,11 +112,14 @@ bool await_value(atomic_int *value, int at_least);
 bool await_asleep(pid_t tid);
 bool await_state(int fd, const char *state);
 
+/* Sleeps until this time on CLOCK_MONOTONIC */
+void sleep_until(__s64 when);
+
 /*
- * A contender's state in /proc/self/fdinfo: "idle", "waiting", "away",
- * "decided" or "holding". @number (may be NULL) receives the token of a
- * contender that holds, the ticket of one that has a request, and 0 if it is
- * idle.
+ * A contender's state in /proc/self/fdinfo: "idle", "revoked", "waiting",
+ * "away", "decided" or "holding". @number (may be NULL) receives the token of a
+ * contender that holds, the ticket of one that has a request, and 0 of any
+ * other.
  */
 const char *state_of(int fd, __u64 *number);
 
@@ -115,6 +128,8 @@ int events_of(int fd);
 /* Waits in poll(2) for one of these; returns those that came within PATIENCE */
 int await_events(int fd, int events);
 
+/* Lets this process have that many files open, or dies */
+void allow_files(int files);
 /* Opens a new contender, for writing, or dies */
 int contender(void);
 
@@ -177,7 +192,7 @@ __u64 read_number(const char *path);
  * Paths of all files in that directory. The first are those that are not always
  * a number: pid and uid are empty while the lock is free.
  */
-#define SYSFS_FILES	18
+#define SYSFS_FILES	19
 #define SYSFS_TEXTS	4
 extern const char *const sysfs_files[SYSFS_FILES];
 

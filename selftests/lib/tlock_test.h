@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,8 +26,8 @@
 } while (0)
 
 /*
- * At the end of each test: no holder, no waiter, and no abandoned flag left for
- * the next holder
+ * At the end of each test: no holder, no waiter, and no result flag left for the
+ * next holder
  */
 #define EXPECT_LEFT_FREE() do {						\
 	struct tlock_acquire __arg = ask(0, "teardown");		\
@@ -40,6 +41,28 @@
 	EXPECT_EQ(0, __arg.result);					\
 	release(__fd);							\
 	close(__fd);							\
+} while (0)
+
+/*
+ * The file's grant was revoked: its next call says so, and only that one. Then
+ * it is idle.
+ */
+#define EXPECT_LOST(fd) do {						\
+	EXPECT_STREQ("revoked", state_of(fd, NULL));			\
+	EXPECT_EQ(POLLOUT | POLLERR | POLLPRI, events_of(fd));		\
+	EXPECT_EQ(-ESTALE, release(fd));				\
+	EXPECT_STREQ("idle", state_of(fd, NULL));			\
+	EXPECT_EQ(POLLOUT, events_of(fd));				\
+	EXPECT_EQ(-EPERM, release(fd));					\
+} while (0)
+
+/* A contender gets the lock, which nobody holds, and learns of this. */
+#define EXPECT_NEXT_LEARNS(flags, fd) do {				\
+	struct tlock_acquire __arg = ask(0, "next");			\
+									\
+	ASSERT_EQ(0, acquire(fd, &__arg));				\
+	EXPECT_EQ(flags, __arg.result);					\
+	ASSERT_EQ(0, release(fd));					\
 } while (0)
 
 FIXTURE(tlock)
