@@ -29,7 +29,8 @@ TEST(abi_holder)
 	EXPECT_FIELD(tlock_holder, pid, 16, 4);
 	EXPECT_FIELD(tlock_holder, uid, 20, 4);
 	EXPECT_FIELD(tlock_holder, flags, 24, 4);
-	EXPECT_FIELD(tlock_holder, reserved, 28, 12);
+	EXPECT_FIELD(tlock_holder, reserved, 28, 4);
+	EXPECT_FIELD(tlock_holder, expires_ns, 32, 8);
 	EXPECT_FIELD(tlock_holder, comm, 40, 16);
 	EXPECT_FIELD(tlock_holder, job, 56, 64);
 	EXPECT_UNSIGNED(tlock_holder, token);
@@ -37,7 +38,8 @@ TEST(abi_holder)
 	EXPECT_SIGNED(tlock_holder, pid);
 	EXPECT_UNSIGNED(tlock_holder, uid);
 	EXPECT_UNSIGNED(tlock_holder, flags);
-	EXPECT_UNSIGNED(tlock_holder, reserved[0]);
+	EXPECT_UNSIGNED(tlock_holder, reserved);
+	EXPECT_SIGNED(tlock_holder, expires_ns);
 }
 
 TEST(abi_acquire)
@@ -72,16 +74,18 @@ TEST(abi_status)
 	EXPECT_FIELD(tlock_status, timed_out, 144, 8);
 	EXPECT_FIELD(tlock_status, interrupted, 152, 8);
 	EXPECT_FIELD(tlock_status, abandoned, 160, 8);
-	EXPECT_FIELD(tlock_status, yielded, 168, 8);
-	EXPECT_FIELD(tlock_status, wait_ns_total, 176, 8);
-	EXPECT_FIELD(tlock_status, wait_ns_max, 184, 8);
-	EXPECT_FIELD(tlock_status, hold_ns_total, 192, 8);
-	EXPECT_FIELD(tlock_status, hold_ns_max, 200, 8);
-	EXPECT_FIELD(tlock_status, reserved, 208, 48);
+	EXPECT_FIELD(tlock_status, revoked, 168, 8);
+	EXPECT_FIELD(tlock_status, yielded, 176, 8);
+	EXPECT_FIELD(tlock_status, wait_ns_total, 184, 8);
+	EXPECT_FIELD(tlock_status, wait_ns_max, 192, 8);
+	EXPECT_FIELD(tlock_status, hold_ns_total, 200, 8);
+	EXPECT_FIELD(tlock_status, hold_ns_max, 208, 8);
+	EXPECT_FIELD(tlock_status, reserved, 216, 40);
 	EXPECT_FIELD(tlock_status, name, 256, 128);
 	EXPECT_UNSIGNED(tlock_status, waiters);
 	EXPECT_UNSIGNED(tlock_status, flags);
 	EXPECT_UNSIGNED(tlock_status, acquired);
+	EXPECT_UNSIGNED(tlock_status, revoked);
 	EXPECT_UNSIGNED(tlock_status, wait_ns_total);
 	EXPECT_UNSIGNED(tlock_status, hold_ns_total);
 	EXPECT_UNSIGNED(tlock_status, reserved[0]);
@@ -137,11 +141,24 @@ TEST(abi_event)
 	EXPECT_UNSIGNED(tlock_event, reserved[0]);
 }
 
+TEST(abi_revoke)
+{
+	EXPECT_EQ(32, sizeof(struct tlock_revoke));
+	EXPECT_FIELD(tlock_revoke, token, 0, 8);
+	EXPECT_FIELD(tlock_revoke, grace_ns, 8, 8);
+	EXPECT_FIELD(tlock_revoke, flags, 16, 4);
+	EXPECT_FIELD(tlock_revoke, reserved, 20, 12);
+	EXPECT_UNSIGNED(tlock_revoke, token);
+	EXPECT_UNSIGNED(tlock_revoke, grace_ns);
+	EXPECT_UNSIGNED(tlock_revoke, flags);
+	EXPECT_UNSIGNED(tlock_revoke, reserved[0]);
+}
+
 /* No unlisted member, and no padding between two members */
 TEST(abi_sizes_add_up)
 {
 	EXPECT_EQ(sizeof(struct tlock_holder),
-		  2 * 8 + 6 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
+		  3 * 8 + 4 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
 	EXPECT_EQ(sizeof(struct tlock_acquire),
 		  8 + 2 * 4 + 7 * 8 + TLOCK_JOB_SIZE +
 		  sizeof(struct tlock_holder));
@@ -152,6 +169,7 @@ TEST(abi_sizes_add_up)
 		  3 * 8 + 8 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
 	EXPECT_EQ(sizeof(struct tlock_event),
 		  7 * 8 + 6 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
+	EXPECT_EQ(sizeof(struct tlock_revoke), 2 * 8 + 4 * 4);
 }
 
 TEST(abi_constants)
@@ -159,7 +177,13 @@ TEST(abi_constants)
 	EXPECT_EQ(64, TLOCK_JOB_SIZE);
 	EXPECT_EQ(16, TLOCK_COMM_SIZE);
 	EXPECT_EQ(128, TLOCK_NAME_SIZE);
+	EXPECT_EQ(1, TLOCK_UNFETCHED);
+	EXPECT_EQ(2, TLOCK_LEASED);
+	EXPECT_EQ(4, TLOCK_REVOKING);
 	EXPECT_EQ(1, TLOCK_ABANDONED);
+	EXPECT_EQ(2, TLOCK_REVOKED);
+	EXPECT_EQ(1, TLOCK_ASYNC);
+	EXPECT_EQ(2, TLOCK_RENEW);
 	EXPECT_EQ(1, TLOCK_EVENT_WAITING);
 	EXPECT_EQ(2, TLOCK_EVENT_ACQUIRED);
 	EXPECT_EQ(3, TLOCK_EVENT_RELEASED);
@@ -169,6 +193,7 @@ TEST(abi_constants)
 	EXPECT_EQ(7, TLOCK_EVENT_WITHDRAWN);
 	EXPECT_EQ(8, TLOCK_EVENT_ABANDONED);
 	EXPECT_EQ(9, TLOCK_EVENT_DELETED);
+	EXPECT_EQ(10, TLOCK_EVENT_REVOKED);
 }
 
 TEST(abi_ioctl_numbers)
@@ -178,6 +203,7 @@ TEST(abi_ioctl_numbers)
 	EXPECT_EQ(0xc100bc02U, TLOCK_IOC_REACQUIRE);
 	EXPECT_EQ(0x8180bc03U, TLOCK_IOC_STATUS);
 	EXPECT_EQ(0xc088bc04U, TLOCK_IOC_WAITER);
+	EXPECT_EQ(0x4020bc05U, TLOCK_IOC_REVOKE);
 	EXPECT_EQ(0x0000bc06U, TLOCK_IOC_MONITOR);
 }
 

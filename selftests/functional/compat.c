@@ -217,16 +217,74 @@ TEST_F(tlock, asynchronous)
 	close(other);
 }
 
+TEST_F(tlock, g12_lease_of_more_than_32_bits)
+{
+	struct tlock_acquire arg = ask_lease(0, "holder", LONG);
+	struct tlock_holder holder;
+	int fd = contender();
+	__s64 begun;
+
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	holder = look(self->fd).holder;
+	EXPECT_EQ(TLOCK_LEASED, holder.flags);
+	EXPECT_EQ(holder.since_ns + LONG, holder.expires_ns);
+	arg = ask(0, "try");
+	ASSERT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+	EXPECT_EQ(holder.expires_ns, arg.holder.expires_ns);
+	begun = now();
+	ASSERT_EQ(0, renew(self->fd, 2 * LONG));
+	EXPECT_LE(begun + 2 * LONG, look(self->fd).holder.expires_ns);
+	EXPECT_GE(now() + 2 * LONG, look(self->fd).holder.expires_ns);
+	EXPECT_EQ(0, release(self->fd));
+
+	/* One that ends */
+	take_lease(self->fd, "holder", MSEC);
+	holder = look(self->fd).holder;
+	arg = ask(FOREVER, "next");
+	ASSERT_EQ(0, acquire(fd, &arg));
+	EXPECT_EQ(TLOCK_REVOKED, arg.result);
+	EXPECT_EQ(holder.token + 1, arg.token);
+	EXPECT_LE(holder.expires_ns, look(fd).holder.since_ns);
+	EXPECT_EQ(POLLOUT | POLLERR | POLLPRI, events_of(self->fd));
+	EXPECT_EQ(-ESTALE, release(self->fd));
+	EXPECT_EQ(self->before.revoked + 1, look(fd).revoked);
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
+TEST_F(tlock, g12_revoke)
+{
+	__u64 token = take(self->fd, "holder");
+	struct tlock_acquire arg = ask(0, "next");
+	int fd = contender();
+	__s64 begun = now();
+
+	ASSERT_EQ(0, revoke_grant(fd, token, LONG));
+	EXPECT_EQ(TLOCK_REVOKING, look(fd).holder.flags);
+	EXPECT_LE(begun + LONG, look(fd).holder.expires_ns);
+	EXPECT_GE(now() + LONG, look(fd).holder.expires_ns);
+	/* Each of the token's bits counts */
+	for (int bit = 0; bit < 64; bit++) {
+		EXPECT_EQ(-ESTALE, revoke_grant(fd, token ^ 1ULL << bit, 0));
+	}
+	EXPECT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+	EXPECT_EQ(0, revoke_grant(fd, token, 0));
+	EXPECT_EQ(0, look(fd).holder.token);
+	arg = ask(0, "next");
+	ASSERT_EQ(0, acquire(fd, &arg));
+	EXPECT_EQ(TLOCK_REVOKED, arg.result);
+	EXPECT_EQ(-ESTALE, flock_try(self->fd, NULL));
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+}
+
 TEST_F(tlock, unknown_fields)
 {
 	struct tlock_acquire arg;
 
-	for (size_t i = 0; i < 5; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(arg.reserved); i++) {
 		arg = ask(0, "");
-		if (i < 4)
-			arg.reserved[i] = 1ULL << 32;
-		else
-			arg.lease_ns = 1ULL << 32;
+		arg.reserved[i] = 1ULL << 32;
 		EXPECT_EQ(-EINVAL, acquire(self->fd, &arg));
 		take(self->fd, "holder");
 		EXPECT_EQ(-EINVAL, reacquire(self->fd, &arg));
@@ -249,6 +307,7 @@ TEST_F(tlock, g10_status)
 	EXPECT_EQ(self->before.timed_out, st.timed_out);
 	EXPECT_EQ(self->before.interrupted, st.interrupted);
 	EXPECT_EQ(self->before.abandoned, st.abandoned);
+	EXPECT_EQ(self->before.revoked, st.revoked);
 	EXPECT_EQ(self->before.yielded, st.yielded);
 	EXPECT_EQ(self->before.wait_ns_total, st.wait_ns_total);
 	EXPECT_EQ(self->before.wait_ns_max, st.wait_ns_max);
@@ -321,6 +380,7 @@ TEST_F(tlock, bad_pointers)
 		EXPECT_EQ(-EFAULT, reacquire(self->fd, bad[i]));
 		EXPECT_EQ(-EFAULT, status(self->fd, (void *)bad[i]));
 		EXPECT_EQ(-EFAULT, next_waiter(self->fd, (void *)bad[i]));
+		EXPECT_EQ(-EFAULT, revoke_with(self->fd, (void *)bad[i]));
 	}
 	arg.flags = 1U << 31;
 	EXPECT_EQ(-EINVAL, acquire(self->fd, &arg));

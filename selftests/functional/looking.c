@@ -38,6 +38,8 @@ TEST_F(tlock, g10_read_only_looks_and_cannot_take)
 	EXPECT_EQ(-EBADF, acquire(fd, &arg));
 	EXPECT_EQ(-EPERM, release(fd));
 	EXPECT_EQ(-EBADF, reacquire(fd, &arg));
+	EXPECT_EQ(-EBADF, revoke_grant(fd, self->before.holder.token, 0));
+	EXPECT_EQ(-EBADF, revoke_with(fd, NULL));
 	ASSERT_EQ(0, status(fd, &st));
 	EXPECT_EQ(0, memcmp(&st, &self->before, sizeof(st)));
 	EXPECT_EQ(0, release(self->fd));
@@ -246,7 +248,10 @@ TEST_F(tlock, g10_fdinfo)
 	EXPECT_STREQ(text, lock_lines(getpid(), fd));
 
 	ASSERT_EQ(0, release(fd));
-	ASSERT_EQ(0, release(self->fd));
+	ASSERT_EQ(0, revoke_grant(fd, look(fd).holder.token, 0));
+	EXPECT_STREQ("tlock-state:\trevoked", lock_lines(getpid(), self->fd));
+	ASSERT_EQ(-ESTALE, release(self->fd));
+	EXPECT_NEXT_LEARNS(TLOCK_REVOKED, fd);
 	EXPECT_STREQ("tlock-state:\tidle", lock_lines(getpid(), fd));
 	EXPECT_STREQ("tlock-state:\tidle", lock_lines(getpid(), self->fd));
 	close(reader);

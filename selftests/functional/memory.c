@@ -115,6 +115,57 @@ static int spring(struct trap *t)
 	EXPECT_EQ(0, release(self->fd));				\
 } while (0)
 
+/*
+ * A reacquire that has nothing to do is stalled, while its file loses the lock
+ * and gets it again. It must not say that it has renewed the grant that was lost.
+ */
+TEST_F(memory, g12_stalled_before_it_renews)
+{
+	struct tlock_acquire *arg = (void *)self->trap.second;
+	struct tlock_acquire asked = ask(LONG, ""), next;
+	struct call *stalled;
+	int c = contender();
+
+	NEED_TRAP();
+	take_lease(c, "c", MSEC);
+	stalled = call_with(c, reacquire, arg);
+	ASSERT_TRUE(trapped(&self->trap));
+	next = ask(FOREVER, "next");
+	ASSERT_EQ(0, acquire(self->fd, &next));
+	EXPECT_EQ(TLOCK_REVOKED, next.result);
+	EXPECT_LOST(c);
+	ASSERT_EQ(0, release(self->fd));
+	next.token = take_lease(c, "c", LONG);
+
+	ASSERT_EQ(0, serve(&self->trap, &asked, sizeof(asked)));
+	ASSERT_EQ(0, result(stalled));
+	EXPECT_EQ(next.token, arg->token);
+	EXPECT_EQ(next.token, look(self->fd).holder.token);
+	EXPECT_EQ(0, release(c));
+	close(c);
+}
+
+/* The same, and the lock is lost for good. */
+TEST_F(memory, g12_stalled_until_it_is_revoked)
+{
+	struct tlock_acquire *arg = (void *)self->trap.second;
+	struct tlock_acquire asked = ask(LONG, ""), next;
+	struct call *stalled;
+	int c = contender();
+
+	NEED_TRAP();
+	take_lease(c, "c", MSEC);
+	stalled = call_with(c, reacquire, arg);
+	ASSERT_TRUE(trapped(&self->trap));
+	next = ask(FOREVER, "next");
+	ASSERT_EQ(0, acquire(self->fd, &next));
+	ASSERT_EQ(0, serve(&self->trap, &asked, sizeof(asked)));
+	ASSERT_EQ(-ESTALE, result(stalled));
+	EXPECT_STREQ("idle", state_of(c, NULL));
+	EXPECT_EQ(0, release(self->fd));
+	close(c);
+}
+
 TEST_F(memory, g10_stalled_before_it_asks)
 {
 	struct tlock_acquire arg = ask(LONG, "stalled");

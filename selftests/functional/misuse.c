@@ -117,6 +117,7 @@ TEST_F(misuse, bad_pointer)
 		EXPECT_REFUSED(-EFAULT, at(bad[i]));
 		EXPECT_EQ(-EFAULT, status(self->fd, bad[i]));
 		EXPECT_EQ(-EFAULT, next_waiter(self->fd, bad[i]));
+		EXPECT_EQ(-EFAULT, revoke_with(self->fd, bad[i]));
 	}
 	EXPECT_UNCHANGED();
 }
@@ -153,8 +154,15 @@ TEST_F(tlock, kernel_memory)
 	EXPECT_EQ(0, release(self->fd));
 }
 
+/* An argument that would revoke the grant, if there is one */
+static struct tlock_revoke right_now(const FIXTURE_DATA(misuse) *self)
+{
+	return (struct tlock_revoke){ .token = self->before.holder.token };
+}
+
 TEST_F(misuse, unmapped_page)
 {
+	struct tlock_revoke revocation = right_now(self);
 	struct tlock_acquire arg = ask(0, "job");
 	char *end = self->pages + self->page;
 
@@ -162,6 +170,7 @@ TEST_F(misuse, unmapped_page)
 	EXPECT_REFUSED(-EFAULT, at(end));
 	EXPECT_EQ(-EFAULT, status(self->fd, (void *)end));
 	EXPECT_EQ(-EFAULT, next_waiter(self->fd, (void *)end));
+	EXPECT_EQ(-EFAULT, revoke_with(self->fd, (void *)end));
 
 	/*
 	 * Only the start of the argument is mapped: less than what the kernel
@@ -180,6 +189,11 @@ TEST_F(misuse, unmapped_page)
 		EXPECT_EQ(-EFAULT,
 			  next_waiter(self->fd, (void *)(end - there)));
 	}
+	for (size_t there = 1; there < sizeof(revocation); there++) {
+		memcpy(end - there, &revocation, there);
+		EXPECT_EQ(-EFAULT,
+			  revoke_with(self->fd, (void *)(end - there)));
+	}
 	EXPECT_UNCHANGED();
 }
 
@@ -187,6 +201,7 @@ TEST_F(misuse, unmapped_page)
 TEST_F(misuse, unmapped_start)
 {
 	struct tlock_acquire arg = ask(0, "job");
+	struct tlock_revoke revocation = right_now(self);
 	size_t missing = offsetof(struct tlock_acquire, result);
 	char *start = self->pages + self->page;
 
@@ -196,6 +211,9 @@ TEST_F(misuse, unmapped_start)
 	EXPECT_EQ(-EFAULT, status(self->fd, (void *)(start - missing)));
 	memset(start, 0, sizeof(struct tlock_waiter));
 	EXPECT_EQ(-EFAULT, next_waiter(self->fd, (void *)(start - missing)));
+	memcpy(start, (char *)&revocation + missing,
+	       sizeof(revocation) - missing);
+	EXPECT_EQ(-EFAULT, revoke_with(self->fd, (void *)(start - missing)));
 	EXPECT_UNCHANGED();
 }
 
@@ -205,6 +223,7 @@ TEST_F(misuse, inaccessible_page)
 	EXPECT_REFUSED(-EFAULT, at(self->pages));
 	EXPECT_EQ(-EFAULT, status(self->fd, (void *)self->pages));
 	EXPECT_EQ(-EFAULT, next_waiter(self->fd, (void *)self->pages));
+	EXPECT_EQ(-EFAULT, revoke_with(self->fd, (void *)self->pages));
 	EXPECT_UNCHANGED();
 }
 
@@ -224,6 +243,10 @@ TEST_F(misuse, read_only_page)
 		ASSERT_EQ(0, mprotect(self->pages, self->page,
 				      PROT_READ | PROT_WRITE));
 	}
+	/* REVOKE only reads: here, a token that is nobody's */
+	memset(self->pages, 0, sizeof(struct tlock_revoke));
+	ASSERT_EQ(0, mprotect(self->pages, self->page, PROT_READ));
+	EXPECT_EQ(-ESTALE, revoke_with(self->fd, (void *)self->pages));
 	EXPECT_UNCHANGED();
 }
 
@@ -231,7 +254,7 @@ TEST_F(misuse, unknown_flag)
 {
 	struct tlock_acquire arg;
 
-	/* With a job and without, and beside the flag that is known */
+	/* With a job and without, and beside a flag that is known */
 	for (int i = 0; i < 4 * 32; i++) {
 		__u32 flags = 1U << i / 4 | (i & 2 ? TLOCK_ASYNC : 0);
 
@@ -239,9 +262,29 @@ TEST_F(misuse, unknown_flag)
 			continue;
 		arg = ask(0, i % 2 ? "job" : "");
 		arg.flags = flags;
+		if (flags == TLOCK_RENEW) {
+			/* Only a reacquire knows it */
+			EXPECT_EQ(-EINVAL, acquire(self->fd, &arg));
+			EXPECT_UNCHANGED();
+			continue;
+		}
 		EXPECT_REFUSED(-EINVAL, &arg);
 		EXPECT_EQ(flags, arg.flags);
 		EXPECT_EQ(0, arg.timeout_ns);
+	}
+}
+
+/* A renewal resumes nothing. */
+TEST_F(misuse, renewal_with_a_ticket)
+{
+	struct tlock_acquire arg;
+
+	for (int i = 0; i < 4; i++) {
+		arg = ask(0, i % 2 ? "me" : "");
+		arg.flags = TLOCK_RENEW;
+		arg.ticket = i & 2 ? ~0ULL : 1;
+		EXPECT_REFUSED(-EINVAL, &arg);
+		EXPECT_EQ(i & 2 ? ~0ULL : 1, arg.ticket);
 	}
 }
 
@@ -249,10 +292,10 @@ TEST_F(misuse, unknown_flag)
 TEST_F(misuse, unknown_field)
 {
 	struct tlock_acquire arg, before;
-	const size_t from = offsetof(struct tlock_acquire, lease_ns);
+	const size_t from = offsetof(struct tlock_acquire, reserved);
 	const size_t to = offsetof(struct tlock_acquire, job);
 
-	ASSERT_EQ(from + 5 * 8, to);
+	ASSERT_EQ(from + 4 * 8, to);
 	for (size_t byte = from; byte < to; byte++) {
 		for (int job = 0; job < 2; job++) {
 			/* With the holder's own job, too */
@@ -279,6 +322,40 @@ TEST_F(misuse, unknown_field_of_waiter)
 		before = waiter;
 		EXPECT_EQ(-EINVAL, next_waiter(self->fd, &waiter));
 		EXPECT_EQ(0, memcmp(&before, &waiter, sizeof(waiter)));
+	}
+	EXPECT_UNCHANGED();
+}
+
+TEST_F(misuse, unknown_field_of_revoke)
+{
+	const size_t from = offsetof(struct tlock_revoke, flags);
+	struct tlock_revoke arg;
+
+	for (size_t byte = from; byte < sizeof(arg); byte++) {
+		for (int bit = 0; bit < 8; bit++) {
+			arg = right_now(self);
+			((char *)&arg)[byte] = 1 << bit;
+			EXPECT_EQ(-EINVAL, revoke_with(self->fd, &arg));
+			/* Before it looks at the token */
+			arg.token++;
+			EXPECT_EQ(-EINVAL, revoke_with(self->fd, &arg));
+		}
+	}
+	EXPECT_UNCHANGED();
+}
+
+/* Whatever the grace: of another grant, of none, and of no grant yet */
+TEST_F(misuse, wrong_token_of_revoke)
+{
+	static const __u64 graces[] = { 0, 1, MSEC, ~0ULL };
+	const __u64 token = self->before.holder.token;
+	const __u64 tokens[] = { 0, token - 1, token + 1, ~token, ~0ULL };
+
+	for (size_t i = 0; i < ARRAY_SIZE(tokens); i++) {
+		for (size_t g = 0; g < ARRAY_SIZE(graces); g++) {
+			EXPECT_EQ(-ESTALE,
+				  revoke_grant(self->fd, tokens[i], graces[g]));
+		}
 	}
 	EXPECT_UNCHANGED();
 }
@@ -358,6 +435,9 @@ TEST_F(misuse, unknown_command)
 			_IOWR(TLOCK_IOC_MAGIC, nr, char[144]),
 			_IOR(TLOCK_IOC_MAGIC, nr, struct tlock_waiter),
 			_IOWR(TLOCK_IOC_MAGIC, nr, struct tlock_waiter),
+			_IOW(TLOCK_IOC_MAGIC, nr, struct tlock_revoke),
+			_IOWR(TLOCK_IOC_MAGIC, nr, struct tlock_revoke),
+			_IOW(TLOCK_IOC_MAGIC, nr, char[24]),
 			/* Of another driver */
 			_IOWR(TLOCK_IOC_MAGIC - 1, nr, struct tlock_acquire),
 			_IO(TLOCK_IOC_MAGIC + 1, nr),
@@ -369,6 +449,7 @@ TEST_F(misuse, unknown_command)
 			    commands[i] == TLOCK_IOC_REACQUIRE ||
 			    commands[i] == TLOCK_IOC_STATUS ||
 			    commands[i] == TLOCK_IOC_WAITER ||
+			    commands[i] == TLOCK_IOC_REVOKE ||
 			    commands[i] == TLOCK_IOC_MONITOR)
 				continue;
 			EXPECT_EQ(-1, ioctl(self->fd, commands[i], arg));

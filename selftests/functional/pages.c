@@ -140,18 +140,34 @@ static const size_t places[] = {
 }
 
 /*
- * Either the call returns the grant, or there is none, and the next grant
- * reports the death.
+ * One holder dies, and the next one, which flock(2) could not tell of that, is
+ * revoked.
  */
-TEST_F(pages, g6_acquire_of_an_abandoned_lock)
+#define LOST	(TLOCK_ABANDONED | TLOCK_REVOKED)
+
+static void lose_lock(FIXTURE_DATA(pages) *self)
 {
-	struct tlock_acquire *arg, next;
-	int expected, ret, dying;
+	int dying = contender();
+
+	take(dying, "dying");
+	close(dying);
+	if (flock_try(self->other, NULL) ||
+	    revoke_grant(self->fd, look(self->fd).holder.token, 0) ||
+	    release(self->other) != -ESTALE)
+		die("the other one is not revoked");
+}
+
+/*
+ * Either the call returns the grant, or there is none, and the next grant
+ * reports the death and the revocation.
+ */
+TEST_F(pages, g6_g12_acquire_of_a_lost_lock)
+{
+	struct tlock_acquire *arg;
+	int expected, ret;
 
 	for (EACH_PLACE(there)) {
-		dying = contender();
-		take(dying, "dying");
-		close(dying);
+		lose_lock(self);
 		arg = place(self, there, LONG, "victim");
 		expected = FAULTS_AT_THE_START() ? -EFAULT : 0;
 		SPOIL();
@@ -161,15 +177,33 @@ TEST_F(pages, g6_acquire_of_an_abandoned_lock)
 		if (ret) {
 			ASSERT_EQ(-EPERM, release(self->fd));
 			ASSERT_EQ(0, look(self->fd).holder.token);
-			next = ask(0, "next");
-			ASSERT_EQ(0, acquire(self->other, &next));
-			ASSERT_EQ(TLOCK_ABANDONED, next.result);
-			ASSERT_EQ(0, release(self->other));
+			EXPECT_NEXT_LEARNS(LOST, self->other);
 		} else {
 			EXPECT_EQ(look(self->fd).holder.token, arg->token);
-			EXPECT_EQ(TLOCK_ABANDONED, arg->result);
+			EXPECT_EQ(LOST, arg->result);
 			ASSERT_EQ(0, release(self->fd));
 		}
+	}
+}
+
+/* EFAULT comes first, and leaves the file to learn that it was revoked. */
+TEST_F(pages, g12_acquire_of_a_revoked_holder)
+{
+	struct tlock_acquire *arg;
+	int expected, ret;
+
+	for (EACH_OF_THE_PLACES(there)) {
+		ASSERT_EQ(0, revoke_grant(self->other, take(self->fd, "victim"), 0));
+		arg = place(self, there, LONG, "victim");
+		expected = FAULTS_AT_THE_START() ? -EFAULT : -ESTALE;
+		SPOIL();
+		ret = acquire(self->fd, arg);
+		MEND();
+		EXPECT_RET(expected, ret);
+		EXPECT_STREQ(ret == -EFAULT ? "revoked" : "idle",
+			     state_of(self->fd, NULL));
+		EXPECT_EQ(ret == -EFAULT ? -ESTALE : -EPERM, release(self->fd));
+		EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->other);
 	}
 }
 
@@ -448,6 +482,29 @@ TEST_F(pages, g11_asynchronous_outcome)
 		ASSERT_EQ(0, acquire(self->other, &next));
 		EXPECT_EQ(0, next.result);
 		ASSERT_EQ(0, release(self->other));
+	}
+}
+
+TEST_F(pages, g12_revoke)
+{
+	struct tlock_revoke *arg;
+	__u64 token;
+	int ret;
+
+	for (size_t there = 1; there < sizeof(*arg); there++) {
+		token = take(self->other, "holder");
+		arg = (void *)(self->pages + self->page - there);
+		memset(arg, 0, sizeof(*arg));
+		arg->token = token;
+		SPOIL();
+		ret = revoke_with(self->fd, arg);
+		MEND();
+		/* It only reads */
+		EXPECT_RET(variant->prot == PROT_READ ? 0 : -EFAULT, ret);
+		EXPECT_EQ(token, arg->token);
+		EXPECT_EQ(ret ? token : 0, look(self->fd).holder.token);
+		ASSERT_EQ(ret ? 0 : -ESTALE, release(self->other));
+		EXPECT_NEXT_LEARNS(ret ? 0 : TLOCK_REVOKED, self->fd);
 	}
 }
 

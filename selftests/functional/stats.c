@@ -12,6 +12,7 @@ struct counts {
 	__u64 timed_out;
 	__u64 interrupted;
 	__u64 abandoned;
+	__u64 revoked;
 	__u64 yielded;
 };
 
@@ -25,12 +26,14 @@ struct counts {
 	EXPECT_EQ(__c.timed_out, __a.timed_out - __b.timed_out);	\
 	EXPECT_EQ(__c.interrupted, __a.interrupted - __b.interrupted);	\
 	EXPECT_EQ(__c.abandoned, __a.abandoned - __b.abandoned);	\
+	EXPECT_EQ(__c.revoked, __a.revoked - __b.revoked);		\
 	EXPECT_EQ(__c.yielded, __a.yielded - __b.yielded);		\
 	EXPECT_EQ(__a.acquired, sysfs_number("stats/acquired"));	\
 	EXPECT_EQ(__a.contended, sysfs_number("stats/contended"));	\
 	EXPECT_EQ(__a.timed_out, sysfs_number("stats/timed_out"));	\
 	EXPECT_EQ(__a.interrupted, sysfs_number("stats/interrupted"));	\
 	EXPECT_EQ(__a.abandoned, sysfs_number("stats/abandoned"));	\
+	EXPECT_EQ(__a.revoked, sysfs_number("stats/revoked"));		\
 	EXPECT_EQ(__a.yielded, sysfs_number("stats/yielded"));		\
 	EXPECT_EQ(__a.wait_ns_total, sysfs_number("stats/wait_ns_total")); \
 	EXPECT_EQ(__a.wait_ns_max, sysfs_number("stats/wait_ns_max"));	\
@@ -169,7 +172,29 @@ TEST_F(tlock, counters)
 	EXPECT_COUNTS(.acquired = 1, .contended = 1, .interrupted = 1);
 	ASSERT_EQ(0, release(self->fd));
 	EXPECT_COUNTS(0);
+
+	/* A revocation at once, and at the end of a lease, by each wanter */
+	ASSERT_EQ(0, revoke_grant(fd, take(self->fd, "holder"), 0));
+	EXPECT_COUNTS(.acquired = 1, .revoked = 1);
+	ASSERT_EQ(-ESTALE, release(self->fd));
+	EXPECT_COUNTS(0);
+	take_lease(self->fd, "holder", 1);
+	EXPECT_COUNTS(.acquired = 1);
+	arg = ask(0, "try");
+	ASSERT_EQ(0, acquire(fd, &arg));
+	EXPECT_COUNTS(.acquired = 1, .revoked = 1);
+	ASSERT_EQ(-ESTALE, release(self->fd));
+	ASSERT_EQ(0, renew(fd, 50 * MSEC));
+	arg = ask(FOREVER, "waiter");
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	EXPECT_COUNTS(.acquired = 1, .contended = 1, .revoked = 1);
+	/* The file that lost it is closed: no abandonment */
 	close(fd);
+	EXPECT_COUNTS(0);
+	/* A grace that was long enough */
+	ASSERT_EQ(0, revoke_grant(self->fd, look(self->fd).holder.token, LONG));
+	ASSERT_EQ(0, release(self->fd));
+	EXPECT_COUNTS(0);
 }
 
 /*
@@ -225,6 +250,42 @@ TEST_F(tlock, hold_times)
 	EXPECT_TIME(hold, end - begun, ended - begin);
 	ASSERT_EQ(0, acquire(self->fd, &arg));
 	EXPECT_EQ(0, release(self->fd));
+}
+
+/* A hold that ends by a revocation ends then, and not before. */
+TEST_F(tlock, hold_time_of_a_revoked_holder)
+{
+	struct tlock_acquire arg = ask(0, "next");
+	__s64 begin, begun, end, ended;
+	int fd = contender();
+
+	begin = now();
+	take_lease(self->fd, "holder", MSEC);
+	begun = now();
+	usleep(20000);
+	EXPECT_TIME(hold, 0, 0);
+	end = now();
+	ASSERT_EQ(0, acquire(fd, &arg));
+	ended = now();
+	EXPECT_TIME(hold, end - begun, ended - begin);
+	usleep(2000);
+	ASSERT_EQ(-ESTALE, release(self->fd));
+	EXPECT_TIME(hold, end - begun, ended - begin);
+	ASSERT_EQ(0, release(fd));
+
+	self->before = look(self->fd);
+	begin = now();
+	arg.token = take(self->fd, "holder");
+	begun = now();
+	usleep(5000);
+	end = now();
+	ASSERT_EQ(0, revoke_grant(fd, arg.token, 0));
+	ended = now();
+	EXPECT_TIME(hold, end - begun, ended - begin);
+	ASSERT_EQ(0, acquire(fd, &arg));
+	ASSERT_EQ(-ESTALE, release(self->fd));
+	EXPECT_EQ(0, release(fd));
+	close(fd);
 }
 
 /* A yield ends one hold; the next grant begins another. */

@@ -374,7 +374,8 @@ static bool padded(const char *string, size_t size)
 	EXPECT_STREQ("instrument", __h->comm);				\
 	EXPECT_STREQ("scan of Tau A \xc2\xb5", __h->job);		\
 	EXPECT_EQ(0, __h->flags);					\
-	EXPECT_TRUE(zeroed(__h->reserved, sizeof(__h->reserved)));	\
+	EXPECT_EQ(0, __h->reserved);					\
+	EXPECT_EQ(0, __h->expires_ns);					\
 	/* And not a byte more */					\
 	EXPECT_TRUE(padded(__h->comm, sizeof(__h->comm)));		\
 	EXPECT_TRUE(padded(__h->job, sizeof(__h->job)));		\
