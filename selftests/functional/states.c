@@ -6,6 +6,8 @@
  *
  * Guarantee 11: a wait can be withdrawn, and after that the contender neither
  * holds nor waits, whoever raced.
+ *
+ * Guarantee 12: whoever lost the lock learns so from its next call, once.
  */
 #include <poll.h>
 #include <signal.h>
@@ -43,6 +45,7 @@ enum column {
 	START, RESTART,				/* with ticket 0 */
 	FETCH, REFETCH,				/* with the request's ticket */
 	FETCH_FOREIGN, REFETCH_FOREIGN,		/* with another one */
+	RENEW,
 	COLUMNS
 };
 
@@ -50,6 +53,7 @@ static call_fn *const column_fns[COLUMNS] = {
 	acquire, reacquire, acquire, reacquire, acquire, reacquire,
 	do_release, flock_wait, flock_try, flock_end, NULL,
 	acquire, reacquire, acquire, reacquire, acquire, reacquire,
+	reacquire,
 };
 
 /* What a call does: a cell of the table. A cell left out is MISSING. */
@@ -86,6 +90,8 @@ struct cell {
 #define SPENT		LEAVES(-ECANCELED), LEAVES(-ECANCELED)
 /* A call with TLOCK_ASYNC cannot go on with a request without, nor vice versa */
 #define NOT_ITS_KIND	LEAVES(-EINVAL), LEAVES(-EINVAL)
+/* After a revocation, every call says so before it looks at the ticket */
+#define LEARNS		ENDS(-ESTALE)
 
 FIXTURE(state)
 {
@@ -110,11 +116,13 @@ FIXTURE_VARIANT(state)
 		AWAY,
 		GRANTED,	/* but its thread has not run yet */
 		HOLDING,
+		REVOKED,	/* and no call has said so yet */
 		/* With an asynchronous request: */
 		PENDING,
 		UNFETCHED,	/* granted */
 		FAILED,
 		EXPIRED,	/* failed after it had been granted */
+		LOST,		/* revoked after it had been granted */
 	} state;
 	call_fn *fn;		/* the call that led to the state */
 	bool held;		/* the other contender holds */
@@ -135,6 +143,7 @@ FIXTURE_VARIANT_ADD(state, idle_of_a_free_lock)
 		LEAVES(0),
 		TAKES, LEAVES(-EPERM),
 		SPENT, FOREIGN,
+		LEAVES(-EPERM),
 	},
 	.events = POLLOUT,
 };
@@ -152,6 +161,7 @@ FIXTURE_VARIANT_ADD(state, idle_of_a_held_lock)
 		LEAVES(0),
 		STARTS, LEAVES(-EPERM),
 		SPENT, FOREIGN,
+		LEAVES(-EPERM),
 	},
 	.events = POLLOUT,
 };
@@ -165,6 +175,7 @@ FIXTURE_VARIANT_ADD(state, idle_of_a_held_lock)
 	LEAVES(0),							\
 	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
 	LEAVES(-EBUSY), LEAVES(-EBUSY), FOREIGN,			\
+	LEAVES(-EBUSY),						\
 }
 
 FIXTURE_VARIANT_ADD(state, sleeps)
@@ -199,6 +210,7 @@ FIXTURE_VARIANT_ADD(state, sleeps_in_flock)
 	ENDS(0),							\
 	STARTS, LEAVES(-EPERM),						\
 	NOT_ITS_KIND, FOREIGN,						\
+	LEAVES(-EPERM),						\
 }
 
 FIXTURE_VARIANT_ADD(state, away_of_a_held_lock)
@@ -232,6 +244,7 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_held_lock)
 		ENDS(0),
 		STARTS, LEAVES(-EPERM),
 		NOT_ITS_KIND, FOREIGN,
+		LEAVES(-EPERM),
 	},
 	.events = POLLOUT,
 };
@@ -244,6 +257,7 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_held_lock)
 	ENDS(0),							\
 	TAKES, LEAVES(-EPERM),						\
 	NOT_ITS_KIND, FOREIGN,						\
+	LEAVES(-EPERM),						\
 }
 
 FIXTURE_VARIANT_ADD(state, away_of_a_free_lock)
@@ -279,6 +293,7 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_free_lock)
 	LEAVES(0),							\
 	LEAVES(-EDEADLK), LEAVES(0),					\
 	SPENT, FOREIGN,							\
+	LEAVES(0),						\
 }
 
 #define CELLS_GRANTED_WANTED {						\
@@ -289,6 +304,7 @@ FIXTURE_VARIANT_ADD(state, away_from_flock_of_a_free_lock)
 	LEAVES(0),							\
 	LEAVES(-EDEADLK), STARTS_PASSING,				\
 	SPENT, FOREIGN,							\
+	LEAVES(0),						\
 }
 
 FIXTURE_VARIANT_ADD(state, granted_before_its_thread_ran)
@@ -337,6 +353,7 @@ FIXTURE_VARIANT_ADD(state, holding)
 		ABANDONS,
 		LEAVES(-EDEADLK), LEAVES(0),
 		SPENT, FOREIGN,
+		LEAVES(0),
 	},
 	.events = POLLOUT,
 };
@@ -354,6 +371,7 @@ FIXTURE_VARIANT_ADD(state, holding_and_wanted)
 		ABANDONS,
 		LEAVES(-EDEADLK), STARTS,
 		SPENT, FOREIGN,
+		LEAVES(0),
 	},
 	.events = POLLOUT | POLLIN | POLLPRI,
 };
@@ -370,6 +388,7 @@ FIXTURE_VARIANT_ADD(state, holding_by_flock)
 		ENDS(0),
 		LEAVES(-EDEADLK), LEAVES(0),
 		SPENT, FOREIGN,
+		LEAVES(0),
 	},
 	.events = POLLOUT,
 };
@@ -387,6 +406,7 @@ FIXTURE_VARIANT_ADD(state, holding_by_flock_and_wanted)
 		ENDS(0),
 		LEAVES(-EDEADLK), STARTS,
 		SPENT, FOREIGN,
+		LEAVES(0),
 	},
 	.events = POLLOUT | POLLIN | POLLPRI,
 };
@@ -400,6 +420,7 @@ FIXTURE_VARIANT_ADD(state, holding_by_flock_and_wanted)
 	ENDS(0),							\
 	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
 	fetch, fetch, FOREIGN,						\
+	LEAVES(-EBUSY),						\
 }
 
 FIXTURE_VARIANT_ADD(state, undecided)
@@ -480,6 +501,72 @@ FIXTURE_VARIANT_ADD(state, expired_not_fetched)
 	.events = POLLOUT,
 };
 
+#define CELLS_REVOKED {							\
+	LEARNS, LEARNS,							\
+	LEARNS, LEARNS, LEARNS, LEARNS,					\
+	LEARNS,								\
+	LEARNS, LEARNS, LEARNS,						\
+	/* That is no abandonment */					\
+	ENDS(0),							\
+	LEARNS, LEARNS,							\
+	LEARNS, LEARNS, LEARNS, LEARNS,					\
+	LEARNS,								\
+}
+
+#define EVENTS_REVOKED	(POLLOUT | POLLERR | POLLPRI)
+
+FIXTURE_VARIANT_ADD(state, revoked_of_a_free_lock)
+{
+	.state = REVOKED,
+	.fn = acquire,
+	.cells = CELLS_REVOKED,
+	.events = EVENTS_REVOKED,
+};
+
+FIXTURE_VARIANT_ADD(state, revoked_of_a_held_lock)
+{
+	.state = REVOKED,
+	.fn = acquire,
+	.held = true,
+	.cells = CELLS_REVOKED,
+	.events = EVENTS_REVOKED,
+};
+
+FIXTURE_VARIANT_ADD(state, revoked_after_reacquire)
+{
+	.state = REVOKED,
+	.fn = reacquire,
+	.held = true,
+	.cells = CELLS_REVOKED,
+	.events = EVENTS_REVOKED,
+};
+
+FIXTURE_VARIANT_ADD(state, revoked_after_flock)
+{
+	.state = REVOKED,
+	.fn = flock_wait,
+	.held = true,
+	.cells = CELLS_REVOKED,
+	.events = EVENTS_REVOKED,
+};
+
+FIXTURE_VARIANT_ADD(state, revoked_not_fetched)
+{
+	.state = LOST,
+	.fn = acquire,
+	.held = true,
+	.cells = CELLS_REVOKED,
+	.events = EVENTS_REVOKED,
+};
+
+FIXTURE_VARIANT_ADD(state, revoked_reacquire_not_fetched)
+{
+	.state = LOST,
+	.fn = reacquire,
+	.cells = CELLS_REVOKED,
+	.events = EVENTS_REVOKED,
+};
+
 #define NEED_TWO_CPUS() do {						\
 	if (!can_hold_back())						\
 		SKIP(return, "this needs two CPUs");			\
@@ -528,6 +615,15 @@ static void begin_async(int c, call_fn *fn, int other, __s64 timeout_ns,
 		die("nobody was let in");
 }
 
+/* Takes the lock from the contender in that state. */
+static void lose_lock(FIXTURE_DATA(state) *self, bool held)
+{
+	if (revoke_grant(self->other, look(self->other).holder.token, 0))
+		die("the grant is not revoked");
+	if (held)
+		take(self->other, "other");
+}
+
 static void set_up_async(FIXTURE_DATA(state) *self,
 			 const FIXTURE_VARIANT(state) *variant)
 {
@@ -543,7 +639,7 @@ static void set_up_async(FIXTURE_DATA(state) *self,
 		agent_kill(a);
 	if (fails && !await_state(self->c, "decided"))
 		die("it does not fail");
-	if (!fails || !variant->held) {
+	if (!fails || !variant->held || variant->state == LOST) {
 		if (variant->wanted) {
 			self->waiter = call(contender(), acquire, FOREVER,
 					    "waiter");
@@ -556,6 +652,8 @@ static void set_up_async(FIXTURE_DATA(state) *self,
 	/* The end of its process was the end of its grant */
 	if (a)
 		take(self->other, "other");
+	if (variant->state == LOST)
+		lose_lock(self, variant->held);
 }
 
 FIXTURE_SETUP(state)
@@ -592,9 +690,12 @@ FIXTURE_SETUP(state)
 					  variant->held)) {
 		ASSERT_EQ(0, release(self->other));
 	}
-	if (variant->state == IDLE || variant->state == HOLDING) {
+	if (variant->state == IDLE || variant->state == HOLDING ||
+	    variant->state == REVOKED) {
 		ASSERT_EQ(0, result(self->sleeper));
 	}
+	if (variant->state == REVOKED)
+		lose_lock(self, variant->held);
 	if (variant->state == IDLE) {
 		ASSERT_EQ(0, release(self->c));
 		if (variant->held)
@@ -633,6 +734,13 @@ FIXTURE_TEARDOWN(state)
 	}								\
 } while (0)
 
+/* The next grant after a revocation says so. */
+#define EXPECT_REVOCATION_SEEN() do {					\
+	if (!variant->held && (variant->state == REVOKED ||		\
+			       variant->state == LOST))			\
+		EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->other);		\
+} while (0)
+
 /* The lock's status did not change. */
 #define EXPECT_UNCHANGED() do {						\
 	struct tlock_status __now = look(self->other);			\
@@ -666,7 +774,7 @@ static void examine(struct __test_metadata *_metadata,
 	arg = ask(FOREVER, column == ACQUIRE ? "anew" : "");
 	arg.ticket = ticket;
 	if (column >= START)
-		arg.flags = TLOCK_ASYNC;
+		arg.flags = column == RENEW ? TLOCK_RENEW : TLOCK_ASYNC;
 	call = call_with(self->c, column_fns[column], &arg);
 	if (waits) {
 		ASSERT_TRUE(await_state(self->c, "waiting"));
@@ -677,7 +785,8 @@ static void examine(struct __test_metadata *_metadata,
 			state_of(self->c, &ticket);
 		if (has_arg) {
 			EXPECT_EQ(cell->ret && cell->ret != -ECANCELED &&
-				  cell->ret != -ETIMEDOUT ? ticket : 0,
+				  cell->ret != -ETIMEDOUT &&
+				  cell->ret != -ESTALE ? ticket : 0,
 				  arg.ticket);
 		}
 		if (has_arg && cell->ret) {
@@ -773,6 +882,7 @@ static void examine(struct __test_metadata *_metadata,
 		EXPECT_EQ(0, self->waiter->arg->result);
 		ASSERT_EQ(0, release(self->waiter->fd));
 	}
+	EXPECT_REVOCATION_SEEN();
 }
 
 #define TEST_COLUMN(name, column)					\
@@ -799,6 +909,7 @@ TEST_COLUMN(fetch, FETCH)
 TEST_COLUMN(refetch, REFETCH)
 TEST_COLUMN(fetch_with_foreign_ticket, FETCH_FOREIGN)
 TEST_COLUMN(refetch_with_foreign_ticket, REFETCH_FOREIGN)
+TEST_COLUMN(renew, RENEW)
 
 TEST_F(state, poll)
 {
@@ -819,6 +930,7 @@ TEST_F(state, poll)
 		ASSERT_EQ(0, result(self->waiter));
 		ASSERT_EQ(0, release(self->waiter->fd));
 	}
+	EXPECT_REVOCATION_SEEN();
 }
 
 TEST_F(state, close)
@@ -859,6 +971,7 @@ TEST_F(state, close)
 		ASSERT_EQ(0, release(self->waiter->fd));
 		result_flags = 0;
 	}
+	EXPECT_REVOCATION_SEEN();
 	if (!variant->held || variant->state == SLEEPS) {
 		ASSERT_EQ(0, acquire(self->other, &arg));
 		EXPECT_EQ(result_flags, arg.result);
@@ -871,6 +984,12 @@ TEST_F(state, close)
 	EXPECT_EQ(err, acquire(fd, arg));				\
 	EXPECT_EQ(err, reacquire(fd, arg));				\
 } while (0)
+
+/* Takes the lock from its holder. */
+static int lose(int fd)
+{
+	return revoke_grant(fd, look(fd).holder.token, 0);
+}
 
 TEST_F(tlock, order_of_errors)
 {
@@ -887,10 +1006,16 @@ TEST_F(tlock, order_of_errors)
 	/* All of it is mapped but the job and what follows */
 	cut = (void *)(pages + page - offsetof(struct tlock_acquire, job));
 
-	/* On an idle file, then on one that holds the lock */
-	for (int holds = 0; holds < 2; holds++) {
-		if (holds)
+	/*
+	 * On an idle file, then on one that holds the lock, then on one that
+	 * lost it
+	 */
+	for (int state = 0; state < 3; state++) {
+		if (state == 1)
 			take(self->fd, "holder");
+		if (state == 2) {
+			ASSERT_EQ(0, lose(self->fd));
+		}
 		/* EBADF */
 		EXPECT_REFUSED(-EBADF, fd, NULL);
 		arg = ask(0, "\n");
@@ -899,27 +1024,43 @@ TEST_F(tlock, order_of_errors)
 		EXPECT_EQ(1234, arg.ticket);
 		/* EFAULT */
 		memcpy(cut, &arg, offsetof(struct tlock_acquire, job));
-		cut->flags = 2;
+		cut->flags = 4;
 		EXPECT_REFUSED(-EFAULT, self->fd, cut);
 		EXPECT_EQ(1234, cut->ticket);
 		/* EINVAL: the job, a flag, a field */
 		EXPECT_REFUSED(-EINVAL, self->fd, &arg);
 		arg.job[0] = 0;
-		arg.flags = 2;
+		arg.flags = 4;
+		EXPECT_REFUSED(-EINVAL, self->fd, &arg);
+		/* A renewal resumes nothing */
+		arg.flags = TLOCK_RENEW;
 		EXPECT_REFUSED(-EINVAL, self->fd, &arg);
 		arg.flags = 0;
-		arg.lease_ns = 1;
+		arg.reserved[0] = 1;
 		EXPECT_REFUSED(-EINVAL, self->fd, &arg);
 		EXPECT_EQ(1234, arg.ticket);
+		arg.reserved[0] = 0;
+		/* ESTALE */
+		if (state == 2) {
+			EXPECT_STREQ("revoked", state_of(self->fd, NULL));
+			EXPECT_EQ(-ESTALE, acquire(self->fd, &arg));
+			EXPECT_EQ(0, arg.ticket);
+			take(self->fd, "holder");
+			ASSERT_EQ(0, lose(self->fd));
+			arg.ticket = 1234;
+			EXPECT_EQ(-ESTALE, reacquire(self->fd, &arg));
+			EXPECT_EQ(0, arg.ticket);
+			arg.ticket = 1234;
+		}
 		/* ECANCELED */
-		arg.lease_ns = 0;
 		EXPECT_EQ(-ECANCELED, acquire(self->fd, &arg));
 		EXPECT_EQ(0, arg.ticket);
 		arg.ticket = 1234;
 		EXPECT_EQ(-ECANCELED, reacquire(self->fd, &arg));
 		EXPECT_EQ(0, arg.ticket);
 	}
-	EXPECT_EQ(0, release(self->fd));
+	/* No call has reported the revocation to a holder yet */
+	EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->fd);
 	close(fd);
 }
 
