@@ -83,6 +83,14 @@ static bool held_by_none(pid_t child, int fd)
 	ASSERT_TRUE(await_waiters(self->fd, 1));			\
 } while (0)
 
+/* The same, for a lock that nobody releases: an operator can, or a lease. */
+#define EXPECT_REVOKED() do {						\
+	ASSERT_EQ(0, result(self->waiter));				\
+	EXPECT_EQ(TLOCK_REVOKED, self->waiter->arg->result);		\
+	EXPECT_EQ(self->before.revoked + 1, look(self->fd).revoked);	\
+	EXPECT_EQ(0, release(self->waiter->fd));			\
+} while (0)
+
 /* Each of two sockets is in the other's queue, and one queue holds the file. */
 TEST_F(kept, g6_in_a_cycle_of_sockets)
 {
@@ -104,6 +112,58 @@ TEST_F(kept, g6_in_a_cycle_of_sockets)
 	close(pair[0]);
 	close(pair[1]);
 	EXPECT_PASSED_ON();
+}
+
+/*
+ * Until then no process has it, and none can find it. What is closed in the end
+ * holds nothing any more.
+ */
+TEST_F(kept, g12_in_a_cycle_of_sockets)
+{
+	__u64 files = read_number("/sys/module/tlock/refcnt");
+	int pair[2];
+	pid_t child;
+	__s64 end;
+
+	for (int by_lease = 0; by_lease < 2; by_lease++) {
+		self->before = look(self->fd);
+		child = fork();
+		if (!child) {
+			int fd = held();
+
+			/* It ends as soon as somebody wants the lock */
+			if (by_lease && renew(fd, 1))
+				_exit(1);
+			if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+				_exit(1);
+			send_fd(pair[1], fd);
+			send_fd(pair[1], pair[0]);
+			send_fd(pair[0], pair[1]);
+			_exit(0);
+		}
+		ASSERT_TRUE(held_by_none(child, self->fd));
+		if (by_lease) {
+			self->waiter = call(contender(), acquire, FOREVER,
+					    "waiter");
+		} else {
+			BEGIN_TO_WAIT();
+			ASSERT_EQ(0, revoke_grant(self->fd,
+						  look(self->fd).holder.token,
+						  0));
+		}
+		EXPECT_REVOKED();
+		close(self->waiter->fd);
+		self->waiter = NULL;
+		/* Now the kernel finds the cycle */
+		ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+		close(pair[0]);
+		close(pair[1]);
+		for (end = now() + PATIENCE; now() < end;)
+			if (read_number("/sys/module/tlock/refcnt") == files)
+				break;
+		EXPECT_EQ(files, read_number("/sys/module/tlock/refcnt"));
+		EXPECT_EQ(self->before.abandoned, look(self->fd).abandoned);
+	}
 }
 
 TEST_F(kept, g6_in_a_socket_that_nobody_reads)

@@ -385,6 +385,85 @@ TEST_F(tlock, g6_abandoned_outlasts_flock)
 	EXPECT_EQ(0, release(self->fd));
 }
 
+/* A holder by flock(2) can be revoked, and learns so by flock(2). */
+TEST_F(tlock, g12_flock_revoked)
+{
+	static int (*const calls[])(int fd, struct tlock_acquire *arg) = {
+		flock_wait, flock_try, flock_end,
+	};
+	struct tlock_acquire arg;
+	int fd = contender();
+
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		ASSERT_EQ(0, flock_wait(fd, NULL));
+		ASSERT_EQ(0, revoke_grant(self->fd, look(fd).holder.token, 0));
+		take(self->fd, "next");
+		EXPECT_STREQ("revoked", state_of(fd, NULL));
+		EXPECT_EQ(-ESTALE, calls[i](fd, NULL));
+		EXPECT_STREQ("idle", state_of(fd, NULL));
+		EXPECT_EQ(0, flock_end(fd, NULL));
+		ASSERT_EQ(0, release(self->fd));
+	}
+	/* After a grace, and closed by someone who never learns it */
+	ASSERT_EQ(0, flock_wait(fd, NULL));
+	ASSERT_EQ(0, revoke_grant(self->fd, look(fd).holder.token, MSEC));
+	arg = ask(FOREVER, "next");
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	EXPECT_EQ(TLOCK_REVOKED, arg.result);
+	EXPECT_EQ(0, close(fd));
+	EXPECT_EQ(self->before.abandoned, look(self->fd).abandoned);
+	EXPECT_EQ(0, release(self->fd));
+	EXPECT_NEXT_LEARNS(0, self->fd);
+}
+
+/* flock(2) asks for no lease, and renews none. */
+TEST_F(tlock, g12_flock_and_leases)
+{
+	struct tlock_acquire arg;
+	struct tlock_holder holder;
+
+	take_lease(self->fd, "leased", LONG);
+	holder = look(self->fd).holder;
+	ASSERT_EQ(0, flock_wait(self->fd, NULL));
+	ASSERT_EQ(0, flock_try(self->fd, NULL));
+	EXPECT_EQ(holder.expires_ns, look(self->fd).holder.expires_ns);
+	ASSERT_EQ(0, flock_end(self->fd, NULL));
+	for (int i = 0; i < 2; i++) {
+		ASSERT_EQ(0, (i ? flock_try : flock_wait)(self->fd, NULL));
+		EXPECT_EQ(0, look(self->fd).holder.flags);
+		EXPECT_EQ(0, look(self->fd).holder.expires_ns);
+		/* A reacquire can give it one */
+		ASSERT_EQ(0, renew(self->fd, LONG));
+		EXPECT_EQ(TLOCK_LEASED, look(self->fd).holder.flags);
+		arg = ask_lease(0, "", 2 * LONG);
+		ASSERT_EQ(0, reacquire(self->fd, &arg));
+		EXPECT_LE(holder.expires_ns + LONG,
+			  look(self->fd).holder.expires_ns);
+		ASSERT_EQ(0, flock_end(self->fd, NULL));
+	}
+}
+
+/* flock(2) cannot report a revocation of somebody else, so the next ioctl does. */
+TEST_F(tlock, g12_revoked_outlasts_flock)
+{
+	int fd = contender();
+	struct call *waiter;
+
+	/* By a hand-over, from a free lock, and once more by one that closes */
+	take_lease(self->fd, "holder", MSEC);
+	waiter = call(fd, flock_wait, 0, "");
+	ASSERT_EQ(0, result(waiter));
+	EXPECT_LOST(self->fd);
+	ASSERT_EQ(0, flock_end(fd, NULL));
+	ASSERT_EQ(0, flock_try(fd, NULL));
+	ASSERT_EQ(0, flock_end(fd, NULL));
+	ASSERT_EQ(0, flock_wait(fd, NULL));
+	ASSERT_EQ(0, close(fd));
+	EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->fd);
+	EXPECT_NEXT_LEARNS(0, self->fd);
+	EXPECT_EQ(self->before.revoked + 1, look(self->fd).revoked);
+}
+
 /* flock(2) has no ticket to pass, and goes on in its place all the same. */
 FIXTURE(interrupted)
 {

@@ -334,6 +334,98 @@ TEST_F(monitor, asynchronous)
 	self->a = contender();
 }
 
+/* Revocations, by whatever cause, and what the grant was */
+TEST_F(monitor, revoked)
+{
+	struct tlock_acquire arg, late;
+	struct tlock_event event;
+
+	/* A lease that ends before somebody tries, and while somebody waits */
+	take_lease(self->a, "leased", 1);
+	event = EXPECT_EVENT(ACQUIRED, self->token, 0, "leased");
+	EXPECT_EQ(TLOCK_LEASED, event.flags);
+	take_lease(self->b, "second", MSEC);
+	event = EXPECT_EVENT(REVOKED, self->token, 0, "leased");
+	EXPECT_EQ(TLOCK_LEASED, event.flags);
+	EXPECT_EQ(getpid(), event.pid);
+	EXPECT_EVENT(ACQUIRED, self->token + 1, 0, "second");
+	/* To learn it is no event */
+	EXPECT_EQ(-ESTALE, release(self->a));
+	arg = ask(FOREVER, "third");
+	if (acquire(self->a, &arg))
+		die("the lease does not end");
+	event = next_event(self->fd);
+	if (event.kind == TLOCK_EVENT_WAITING)
+		event = next_event(self->fd);
+	EXPECT_EQ(TLOCK_EVENT_REVOKED, event.kind);
+	EXPECT_EQ(self->token + 1, event.token);
+	EXPECT_EQ(TLOCK_LEASED, event.flags);
+	self->seq = 0;
+	EXPECT_EVENT(ACQUIRED, self->token + 2, ANY, "third");
+	EXPECT_EQ(-ESTALE, release(self->b));
+
+	/* An operator: at once, and after a grace, of a grant with a lease */
+	ASSERT_EQ(0, revoke_grant(self->b, self->token + 2, 0));
+	event = EXPECT_EVENT(REVOKED, self->token + 2, 0, "third");
+	EXPECT_EQ(TLOCK_REVOKING, event.flags);
+	EXPECT_EQ(-ESTALE, release(self->a));
+	take_lease(self->a, "fourth", LONG);
+	EXPECT_EVENT(ACQUIRED, self->token + 3, 0, "fourth");
+	ASSERT_EQ(0, revoke_grant(self->b, self->token + 3, 1));
+	/* It is not revoked yet */
+	EXPECT_TRUE(is_empty(self->fd));
+	take(self->b, "fifth");
+	event = EXPECT_EVENT(REVOKED, self->token + 3, 0, "fourth");
+	EXPECT_EQ(TLOCK_REVOKING | TLOCK_LEASED, event.flags);
+	EXPECT_EVENT(ACQUIRED, self->token + 4, 0, "fifth");
+
+	/* A grant that no call has fetched */
+	EXPECT_EQ(-ESTALE, release(self->a));
+	late = start_acquire(self->a, FOREVER, "late");
+	EXPECT_EVENT(WAITING, 0, late.ticket, "late");
+	ASSERT_EQ(0, release(self->b));
+	EXPECT_EVENT(RELEASED, self->token + 4, 0, "fifth");
+	EXPECT_EVENT(ACQUIRED, self->token + 5, late.ticket, "late");
+	ASSERT_EQ(0, revoke_grant(self->b, self->token + 5, 0));
+	event = EXPECT_EVENT(REVOKED, self->token + 5, late.ticket, "late");
+	EXPECT_EQ(TLOCK_REVOKING | TLOCK_UNFETCHED, event.flags);
+	EXPECT_EQ(-ESTALE, acquire(self->a, &late));
+	/* The next grant is nobody's business but its own */
+	take(self->a, "last");
+	event = EXPECT_EVENT(ACQUIRED, self->token + 6, 0, "last");
+	EXPECT_EQ(0, event.flags);
+	/* A holder that ends in time is not revoked */
+	ASSERT_EQ(0, revoke_grant(self->b, self->token + 6, LONG));
+	ASSERT_EQ(0, release(self->a));
+	event = EXPECT_EVENT(RELEASED, self->token + 6, 0, "last");
+	EXPECT_EQ(TLOCK_REVOKING, event.flags);
+	EXPECT_TRUE(is_empty(self->fd));
+}
+
+/* To renew a lease is no event, nor is a call that does it. */
+TEST_F(monitor, renewal)
+{
+	struct tlock_acquire arg = ask(FOREVER, "");
+	struct tlock_event event;
+
+	take_lease(self->a, "holder", LONG);
+	EXPECT_EVENT(ACQUIRED, self->token, 0, "holder");
+	ASSERT_EQ(0, reacquire(self->a, &arg));
+	ASSERT_EQ(0, renew(self->a, 0));
+	ASSERT_EQ(0, renew(self->a, 2 * LONG));
+	EXPECT_TRUE(is_empty(self->fd));
+	arg = start_acquire(self->b, FOREVER, "waiter");
+	EXPECT_EVENT(WAITING, 0, arg.ticket, "waiter");
+	ASSERT_EQ(0, renew(self->a, LONG));
+	ASSERT_EQ(0, renew(self->a, 0));
+	EXPECT_TRUE(is_empty(self->fd));
+	ASSERT_EQ(0, release(self->b));
+	EXPECT_EVENT(WITHDRAWN, 0, arg.ticket, "waiter");
+	ASSERT_EQ(0, release(self->a));
+	event = EXPECT_EVENT(RELEASED, self->token, 0, "holder");
+	EXPECT_EQ(TLOCK_LEASED, event.flags);
+}
+
 /* Calls that are refused for their argument do nothing, so nothing happens. */
 TEST_F(monitor, refused_calls)
 {
@@ -910,6 +1002,10 @@ TEST_F(monitor, tracepoints)
 	arg = ask(0, "refused");
 	EXPECT_EQ(-ETIMEDOUT, acquire(self->b, &arg));
 	ASSERT_EQ(0, release(self->a));
+	take_lease(self->a, "hung", 1);
+	take(self->b, "next");
+	EXPECT_EQ(-ESTALE, release(self->a));
+	ASSERT_EQ(0, release(self->b));
 	ASSERT_EQ(0, write_text(TRACING "/events/tlock/enable", "0"));
 	take(self->a, "not traced");
 	ASSERT_EQ(0, release(self->a));
@@ -922,14 +1018,21 @@ TEST_F(monitor, tracepoints)
 			       "tlock_timed_out: tlock job='refused' token=0"));
 	EXPECT_NE(NULL, strstr(read_text(TRACING "/trace"),
 			       "tlock_released: tlock job='traced'"));
+	snprintf(wanted, sizeof(wanted),
+		 "tlock_revoked: tlock job='hung' token=%llu ticket=0 pid=%d",
+		 self->token + 1, getpid());
+	EXPECT_NE(NULL, strstr(read_text(TRACING "/trace"), wanted));
 	EXPECT_EQ(NULL, strstr(read_text(TRACING "/trace"), "not traced"));
 	/* Both kinds of watching at once, which do not depend on each other */
-	for (int i = 0; i < 2; i++) {
-		EXPECT_EVENT(ACQUIRED, ANY, 0, i ? "not traced" : "traced");
-		if (!i)
-			EXPECT_EVENT(TIMED_OUT, 0, 0, "refused");
-		EXPECT_EVENT(RELEASED, ANY, 0, i ? "not traced" : "traced");
-	}
+	EXPECT_EVENT(ACQUIRED, self->token, 0, "traced");
+	EXPECT_EVENT(TIMED_OUT, 0, 0, "refused");
+	EXPECT_EVENT(RELEASED, self->token, 0, "traced");
+	EXPECT_EVENT(ACQUIRED, self->token + 1, 0, "hung");
+	EXPECT_EVENT(REVOKED, self->token + 1, 0, "hung");
+	EXPECT_EVENT(ACQUIRED, self->token + 2, 0, "next");
+	EXPECT_EVENT(RELEASED, self->token + 2, 0, "next");
+	EXPECT_EVENT(ACQUIRED, self->token + 3, 0, "not traced");
+	EXPECT_EVENT(RELEASED, self->token + 3, 0, "not traced");
 }
 
 /* Listens for the kernel's uevents */
@@ -966,6 +1069,13 @@ static bool uevent_has(int fd, const char *const *lines)
 	return true;
 }
 
+/* In an agent: takes a new lock, whose uevents have no limit to keep yet. */
+static int take_new_lock(int fd, struct tlock_acquire *arg)
+{
+	arg->token = take(contender_of("psu"), arg->job);
+	return 0;
+}
+
 /* udev and systemd learn that a lock was abandoned. */
 TEST_F(monitor, uevent)
 {
@@ -975,21 +1085,23 @@ TEST_F(monitor, uevent)
 	struct agent *a = agent();
 	char token[40], pid[40];
 	const char *const lines[] = {
-		"ACTION=change", "SUBSYSTEM=tlock", "DEVNAME=tlock",
+		"ACTION=change", "SUBSYSTEM=tlock", "DEVNAME=tlock-psu",
 		"TLOCK_EVENT=abandoned", "TLOCK_JOB=mortal", token, pid, NULL
 	};
+	struct tlock_acquire arg = ask(0, "mortal");
 	int fd = listen_for_uevents();
 	int other, num = 0;
 
-	snprintf(token, sizeof(token), "TLOCK_TOKEN=%llu",
-		 agent_take(a, "mortal"));
+	ASSERT_EQ(0, lock_create("psu"));
+	ASSERT_EQ(0, agent_do(a, take_new_lock, &arg));
+	snprintf(token, sizeof(token), "TLOCK_TOKEN=%llu", arg.token);
 	snprintf(pid, sizeof(pid), "TLOCK_PID=%d", a->pid);
 	agent_kill(a);
 	while (!uevent_has(fd, lines))
 		;
 	/* But many of them do not keep udev from its other work */
 	for (int i = 0; i < 1000; i++) {
-		other = contender();
+		other = contender_of("psu");
 		take(other, "careless");
 		close(other);
 	}
@@ -998,10 +1110,57 @@ TEST_F(monitor, uevent)
 		num++;
 	EXPECT_GT(50, num);
 	ASSERT_EQ(0, lock_delete("after"));
+	ASSERT_EQ(0, lock_delete("psu"));
 	close(fd);
-	/* Learns that it was abandoned, so that no other test does */
-	take(self->a, "last");
-	ASSERT_EQ(0, release(self->a));
+}
+
+/* They also learn that a grant was revoked, by a call or by an interrupt. */
+TEST_F(monitor, uevent_revoked)
+{
+	char token[40], pid[40];
+	const char *const lines[] = {
+		"ACTION=change", "SUBSYSTEM=tlock", "DEVNAME=tlock-psu",
+		"TLOCK_EVENT=revoked", "TLOCK_JOB=hung", token, pid, NULL
+	};
+	static const char *const created[] = {
+		"ACTION=add", "DEVNAME=tlock-after", NULL
+	};
+	int fd = listen_for_uevents(), hung, next, num = 0;
+	struct tlock_acquire arg;
+
+	ASSERT_EQ(0, lock_create("psu"));
+	hung = contender_of("psu");
+	next = contender_of("psu");
+	snprintf(pid, sizeof(pid), "TLOCK_PID=%d", getpid());
+	for (int by_timer = 0; by_timer < 2; by_timer++) {
+		arg.token = take_lease(hung, "hung", LONG);
+		snprintf(token, sizeof(token), "TLOCK_TOKEN=%llu", arg.token);
+		if (by_timer) {
+			start_acquire(next, FOREVER, "next");
+			ASSERT_EQ(0, renew(hung, 1));
+			EXPECT_EQ(POLLOUT, await_events(next, POLLOUT));
+			ASSERT_EQ(0, release(next));
+		} else {
+			ASSERT_EQ(0, revoke_grant(next, arg.token, 0));
+		}
+		ASSERT_EQ(-ESTALE, release(hung));
+		while (!uevent_has(fd, lines))
+			;
+	}
+	/* As many as anybody likes to cause would keep udev from its work */
+	for (int i = 0; i < 1000; i++) {
+		ASSERT_EQ(0, revoke_grant(next, take(hung, "often"), 0));
+		ASSERT_EQ(-ESTALE, release(hung));
+	}
+	ASSERT_EQ(0, lock_create("after"));
+	while (!uevent_has(fd, created))
+		num++;
+	EXPECT_GT(50, num);
+	ASSERT_EQ(0, lock_delete("after"));
+	close(hung);
+	close(next);
+	ASSERT_EQ(0, lock_delete("psu"));
+	close(fd);
 }
 
 TEST_HARNESS_MAIN

@@ -4,6 +4,7 @@
  * namespaces (guarantee 5), by the ioctls and in sysfs.
  */
 #include <sched.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -349,6 +350,136 @@ TEST_F(tlock, g10_watching_in_a_time_namespace)
 	EXPECT_EQ(waiter.since_ns + DAY, arg.timeout_ns);
 	close(fd);
 	ASSERT_EQ(0, release(self->fd));
+}
+
+TEST_F(tlock, g12_expires_ns_in_a_time_namespace)
+{
+	struct tlock_acquire arg = ask_lease(0, "outside", LONG);
+	struct tlock_holder ours, theirs;
+	struct agent *inside;
+	__u64 token;
+
+	NEED_NAMESPACE("time");
+	ASSERT_EQ(0, offset_clock_of_children(DAY));
+	inside = agent();
+	/* A lease, the grace of a revocation, and neither */
+	ASSERT_EQ(0, acquire(self->fd, &arg));
+	token = arg.token;
+	for (int i = 0; i < 2; i++) {
+		ours = look(self->fd).holder;
+		theirs = agent_look(inside).holder;
+		EXPECT_EQ(DAY, theirs.expires_ns - ours.expires_ns);
+		EXPECT_EQ(DAY, theirs.since_ns - ours.since_ns);
+		theirs = agent_fail(inside, 0);
+		EXPECT_EQ(DAY, theirs.expires_ns - ours.expires_ns);
+		theirs = agent_fail(inside, 1);
+		EXPECT_EQ(DAY, theirs.expires_ns - ours.expires_ns);
+		ASSERT_EQ(0, agent_revoke(inside, token, LONG / 2));
+	}
+	EXPECT_EQ(TLOCK_LEASED | TLOCK_REVOKING, ours.flags);
+	ASSERT_EQ(0, release(self->fd));
+	take(self->fd, "outside");
+	EXPECT_EQ(0, agent_look(inside).holder.expires_ns);
+	EXPECT_EQ(0, agent_fail(inside, 0).expires_ns);
+	EXPECT_EQ(0, agent_fail(inside, 1).expires_ns);
+	/* Never is never */
+	ASSERT_EQ(0, renew(self->fd, ~0ULL));
+	EXPECT_EQ(INT64_MAX, agent_look(inside).holder.expires_ns);
+	EXPECT_EQ(INT64_MAX, agent_fail(inside, 0).expires_ns);
+	ASSERT_EQ(0, release(self->fd));
+	EXPECT_EQ(0, agent_look(inside).holder.expires_ns);
+
+	/* Its own lease lasts as long as anybody's */
+	arg = ask_lease(0, "inside", LONG);
+	ASSERT_EQ(0, agent_do(inside, acquire, &arg));
+	ours = look(self->fd).holder;
+	EXPECT_EQ(ours.since_ns + LONG, ours.expires_ns);
+	EXPECT_EQ(ours.expires_ns + DAY, agent_look(inside).holder.expires_ns);
+	ASSERT_EQ(0, agent_release(inside));
+}
+
+/*
+ * Where a clock runs far behind, or has not even started, the end of a lease is
+ * a time like any other; where it runs ahead, the end may be past all times.
+ */
+TEST_F(tlock, g12_expires_ns_is_never_wrapped)
+{
+	const __u64 long_leases[] = {
+		INT64_MAX - now() - SEC, INT64_MAX - DAY, INT64_MAX / 2,
+		INT64_MAX / 4 * 3, 1ULL << 63, ~0ULL,
+	};
+	struct agent *inside;
+	__s64 expires;
+
+	NEED_NAMESPACE("time");
+	ASSERT_EQ(0, offset_clock_of_children(365 * DAY));
+	inside = agent();
+	take(self->fd, "outside");
+	for (size_t i = 0; i < ARRAY_SIZE(long_leases); i++) {
+		ASSERT_EQ(0, renew(self->fd, long_leases[i]));
+		expires = agent_look(inside).holder.expires_ns;
+		EXPECT_LE(INT64_MAX / 2, expires) {
+			TH_LOG("a lease of %llu ns", long_leases[i]);
+		}
+	}
+	ASSERT_EQ(0, release(self->fd));
+}
+
+/*
+ * The root user of a user namespace may revoke the grants of the users that he
+ * is to the host, and nobody else's.
+ */
+TEST_F(tlock, g12_revoke_in_a_user_namespace)
+{
+	struct tlock_acquire host_user = ask(HOST_UID, "");
+	struct agent *inside, *outside = agent();
+	__u64 token;
+
+	NEED_NAMESPACE("user");
+	inside = agent_in_user_namespace();
+	ASSERT_NE(NULL, inside);
+	/* The host's root user: the same number inside is another user */
+	token = take(self->fd, "outside");
+	EXPECT_EQ(-EPERM, agent_revoke(inside, token, 0));
+	EXPECT_EQ(-EPERM, agent_revoke(inside, token, LONG));
+	EXPECT_EQ(0, look(self->fd).holder.flags);
+	EXPECT_EQ(-ESTALE, agent_revoke(inside, token - 1, 0));
+	EXPECT_EQ(0, release(self->fd));
+
+	/* The same user, by another name, in both directions */
+	ASSERT_EQ(0, agent_do(outside, become, &host_user));
+	token = agent_take(outside, "outside");
+	EXPECT_EQ(0, agent_revoke(inside, token, 0));
+	EXPECT_EQ(-ESTALE, agent_release(outside));
+	EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->fd);
+	token = agent_take(inside, "inside");
+	EXPECT_EQ(0, agent_revoke(outside, token, 0));
+	EXPECT_EQ(-ESTALE, agent_release(inside));
+	EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->fd);
+	/* And the host's root user may anyway */
+	token = agent_take(inside, "inside");
+	EXPECT_EQ(0, revoke_grant(self->fd, token, 0));
+	EXPECT_EQ(-ESTALE, agent_release(inside));
+	EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->fd);
+}
+
+/* A pid namespace hides the holder, and does not protect it. */
+TEST_F(tlock, g12_revoke_across_pid_namespaces)
+{
+	struct agent *inside;
+	__u64 token;
+
+	NEED_NAMESPACE("pid");
+	inside = agent_in(CLONE_NEWPID);
+	token = take(self->fd, "outside");
+	EXPECT_EQ(0, agent_look(inside).holder.pid);
+	EXPECT_EQ(0, agent_revoke(inside, token, 0));
+	EXPECT_EQ(-ESTALE, release(self->fd));
+	EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->fd);
+	token = agent_take(inside, "inside");
+	EXPECT_EQ(0, revoke_grant(self->fd, token, 0));
+	EXPECT_EQ(-ESTALE, agent_release(inside));
+	EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->fd);
 }
 
 TEST_F(tlock, g5_since_ns_is_negative_before_the_clock_started)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * poll(2) and its kin on a contender: POLLOUT once its request is decided,
- * POLLIN and POLLPRI while it holds the lock and somebody waits. No wake-up is
- * lost, and none takes part in the race for the lock. (For what poll(2) says in
- * each state see states.c.)
+ * POLLIN and POLLPRI while it holds the lock and somebody waits, POLLERR once its
+ * grant was revoked. No wake-up is lost, and none takes part in the race for the
+ * lock. (For what poll(2) says in each state see states.c.)
  */
 #include <linux/io_uring.h>
 #include <poll.h>
@@ -527,6 +527,107 @@ TEST_F(poll, g4_somebody_waits_behind)
 		ASSERT_EQ(0, release(self->other));
 		watch_end(&w);
 	}
+}
+
+/* All ways in which a grant can be revoked */
+enum revocation {
+	AT_ONCE,		/* by REVOKE, while nobody waits */
+	AT_ONCE_WANTED,		/* while somebody waits */
+	AFTER_GRACE,		/* by a timer, as somebody waits */
+	AFTER_LEASE,
+	BY_TRY,			/* by another contender */
+	BY_FLOCK,
+	REVOCATIONS,
+};
+
+/*
+ * Those who poll the file that lost the lock learn of it, and so do those who
+ * poll the file that gets it.
+ */
+TEST_F(poll, g12_revoked)
+{
+	/* select(2) calls an error readable; the others report it in any case */
+	const int events = variant->way == SELECT ? POLLIN : 0;
+	const int expected = variant->way == SELECT ? POLLIN : POLLERR;
+	struct call *poller, *next = NULL;
+	struct tlock_acquire arg;
+	struct watch w, w_next;
+	bool wanted;
+
+	NEED_WAY();
+	for (enum revocation how = 0; how < REVOCATIONS; how++) {
+		wanted = how >= AT_ONCE_WANTED && how <= AFTER_LEASE;
+		/* Where somebody waits, the file is readable before */
+		if (wanted && variant->way == SELECT)
+			continue;
+		arg.token = take_lease(self->c, "c", LONG);
+		if (wanted) {
+			arg = start_acquire(self->other, FOREVER, "other");
+			arg.token = look(self->c).holder.token;
+			watch_begin(&w_next, variant->way, self->other,
+				    POLLOUT);
+		} else if (how >= BY_TRY) {
+			ASSERT_EQ(0, renew(self->c, 1));
+		}
+		watch_begin(&w, variant->way, self->c, events);
+		EXPECT_EQ(0, watch_next(&w, MOMENT));
+		poller = begin_watching(&w);
+		if (wanted)
+			next = begin_watching(&w_next);
+		switch (how) {
+		case AT_ONCE:
+		case AT_ONCE_WANTED:
+			ASSERT_EQ(0, revoke_grant(self->holder, arg.token, 0));
+			break;
+		case AFTER_GRACE:
+			ASSERT_EQ(0, revoke_grant(self->holder, arg.token,
+						  MSEC));
+			break;
+		case AFTER_LEASE:
+			ASSERT_EQ(0, renew(self->c, MSEC));
+			break;
+		case BY_TRY:
+			take(self->other, "other");
+			break;
+		default:
+			ASSERT_EQ(0, flock_try(self->other, NULL));
+			break;
+		}
+		ASSERT_EQ(expected, result(poller)) {
+			TH_LOG("revocation %d", how);
+		}
+		EXPECT_STILL(expected, &w);
+		if (wanted) {
+			ASSERT_EQ(POLLOUT, result(next));
+			ASSERT_EQ(0, acquire(self->other, &arg));
+			EXPECT_EQ(TLOCK_REVOKED, arg.result);
+			watch_end(&w_next);
+		}
+		EXPECT_LOST(self->c);
+		watch_again(&w);
+		EXPECT_EQ(0, watch_next(&w, MOMENT));
+		watch_end(&w);
+		release(self->other);
+		if (how == AT_ONCE || how == BY_FLOCK)
+			EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->other);
+	}
+}
+
+/* Whoever begins to poll later sees it, too; with all other events. */
+TEST_F(poll, g12_revoked_before)
+{
+	const int expected = variant->way == SELECT ? ALL :
+			     POLLOUT | POLLPRI | POLLERR;
+	struct watch w;
+
+	NEED_WAY();
+	ASSERT_EQ(0, revoke_grant(self->other, take(self->c, "c"), 0));
+	watch_begin(&w, variant->way, self->c, ALL);
+	EXPECT_EQ(SEEN(expected), watch_next(&w, PATIENCE));
+	EXPECT_STILL(SEEN(expected), &w);
+	watch_end(&w);
+	EXPECT_LOST(self->c);
+	EXPECT_NEXT_LEARNS(TLOCK_REVOKED, self->other);
 }
 
 /* Many hand-overs between files on one epoll, in one thread */

@@ -60,10 +60,19 @@ named() {
 		tlock delete psu
 }
 
+# A grant is revoked while its command runs
+revoked() {
+	record -e tlock:tlock_revoked -- \
+		sh -c "tlock run --job hung -- sh -c 'tlock revoke'; true" &&
+		event "tlock_revoked: .*tlock job='hung' token=[1-9][0-9]* ticket=0 pid=[1-9][0-9]* uid=0" &&
+		is 1 grep -c tlock_ events
+}
+
 failed=0
 echo "TAP version 13"
-echo "1..3"
+echo "1..4"
 try every_event every_event
 try filtered filtered
 try named named
+try revoked revoked
 exit $failed
