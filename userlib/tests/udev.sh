@@ -328,8 +328,8 @@ granted_by_rule() {
 }
 
 # logger, which the rule runs, writes to a socket that nobody has in a guest
-abandoned() {
-	local rule=/etc/udev/rules.d/61-tlock-abandoned.rules pid
+abandoned_and_revoked() {
+	local rule=/etc/udev/rules.d/61-tlock-lost.rules pid
 
 	example "$rule" &&
 		sed -i "s|/usr/bin/logger -t tlock|$work/log|" "$rule" &&
@@ -340,7 +340,13 @@ abandoned() {
 	pid=$!
 	until_ok grep -q 'set voltage' "$class/tlock-psu/job" && kill -9 "$pid" &&
 		until_ok test -s logged &&
-		is "tlock-psu was abandoned by $pid: set voltage" cat logged &&
+		is "tlock-psu abandoned: PID $pid, set voltage" cat logged &&
+		rm logged || return
+	tlock run --device psu --job 'set current' sleep 60 &
+	pid=$!
+	until_ok grep -q 'set current' "$class/tlock-psu/job" &&
+		tlock revoke psu && until_ok test -s logged &&
+		is "tlock-psu revoked: PID $pid, set current" cat logged &&
 		has psu
 }
 
@@ -396,7 +402,7 @@ tests=(
 	keyboard
 	named_by_rule
 	granted_by_rule
-	abandoned
+	abandoned_and_revoked
 	installed_last
 	modprobe_d
 	tmpfiles_d
