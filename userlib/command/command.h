@@ -15,8 +15,9 @@
 /* The locks of this host; the directory also has new_lock and delete_lock */
 #define CLASS	"/sys/class/tlock"
 
-/* run.c, status.c, monitor.c, log.c, create.c. Return: exit status */
+/* run.c, revoke.c, status.c, monitor.c, log.c, create.c. Return: exit status */
 int run_main(int argc, char **argv);
+int revoke_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int list_main(int argc, char **argv);
 int monitor_main(int argc, char **argv);
@@ -30,6 +31,16 @@ int delete_main(int argc, char **argv);
 void try_help(const char *subcommand) __attribute__((__noreturn__));
 
 void print_version(void);
+
+/*
+ * parse_seconds - a time of the command line
+ * @what: its name, for the message if it is invalid
+ * @subcommand: for try_help()
+ *
+ * Return: nanoseconds, as tlock_seconds() does
+ */
+int64_t parse_seconds(const char *text, const char *what,
+		      const char *subcommand);
 
 /* Exits with a message on lack of memory if @ptr is NULL. Return: @ptr */
 void *checked(void *ptr);
@@ -90,6 +101,12 @@ void print_seconds(int64_t ns, FILE *out);
  */
 void print_json_text(const char *text, FILE *out);
 
+/*
+ * Prints who holds the lock, for what, how long, and when that expires. The
+ * sentence goes on after it.
+ */
+void print_holder(const struct tlock_holder *holder, FILE *out);
+
 /* A user's name, or number if it has none; the caller must free it */
 char *user_name(uint32_t uid);
 
@@ -103,6 +120,12 @@ int64_t now_ns(clockid_t clock);
  * unless the clock is set, in nanoseconds
  */
 int64_t wall_clock_ns(void);
+
+/* Whether the grant has an end of which time is left, or none any more */
+bool expires(const struct tlock_holder *holder);
+
+/* How much time is left until then: negative if it has passed */
+int64_t ns_left(const struct tlock_holder *holder);
 
 /* How long ago on CLOCK_MONOTONIC @since_ns was, in nanoseconds */
 uint64_t ns_since(int64_t since_ns);
@@ -129,5 +152,11 @@ struct tlock_waiter *read_waiters(const struct tlock *t, size_t max,
  * free; empty if there are none
  */
 char *users_of(dev_t device);
+
+/*
+ * Whether a process can go on: it is neither stopped, traced nor frozen, nor
+ * does it write a core dump
+ */
+bool can_go_on(pid_t pid);
 
 #endif /* TLOCK_COMMAND_H */

@@ -20,6 +20,11 @@
 /* What is left for the job, at least */
 #define MIN_JOB		8
 
+bool is_loss(const char *kind)
+{
+	return !strcmp(kind, "abandoned") || !strcmp(kind, "revoked");
+}
+
 void begin_lines(struct lines *lines, bool dates)
 {
 	struct winsize size = { 0 };
@@ -193,5 +198,7 @@ void print_object(const struct happening *h, int64_t wall_ns)
 	put_number("ticket", h->ticket);
 	put_span("waited", h->waited_ns);
 	put_span("held", h->held_ns);
+	fputs(",\"cause\":", stdout);
+	print_json_text(h->cause ? h->cause : "", stdout);
 	printf(",\"lost\":%" PRIu64 "}\n", h->lost);
 }

@@ -27,6 +27,8 @@ static const char *const names[] = {
 	[STATE_FREE] = "free",
 	[STATE_HELD] = "held",
 	[STATE_GRANTED] = "granted",
+	[STATE_REVOKING] = "revoking",
+	[STATE_EXPIRED] = "expired",
 	[STATE_STOPPED] = "stopped",
 	[STATE_TRACED] = "traced",
 	[STATE_FROZEN] = "frozen",
@@ -120,6 +122,13 @@ static enum holder_state state_of(pid_t pid, struct group *group)
 	if (state == 't')
 		return STATE_TRACED;
 	return is_frozen(pid, group) ? STATE_FROZEN : STATE_HELD;
+}
+
+bool can_go_on(pid_t pid)
+{
+	struct group group = { "", false };
+
+	return state_of(pid, &group) == STATE_HELD;
 }
 
 /* A process's open file of a lock */
@@ -298,6 +307,26 @@ static bool still_holds(const struct row *row)
 	return same;
 }
 
+/* The state of a holder whose process goes on */
+static enum holder_state state_of_grant(const struct row *row)
+{
+	uint32_t flags = row->status.holder.flags;
+
+	if (expires(&row->status.holder) && row->left_ns <= 0)
+		return STATE_EXPIRED;
+	if (flags & TLOCK_REVOKING)
+		return STATE_REVOKING;
+	return flags & TLOCK_UNFETCHED ? STATE_GRANTED : STATE_HELD;
+}
+
+/* Whether all of this is known from the lock itself */
+static bool is_reported(enum holder_state state)
+{
+	return state == STATE_FREE || state == STATE_HELD ||
+		state == STATE_GRANTED || state == STATE_REVOKING ||
+		state == STATE_EXPIRED;
+}
+
 void look_at_holders(struct row *row, size_t num)
 {
 	struct rows rows = { .row = row, .num = num };
@@ -314,18 +343,15 @@ void look_at_holders(struct row *row, size_t num)
 			row[i].state = state_of(holder->pid, &group);
 		else
 			row[i].state = sees_all() ? STATE_ENDED : STATE_UNSEEN;
-		if (row[i].state == STATE_HELD &&
-		    holder->flags & TLOCK_UNFETCHED)
-			row[i].state = STATE_GRANTED;
+		if (row[i].state == STATE_HELD)
+			row[i].state = state_of_grant(&row[i]);
 		missing = missing || is_missing(&row[i]);
 	}
 	/* Once for all locks, as there may be many processes */
 	if (missing)
 		visit_all_files(visit_holder, &rows);
 	for (i = 0; i < num; i++) {
-		/* Those that the lock itself reports need no second look */
-		if (row[i].state == STATE_FREE || row[i].state == STATE_HELD ||
-		    row[i].state == STATE_GRANTED || still_holds(&row[i]))
+		if (is_reported(row[i].state) || still_holds(&row[i]))
 			continue;
 		row[i].state = STATE_HELD;
 		row[i].open_in.num = 0;
@@ -346,6 +372,14 @@ void print_notes(const struct row *rows, size_t num, FILE *out)
 		switch (row->state) {
 		case STATE_GRANTED:
 			fprintf(out, "(PID %d) has not fetched its grant yet: its event loop is busy",
+				pid);
+			break;
+		case STATE_REVOKING:
+			fprintf(out, "(PID %d) is being revoked; it keeps the lock until its grace has ended and somebody wants it",
+				pid);
+			break;
+		case STATE_EXPIRED:
+			fprintf(out, "(PID %d) let its lease or grace end; the lock passes on as soon as somebody wants it",
 				pid);
 			break;
 		case STATE_STOPPED:

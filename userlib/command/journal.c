@@ -120,7 +120,7 @@ int log_event(const struct happening *h)
 	char *text = NULL;
 	size_t size;
 	FILE *out = checked(open_memstream(&text, &size));
-	bool warning = h->lost || !strcmp(h->kind, "abandoned");
+	bool warning = h->lost || is_loss(h->kind);
 	int error;
 
 	put_message(out, h);
@@ -134,6 +134,8 @@ int log_event(const struct happening *h)
 		put_number(out, "TLOCK_UID", h->uid);
 		put_field(out, "TLOCK_COMMAND", h->comm);
 	}
+	if (h->cause)
+		put_field(out, "TLOCK_CAUSE", h->cause);
 	if (h->token)
 		put_number(out, "TLOCK_TOKEN", h->token);
 	if (h->ticket)

@@ -34,6 +34,8 @@ static const struct {
 	  "Acquires and reacquires whose wait was interrupted." },
 	{ COL_ABANDONED, "tlock_abandoned", true, false, false,
 	  "Holders that ended without a release." },
+	{ COL_REVOKED, "tlock_revoked", true, false, false,
+	  "Holders that lost the lock to a revocation." },
 	{ COL_YIELDED, "tlock_yielded", true, false, false,
 	  "Reacquires that let a waiter in." },
 	{ COL_WAIT_TOTAL, "tlock_wait_seconds", true, true, false,

@@ -373,6 +373,8 @@ static void handle_event(struct monitor *m, struct watched *w,
 	if (is_known(w, e))
 		return;
 	h = happening_of(w, tlock_event_name(e->kind), e->time_ns);
+	if (e->kind == TLOCK_EVENT_REVOKED)
+		h.cause = e->flags & TLOCK_REVOKING ? "operator" : "lease";
 	h.token = e->token;
 	h.ticket = e->ticket;
 	h.has_process = e->kind != TLOCK_EVENT_DELETED;

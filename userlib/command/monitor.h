@@ -16,6 +16,7 @@ struct happening {
 	int64_t time_ns;	/* on CLOCK_MONOTONIC */
 	int64_t waited_ns;	/* until then; -1 if unknown, or not at all */
 	int64_t held_ns;	/* the same */
+	const char *cause;	/* of a revocation: "lease" or "operator"; or NULL */
 	uint64_t lost;		/* events that were lost just before */
 	uint64_t token;		/* of the grant; 0: about none */
 	uint64_t ticket;	/* of the request; 0: it never waited */
@@ -27,6 +28,9 @@ struct happening {
 };
 
 /* event.c */
+
+/* Whether a holder lost the lock that has not released it */
+bool is_loss(const char *kind);
 
 /* How to print events for people */
 struct lines {

@@ -274,7 +274,7 @@ void record(struct recording *r, const struct happening *h)
 		if (lock->hold != NONE &&
 		    r->spans[lock->hold].token == h->token)
 			end_hold(r, lock, h->time_ns, h->kind);
-		if (!strcmp(h->kind, "abandoned"))
+		if (is_loss(h->kind))
 			add_mark(r, i, NONE, h);
 	} else if (!strcmp(h->kind, "interrupted")) {
 		request = find_ticket(lock->requests, h->ticket);

@@ -7,6 +7,10 @@
  * this process is killed, the instrument may be in the middle of something:
  * then the lock is not released here. The kernel passes it on, and the next
  * holder learns that it was abandoned.
+ *
+ * With a lease, this process renews it as long as the command can go on, which
+ * only its parent or root may know. If the lock is revoked all the same, the
+ * command must not go on.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -14,11 +18,13 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <paths.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -40,6 +46,7 @@ static const char usage[] =
 "                          /dev/tlock)\n"
 " -w, --timeout SECONDS    wait for the lock no longer than this\n"
 " -n, --nonblock           fail rather than wait\n"
+"     --lease SECONDS      pass the lock on if COMMAND is stopped for this long\n"
 " -q, --quiet              say nothing if the lock could not be acquired\n"
 " -j, --job JOB            what the lock is held for (default: COMMAND's name);\n"
 "                          cut off if longer than 63 bytes\n"
@@ -63,6 +70,7 @@ static const char usage[] =
  * @path_buf: room for @path
  * @job: what to hold the lock for
  * @timeout_ns: how long to wait
+ * @lease_ns: how long to hold the lock without a renewal; 0: as long as need be
  * @conflict: exit status if the lock could not be acquired
  * @close: whether to keep the lock's descriptor from the command
  * @no_fork: whether to execute the command without forking
@@ -77,6 +85,7 @@ struct run {
 	char path_buf[TLOCK_PATH_SIZE];
 	char job[TLOCK_JOB_SIZE];
 	int64_t timeout_ns;
+	int64_t lease_ns;
 	int conflict;
 	bool close;
 	bool no_fork;
@@ -85,21 +94,6 @@ struct run {
 	char **command;
 	char *shell[4];
 };
-
-static int64_t parse_seconds(const char *text)
-{
-	double seconds;
-	char *end;
-
-	/* strtod() knows signs, blanks, "nan", "inf" and hexadecimals, too */
-	seconds = strtod(text, &end);
-	if (!*text || *end || strspn(text, "0123456789.") != strlen(text)) {
-		warnx("invalid timeout value: '%s' (expected seconds, such as 180)",
-		      text);
-		try_help("run");
-	}
-	return tlock_seconds(seconds);
-}
 
 static int parse_status(const char *text)
 {
@@ -208,7 +202,7 @@ static void parse_command(struct run *run, char **words, char *string)
 
 static void parse(struct run *run, int argc, char **argv)
 {
-	enum { OPT_VERBOSE = 256, OPT_FD, OPT_FCNTL };
+	enum { OPT_VERBOSE = 256, OPT_LEASE, OPT_FD, OPT_FCNTL };
 	static const struct option options[] = {
 		{ "device", required_argument, NULL, 'd' },
 		{ "timeout", required_argument, NULL, 'w' },
@@ -217,6 +211,7 @@ static void parse(struct run *run, int argc, char **argv)
 		{ "nonblocking", no_argument, NULL, 'n' },
 		{ "nb", no_argument, NULL, 'n' },
 		{ "quiet", no_argument, NULL, 'q' },
+		{ "lease", required_argument, NULL, OPT_LEASE },
 		{ "job", required_argument, NULL, 'j' },
 		{ "conflict-exit-code", required_argument, NULL, 'E' },
 		{ "close", no_argument, NULL, 'o' },
@@ -246,7 +241,13 @@ static void parse(struct run *run, int argc, char **argv)
 			run->lock = optarg;
 			break;
 		case 'w':
-			run->timeout_ns = parse_seconds(optarg);
+			run->timeout_ns = parse_seconds(optarg, "timeout", "run");
+			break;
+		case OPT_LEASE:
+			run->lease_ns = parse_seconds(optarg, "lease", "run");
+			if (!run->lease_ns)
+				errx(EX_USAGE,
+				     "a lease must be longer than 0 seconds");
 			break;
 		case 'n':
 			nonblock = true;
@@ -303,6 +304,9 @@ static void parse(struct run *run, int argc, char **argv)
 	if (run->no_fork && run->close)
 		errx(EX_USAGE,
 		     "mutually exclusive: -F -o (nobody would hold the lock)");
+	if (run->no_fork && run->lease_ns)
+		errx(EX_USAGE,
+		     "mutually exclusive: -F --lease (nobody would renew it)");
 
 	parse_command(run, argv + optind, string);
 	if (!job)
@@ -315,31 +319,14 @@ static void parse(struct run *run, int argc, char **argv)
 static void tell_conflict(const struct tlock_holder *holder,
 			  const struct run *run)
 {
-	char *held = human_time(ns_since(holder->since_ns));
 	char *waited = human_time(run->timeout_ns);
-	char *comm = escaped(holder->comm);
-	char *job = escaped(holder->job);
-	char *user = user_name(holder->uid);
-	/* pid 0: it ended, but its file is open; or it is in a container */
-	char pid[40] = "ended or not visible from here";
 
-	if (holder->pid)
-		snprintf(pid, sizeof(pid), "pid %" PRId32, holder->pid);
 	fprintf(stderr, "%s: %s: ", program_invocation_short_name, run->path);
 	if (run->timeout_ns)
 		fprintf(stderr, "timed out after %s: ", waited);
-	fprintf(stderr, "held by ");
-	if (*job)
-		fprintf(stderr, "job '%s' (%s, ", job, comm);
-	else
-		fprintf(stderr, "%s (", comm);
-	fprintf(stderr, "%s, user %s) for %s\n", pid, user, held);
-
-	free(held);
+	print_holder(holder, stderr);
+	putc('\n', stderr);
 	free(waited);
-	free(comm);
-	free(job);
-	free(user);
 }
 
 /* Returns whether the lock is held; if not, says why and sets the status. */
@@ -348,11 +335,16 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 	int64_t start = now_ns(CLOCK_MONOTONIC);
 	uint64_t took;
 
+	tlock_set_lease(t, run->lease_ns);
 	if (tlock_acquire(t, run->job, run->timeout_ns)) {
 		if (errno == ETIMEDOUT) {
 			if (!run->quiet)
 				tell_conflict(tlock_blocker(t), run);
 			*status = run->conflict;
+		} else if (errno == ESTALE) {
+			warnx("%s was revoked before %s began", run->path,
+			      run->command[0]);
+			*status = EX_TEMPFAIL;
 		} else {
 			warn("%s", run->path);
 			*status = EX_OSERR;
@@ -369,6 +361,9 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 	if (tlock_abandoned(t))
 		warnx("%s was abandoned: its holder ended without releasing it; the instrument may be in the middle of a command",
 		      run->path);
+	if (tlock_revoked(t))
+		warnx("%s was revoked: an earlier holder lost it, and may still be talking to the instrument",
+		      run->path);
 	return true;
 }
 
@@ -379,7 +374,8 @@ static void set_environment(const struct tlock *t)
 
 	snprintf(token, sizeof(token), "%" PRIu64, tlock_token(t));
 	if (setenv("TLOCK_TOKEN", token, 1) ||
-	    setenv("TLOCK_ABANDONED", tlock_abandoned(t) ? "1" : "0", 1))
+	    setenv("TLOCK_ABANDONED", tlock_abandoned(t) ? "1" : "0", 1) ||
+	    setenv("TLOCK_REVOKED", tlock_revoked(t) ? "1" : "0", 1))
 		checked(NULL);
 }
 
@@ -392,26 +388,106 @@ static int execute(const struct tlock *t, const struct run *run)
 	return not_executed(run);
 }
 
-/* Passes signals on to the command until it ends. Returns its wait status. */
-static int wait_for(pid_t pid, const sigset_t *signals)
+/* What goes on while the command runs */
+struct running {
+	const struct run *run;
+	struct tlock *t;
+	pid_t pid;
+	int signals;		/* descriptor */
+	int64_t renew_ns;	/* when to renew the lease */
+	bool lost;		/* the lock was revoked */
+};
+
+/* Passes a signal on. Returns whether the command has ended, and its status. */
+static bool handle_signal(struct running *r, int *status)
 {
-	siginfo_t info;
+	struct signalfd_siginfo info;
+	int signo;
+
+	if (read(r->signals, &info, sizeof(info)) != sizeof(info))
+		return false;
+	signo = (int)info.ssi_signo;
+	if (signo == SIGCHLD) {
+		/* Or it was continued, and needs its lease at once */
+		r->renew_ns = 0;
+		return waitpid(r->pid, status, WNOHANG) == r->pid;
+	}
+	/* Ctrl-C and Ctrl-\ have reached the command already */
+	if (info.ssi_code != SI_KERNEL || (signo != SIGINT && signo != SIGQUIT))
+		kill(r->pid, signo);
+	return false;
+}
+
+static void renew(struct running *r)
+{
+	/*
+	 * If the command was frozen with its control group, so was this process,
+	 * unless it is in another group
+	 */
+	if (can_go_on(r->pid))
+		tlock_renew(r->t, NULL);
+	r->renew_ns = now_ns(CLOCK_MONOTONIC) + r->run->lease_ns / 3;
+}
+
+/* Waits until the command ends. Returns its status. */
+static int wait_for(struct running *r)
+{
+	struct pollfd pollers[] = {
+		{ .fd = r->signals, .events = POLLIN },
+		/* Reports the revocation, unasked */
+		{ .fd = tlock_fd(r->t) },
+	};
+	bool leased = r->run->lease_ns;
 	int status;
 
 	for (;;) {
-		if (sigwaitinfo(signals, &info) < 0)
-			continue;
-		if (info.si_signo == SIGCHLD) {
-			if (waitpid(pid, &status, WNOHANG) == pid)
-				return status;
-			continue;
+		int64_t left = r->renew_ns - now_ns(CLOCK_MONOTONIC);
+		struct timespec timeout = { 0 };
+
+		if (left > 0) {
+			timeout.tv_sec = left / NS_PER_S;
+			timeout.tv_nsec = left % NS_PER_S;
 		}
-		/* Ctrl-C and Ctrl-\ have reached the command already */
-		if (info.si_code == SI_KERNEL && (info.si_signo == SIGINT ||
-						  info.si_signo == SIGQUIT))
+		if (!ppoll(pollers, 2, leased ? &timeout : NULL, NULL))
+			renew(r);
+		if (pollers[0].revents && handle_signal(r, &status))
+			return status;
+		if (r->lost || (!tlock_lost(r->t) &&
+				!(pollers[1].revents & POLLERR)))
 			continue;
-		kill(pid, info.si_signo);
+		warnx("%s was revoked: ending %s", r->run->path,
+		      r->run->command[0]);
+		kill(r->pid, SIGTERM);
+		kill(r->pid, SIGCONT);
+		r->lost = true;
+		pollers[1].fd = -1;
+		leased = false;
 	}
+}
+
+/* Ends the grant once the command has ended. Returns the exit status. */
+static int finish(struct running *r, int status)
+{
+	const char *path = r->run->path, *command = r->run->command[0];
+	struct pollfd poller = { .fd = tlock_fd(r->t) };
+
+	if (r->lost)
+		return EX_TEMPFAIL;
+	if (WIFSIGNALED(status) && !(poll(&poller, 1, 0) > 0 &&
+				     poller.revents & POLLERR)) {
+		warnx("%s was killed by signal %d (%s): %s passes on as abandoned",
+		      command, WTERMSIG(status), strsignal(WTERMSIG(status)),
+		      path);
+		return 128 + WTERMSIG(status);
+	}
+	if (!tlock_release(r->t))
+		return WEXITSTATUS(status);
+	if (tlock_lost(r->t)) {
+		warnx("%s was revoked before %s ended", path, command);
+		return EX_TEMPFAIL;
+	}
+	warn("%s was released before %s ended", path, command);
+	return WEXITSTATUS(status);
 }
 
 /* Runs the command and releases the lock. Returns the exit status. */
@@ -420,10 +496,9 @@ static int fork_and_wait(struct tlock *t, const struct run *run)
 	static const int passed_on[] = {
 		SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
 	};
+	struct running running = { .run = run, .t = t };
 	sigset_t signals, old;
 	size_t i;
-	pid_t pid;
-	int status;
 
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGCHLD);
@@ -432,29 +507,19 @@ static int fork_and_wait(struct tlock *t, const struct run *run)
 	sigprocmask(SIG_BLOCK, &signals, &old);
 	/* If it is ignored, as a parent may have set it, there is no status */
 	signal(SIGCHLD, SIG_DFL);
+	running.signals = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 
-	pid = fork();
-	if (pid < 0) {
+	running.pid = running.signals < 0 ? -1 : fork();
+	if (running.pid < 0) {
 		warn("fork failed");
 		tlock_release(t);
 		return EX_OSERR;
 	}
-	if (!pid) {
+	if (!running.pid) {
 		sigprocmask(SIG_SETMASK, &old, NULL);
 		_exit(execute(t, run));
 	}
-
-	status = wait_for(pid, &signals);
-	if (WIFSIGNALED(status)) {
-		warnx("%s was killed by signal %d (%s): %s passes on as abandoned",
-		      run->command[0], WTERMSIG(status),
-		      strsignal(WTERMSIG(status)), run->path);
-		return 128 + WTERMSIG(status);
-	}
-	if (tlock_release(t))
-		warn("%s was released before %s ended", run->path,
-		     run->command[0]);
-	return WEXITSTATUS(status);
+	return finish(&running, wait_for(&running));
 }
 
 int run_main(int argc, char **argv)

@@ -64,7 +64,7 @@ static const char usage_end[] =
 static const char default_status[] =
 	"LOCK,STATE,JOB,PID,USER,COMMAND,HELD,SINCE,WAITERS";
 /* Added for JSON, which has no sentences below the table, and much room */
-static const char default_json_status[] = "OPEN-IN,QUEUE";
+static const char default_json_status[] = "EXPIRES,OPEN-IN,QUEUE";
 static const char default_json_list[] = "PATH";
 static const char default_list[] = "LOCK,STATE,WAITERS";
 
@@ -100,6 +100,7 @@ struct request {
 	bool metrics;
 	bool watching;
 	bool redraw;		/* a new table replaces the one before */
+	bool usual;		/* the columns, for people */
 	bool queues;		/* below the table, who waits */
 	bool whole_queues;	/* for programs */
 	unsigned int height;	/* of the terminal */
@@ -206,6 +207,7 @@ static int look(const struct request *request, const char *lock,
 
 		row.held_ns = ns_since(since_ns);
 		row.since = (since_ns + found->wall_clock_ns) / NS_PER_S;
+		row.left_ns = ns_left(&row.status.holder);
 	}
 	if (request->longer_ns >= 0 &&
 	    (!row.status.holder.token ||
@@ -414,11 +416,35 @@ static void print(const struct request *request, const struct row *rows,
 }
 
 /*
+ * A terminal has hardly room for one more column: shows EXPIRES, after SINCE,
+ * only where there is something to show.
+ */
+static void add_expires(struct view *view, const struct found *found)
+{
+	size_t i = 0, at = view->num;
+
+	while (i < found->num && !expires(&found->rows[i].status.holder))
+		i++;
+	if (i == found->num || view->num == 2 * NUM_COLS)
+		return;
+	for (i = 0; i < view->num; i++) {
+		if (view->shown[i] == COL_EXPIRES)
+			return;
+		if (view->shown[i] == COL_SINCE && at == view->num)
+			at = i + 1;
+	}
+	memmove(&view->shown[at + 1], &view->shown[at],
+		(view->num++ - at) * sizeof(*view->shown));
+	view->shown[at] = COL_EXPIRES;
+}
+
+/*
  * Prints the locks, unless nothing has changed since *@last, which this frees
  * and replaces. Returns the exit status.
  */
-static int show(const struct request *request, char **last)
+static int show(const struct request *asked, char **last)
 {
+	struct request shown = *asked, *request = &shown;
 	int status = EX_OK;
 	struct found found = { 0 };
 	char *key_text = NULL;
@@ -429,6 +455,8 @@ static int show(const struct request *request, char **last)
 	/* Metrics have no states */
 	if (!request->metrics)
 		look_at_holders(found.rows, found.num);
+	if (request->usual)
+		add_expires(&request->view, &found);
 	if (request->watching) {
 		print_key(&request->view, found.rows, found.num,
 			  request->redraw, key);
@@ -510,6 +538,7 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 	struct view *view = &request.view;
 	const char *list = defaults;
 	const char *other;
+	bool adds = false;
 	char *last = NULL;
 	int opt, status;
 
@@ -565,11 +594,10 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 		for (opt = 0; opt < NUM_COLS; opt++)
 			view->shown[view->num++] = opt;
 	} else {
-		if (*list == '+') {
+		adds = *list == '+';
+		if (adds)
 			add_columns(view, defaults, subcommand);
-			list++;
-		}
-		add_columns(view, list, subcommand);
+		add_columns(view, list + adds, subcommand);
 		if (list == defaults && view->json)
 			add_columns(view, list == default_status ?
 				    default_json_status : default_json_list,
@@ -581,6 +609,7 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 	for (opt = 0; opt < (int)view->num; opt++)
 		if (view->shown[opt] == COL_QUEUE)
 			request.whole_queues = true;
+	request.usual = request.queues && (list == defaults || adds);
 	request.locks = argv + optind;
 	measure(&request);
 	if (request.watching)

@@ -21,6 +21,7 @@ enum column {
 	COL_COMMAND,
 	COL_HELD,
 	COL_SINCE,
+	COL_EXPIRES,
 	COL_TOKEN,
 	COL_WAITERS,
 	COL_QUEUE,
@@ -29,6 +30,7 @@ enum column {
 	COL_TIMED_OUT,
 	COL_INTERRUPTED,
 	COL_ABANDONED,
+	COL_REVOKED,
 	COL_YIELDED,
 	COL_WAIT_TOTAL,
 	COL_WAIT_MAX,
@@ -46,6 +48,8 @@ enum holder_state {
 	STATE_FREE,
 	STATE_HELD,
 	STATE_GRANTED,	/* its process has not fetched the grant yet */
+	STATE_REVOKING,	/* it has a grace */
+	STATE_EXPIRED,	/* its lease or grace has ended */
 	STATE_STOPPED,	/* by a signal */
 	STATE_TRACED,	/* stopped by a debugger */
 	STATE_FROZEN,	/* with its control group */
@@ -76,6 +80,7 @@ struct row {
 	dev_t device;
 	struct tlock_status status;
 	uint64_t held_ns;
+	int64_t left_ns;	/* until the lease or grace ends; if expires() */
 	time_t since;		/* when it was granted, on the wall clock */
 	enum holder_state state;
 	struct pids open_in;	/* have the holder's file; if ENDED or UNSEEN */

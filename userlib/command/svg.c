@@ -55,7 +55,7 @@ static const char head[] =
 "<rect class=\"hold\" x=\"10\" y=\"28\" width=\"24\" height=\"14\" fill=\"#0067a8\"/><text x=\"39\" y=\"39\">holds</text>\n"
 "<rect class=\"wait\" x=\"90\" y=\"28\" width=\"24\" height=\"14\" fill=\"#0067a8\" stroke=\"#0067a8\"/><text x=\"119\" y=\"39\">waits</text>\n"
 "<path class=\"pass\" d=\"M172 28v14\"/><text x=\"182\" y=\"39\">handed over</text>\n"
-"<path class=\"bad\" d=\"M273 31l8 8m0 -8l-8 8\"/><text x=\"288\" y=\"39\">timed out, abandoned, or events lost</text>\n";
+"<path class=\"bad\" d=\"M273 31l8 8m0 -8l-8 8\"/><text x=\"288\" y=\"39\">timed out, abandoned, revoked, or events lost</text>\n";
 
 struct drawing {
 	const struct recording *r;
@@ -291,8 +291,8 @@ static void draw_mark(const struct drawing *d, const struct mark *mark)
 	size_t y = mark->track == NONE ? d->lock_ys[mark->lock] :
 		d->track_ys[mark->track];
 	double x = x_of(d, mark->time_ns);
-	bool bad = !strcmp(mark->kind, "abandoned") ||
-		!strcmp(mark->kind, "timed-out") || mark->lost;
+	bool bad = is_loss(mark->kind) || !strcmp(mark->kind, "timed-out") ||
+		mark->lost;
 
 	if (bad)
 		fprintf(d->out, "<path class=\"bad\" d=\"M%.2f %zul8 8m0 -8l-8 8\"><title>",

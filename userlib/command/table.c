@@ -41,6 +41,8 @@ static const struct {
 	[COL_COMMAND] = { "COMMAND", TEXT, true, "command name of the holder" },
 	[COL_HELD] = { "HELD", TIME, false, "for how long it has held the lock" },
 	[COL_SINCE] = { "SINCE", TEXT, false, "when that began, in local time" },
+	[COL_EXPIRES] = { "EXPIRES", TIME, false,
+			  "what is left of its lease or grace" },
 	[COL_TOKEN] = { "TOKEN", NUMBER, false, "token of its grant" },
 	[COL_WAITERS] = { "WAITERS", NUMBER, false, "contenders that wait" },
 	[COL_QUEUE] = { "QUEUE", LIST, false,
@@ -54,6 +56,8 @@ static const struct {
 			      "those whose wait was interrupted" },
 	[COL_ABANDONED] = { "ABANDONED", NUMBER, false,
 			    "holders that ended without a release" },
+	[COL_REVOKED] = { "REVOKED", NUMBER, false,
+			  "holders that lost the lock to a revocation" },
 	[COL_YIELDED] = { "YIELDED", NUMBER, false,
 			  "reacquires that let a waiter in" },
 	[COL_WAIT_TOTAL] = { "WAIT-TOTAL", TIME, false, "time spent waiting" },
@@ -96,6 +100,8 @@ uint64_t number_of(const struct row *row, enum column col)
 		return s->holder.uid;
 	case COL_HELD:
 		return row->held_ns;
+	case COL_EXPIRES:
+		return row->left_ns;
 	case COL_TOKEN:
 		return s->holder.token;
 	case COL_WAITERS:
@@ -110,6 +116,8 @@ uint64_t number_of(const struct row *row, enum column col)
 		return s->interrupted;
 	case COL_ABANDONED:
 		return s->abandoned;
+	case COL_REVOKED:
+		return s->revoked;
 	case COL_YIELDED:
 		return s->yielded;
 	case COL_WAIT_TOTAL:
@@ -182,6 +190,8 @@ static bool is_unknown(const struct row *row, enum column col)
 	case COL_SINCE:
 	case COL_TOKEN:
 		return !holder->token;
+	case COL_EXPIRES:
+		return !expires(holder);
 	default:
 		return false;
 	}
@@ -239,6 +249,8 @@ static char *cell_of(const struct view *view, const struct row *row,
 			text = NULL;
 	} else if (view->json || view->raw) {
 		text = seconds_of(number);
+	} else if (col == COL_EXPIRES && row->left_ns <= 0) {
+		text = strdup("ended");
 	} else {
 		text = human_time(number);
 	}
@@ -516,6 +528,9 @@ void print_key(const struct view *view, const struct row *rows, size_t num,
 			if (col == COL_SINCE || (col == COL_HELD && !clock))
 				col = COL_TOKEN;
 			cell = cell_of(view, &rows[r], col);
+			/* What is left is less each time */
+			if (cell && col == COL_EXPIRES && !clock)
+				strcpy(cell, rows[r].left_ns > 0 ? "+" : "-");
 			/* No cell has a newline in it */
 			fprintf(out, "%s\n", cell ? cell : "");
 			free(cell);

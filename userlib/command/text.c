@@ -174,6 +174,35 @@ void print_json_text(const char *text, FILE *out)
 	free(safe);
 }
 
+void print_holder(const struct tlock_holder *holder, FILE *out)
+{
+	char *held = human_time(ns_since(holder->since_ns));
+	int64_t left = ns_left(holder);
+	char *ends = human_time(left > 0 ? left : 0);
+	char *comm = escaped(holder->comm);
+	char *job = escaped(holder->job);
+	char *user = user_name(holder->uid);
+	/* pid 0: it ended, but its file is open; or it is in a container */
+	char pid[40] = "ended or not visible from here";
+
+	if (holder->pid)
+		snprintf(pid, sizeof(pid), "pid %" PRId32, holder->pid);
+	fprintf(out, "held by ");
+	if (*job)
+		fprintf(out, "job '%s' (%s, ", job, comm);
+	else
+		fprintf(out, "%s (", comm);
+	fprintf(out, "%s, user %s) for %s", pid, user, held);
+	if (expires(holder))
+		fprintf(out, left > 0 ? ", expires in %s" : ", expired", ends);
+
+	free(held);
+	free(ends);
+	free(comm);
+	free(job);
+	free(user);
+}
+
 char *user_name(uint32_t uid)
 {
 	/* Asking for a name may take long, and neighbors often have the same */
@@ -217,6 +246,17 @@ int64_t wall_clock_ns(void)
 		}
 	}
 	return ahead;
+}
+
+bool expires(const struct tlock_holder *holder)
+{
+	return holder->flags & (TLOCK_LEASED | TLOCK_REVOKING) &&
+		holder->expires_ns != INT64_MAX;
+}
+
+int64_t ns_left(const struct tlock_holder *holder)
+{
+	return holder->expires_ns - now_ns(CLOCK_MONOTONIC);
 }
 
 uint64_t ns_since(int64_t since_ns)

@@ -19,6 +19,7 @@ static const struct {
 	{ "run", run_main },
 	{ "status", status_main },
 	{ "list", list_main },
+	{ "revoke", revoke_main },
 	{ "monitor", monitor_main },
 	{ "log", log_main },
 	{ "create", create_main },
@@ -30,6 +31,7 @@ static const char usage[] =
 " tlock run [options] [--] COMMAND [ARGUMENT...]\n"
 " tlock status [options] [LOCK...]\n"
 " tlock list [options]\n"
+" tlock revoke [options] LOCK\n"
 " tlock monitor [options] [LOCK...]\n"
 " tlock log [options] [LOCK...]\n"
 " tlock create NAME...\n"
@@ -41,6 +43,7 @@ static const char usage[] =
 " run      run COMMAND while holding a lock\n"
 " status   show who holds locks, for what job and since when, and who waits\n"
 " list     list the locks of this host\n"
+" revoke   take a lock from a holder that hangs\n"
 " monitor  print what happens to locks, as it happens\n"
 " log      show what has happened to locks, from the journal\n"
 " create   create locks, until they are deleted or the module is unloaded\n"
@@ -62,6 +65,22 @@ void try_help(const char *subcommand)
 void print_version(void)
 {
 	puts("tlock " TLOCK_VERSION);
+}
+
+int64_t parse_seconds(const char *text, const char *what,
+		      const char *subcommand)
+{
+	double seconds;
+	char *end;
+
+	/* strtod() knows signs, blanks, "nan", "inf" and hexadecimals, too */
+	seconds = strtod(text, &end);
+	if (!*text || *end || strspn(text, "0123456789.") != strlen(text)) {
+		warnx("invalid %s value: '%s' (expected seconds, such as 180)",
+		      what, text);
+		try_help(subcommand);
+	}
+	return tlock_seconds(seconds);
 }
 
 void *checked(void *ptr)

@@ -152,11 +152,12 @@ job_is() {
 	read -r job <"/sys/class/tlock/tlock-$2/job" && [[ $job == "$1" ]]
 }
 
-# hold [OPTION...]: hold the lock until let_go; $holder is the process
+# hold [OPTION...]: hold the lock until let_go; $holder is the process, and what
+# it says goes to holder-err
 hold() {
 	rm -f fifo
 	mkfifo fifo
-	"$tlock" run "$@" head -n 1 <>fifo >/dev/null &
+	"$tlock" run "$@" head -n 1 <>fifo >/dev/null 2>holder-err &
 	holder=$!
 	until_ok is pid "$holder"
 	until_ok has_child "$holder"
@@ -581,12 +582,23 @@ test_words_of_messages() {
 		run -w|option requires an argument -- 'w'
 		run -E 256 true|invalid exit code: '256' (expected 0 to 255)
 		run -Fo true|mutually exclusive: -F -o (nobody would hold the lock)
+		run -F --lease 1 true|mutually exclusive: -F --lease (nobody would renew it)
+		run --lease 0 true|a lease must be longer than 0 seconds
+		run --lease x true|invalid lease value: 'x' (expected seconds, such as 180)
 		run -c true more|-c requires exactly one STRING: quote it, or leave out -c
 		run /dev/tlock -c|-c requires a STRING
 		status --json --raw|mutually exclusive: --json --raw
 		list --raw --json|mutually exclusive: --json --raw
 		list tlock|list takes no LOCK: see 'tlock status'
 		status -o bogus|unknown column: 'bogus'
+		revoke|revoke takes one LOCK
+		revoke tlock psu|revoke takes one LOCK
+		revoke --bogus tlock|unrecognized option '--bogus'
+		revoke --grace -1 tlock|invalid grace value: '-1' (expected seconds, such as 180)
+		revoke --token x tlock|invalid token: 'x' (expected a number, as in 'tlock status -o +TOKEN')
+		revoke --token 0 tlock|invalid token: '0' (expected a number, as in 'tlock status -o +TOKEN')
+		revoke --token -1 tlock|invalid token: '-1' (expected a number, as in 'tlock status -o +TOKEN')
+		revoke --token 18446744073709551616 tlock|invalid token: '18446744073709551616' (expected a number, as in 'tlock status -o +TOKEN')
 		create|no NAME given
 		delete|no NAME given
 		create --bogus|unrecognized option '--bogus'
@@ -598,10 +610,10 @@ test_words_of_messages() {
 }
 
 test_environment() {
-	run 0 env TLOCK_TOKEN=1 TLOCK_ABANDONED=1 "$tlock" run \
-		-c "cat $sysfs/token; echo \$TLOCK_TOKEN \$TLOCK_ABANDONED"
-	read -r -d '' token same abandoned <out || :
-	((token > 0 && token == same && abandoned == 0))
+	run 0 env TLOCK_TOKEN=1 TLOCK_ABANDONED=1 TLOCK_REVOKED=1 "$tlock" run \
+		-c "cat $sysfs/token; echo \$TLOCK_TOKEN \$TLOCK_ABANDONED \$TLOCK_REVOKED"
+	read -r -d '' token same abandoned revoked <out || :
+	((token > 0 && token == same && abandoned == 0 && revoked == 0))
 	run 0 "$tlock" run -F printenv TLOCK_TOKEN
 	(($(<out) > token))
 	is_abandoned
@@ -818,6 +830,464 @@ test_stop_and_go_on() {
 	not_abandoned
 }
 
+### Leases and revocation
+
+# child_of PID: the command of this tlock run
+child_of() {
+	local child
+
+	# No newline at its end
+	read -r child <"/proc/$1/task/$1/children" || :
+	echo "$child"
+}
+
+# state_is WORD [LOCK]: in what state is the lock?
+state_is() {
+	[[ $("$tlock" status -rn -o STATE "${2:-tlock}") == "$1" ]]
+}
+
+# was_revoked [OPTION...]: the lock can be acquired now or soon, and the next
+# holder learns that it was revoked
+was_revoked() {
+	run 0 "$tlock" run -w 120 "$@" printenv TLOCK_REVOKED TLOCK_ABANDONED
+	[[ $(<out) == 1$'\n'0 ]]
+	[[ $(<err) == "tlock: /dev/tlock was revoked: an earlier holder lost it, and may still be talking to the instrument" ]]
+	not_revoked
+}
+
+not_revoked() {
+	run 0 "$tlock" run -n printenv TLOCK_REVOKED
+	[[ $(<out) == 0 && ! -s err ]]
+}
+
+# ends STATUS PID: this background process of ours exits with STATUS
+ends() {
+	local status=0
+
+	wait "$2" || status=$?
+	[[ $status -eq $1 ]]
+}
+
+# The lease ends twice while it is held
+test_lease_is_renewed() {
+	hold --lease 3
+	wait_for tlock next
+	until_ok held_longer_than 7
+	run 1 "$tlock" run -n true
+	in_file "^tlock: /dev/tlock: held by job 'head' \(head, pid $holder, user root\) for [0-9.]+s, expires in [0-3]\.[0-9]s$" err
+	let_go
+	wait "$waiter"
+	[[ ! -s holder-err ]]
+	not_revoked
+}
+
+test_lease_of_a_stopped_command() {
+	hold --lease 1
+	command=$(child_of "$holder")
+	kill -STOP "$command"
+	was_revoked -q
+	# It is ended although it is stopped
+	ends 75 "$holder"
+	[[ ! -e /proc/$command ]]
+	[[ $(<holder-err) == "tlock: /dev/tlock was revoked: ending head" ]]
+}
+
+# While nobody wants the lock, a command that goes on has lost nothing
+test_lease_of_a_continued_command() {
+	hold --lease 2
+	command=$(child_of "$holder")
+	kill -STOP "$command"
+	until_ok state_is expired
+	kill -CONT "$command"
+	until_ok state_is held
+	let_go
+	not_revoked
+}
+
+# The second, to begin with 0, at which the lease of an hour was renewed
+renewed_at() {
+	local held left
+
+	read -r held left < <("$tlock" status -rn -o HELD,EXPIRES)
+	echo $((${held%.*} + ${left%.*} - 3600))
+}
+
+renewed_after() {
+	(($(renewed_at) > $1))
+}
+
+# It is renewed at once, and not only after a third of the lease
+test_lease_begins_anew_when_continued() {
+	hold --lease 3600
+	until_ok held_longer_than 4
+	first=$(renewed_at)
+	((first < 3))
+	command=$(child_of "$holder")
+	kill -STOP "$command"
+	until_ok stopped "$command"
+	[[ $(renewed_at) -le $((first + 1)) ]]
+	kill -CONT "$command"
+	until_ok renewed_after $((first + 1))
+	let_go
+}
+
+test_lease_of_a_frozen_command() {
+	for both in '' both; do
+		hold --lease 1
+		freeze ${both:+"$holder"} "$(child_of "$holder")"
+		was_revoked
+		thaw ends 75 "$holder"
+	done
+}
+
+test_lease_of_a_traced_command() {
+	hold --lease 1
+	trace "$(child_of "$holder")"
+	was_revoked
+	kill "$tracer"
+	ends 75 "$holder"
+}
+
+# The command has the descriptor, but nobody renews the lease
+test_lease_of_a_killed_runner() {
+	hold --lease 1
+	command=$(child_of "$holder")
+	kill -9 "$holder"
+	wait "$holder" || :
+	was_revoked
+	[[ -e /proc/$command ]]
+	echo >fifo
+}
+
+# A waiter has the lock no longer than its lease, even if it does not run
+test_lease_of_a_waiter_that_cannot_run() {
+	rm -f fifo
+	mkfifo fifo
+	# It keeps its CPU after it has released the lock
+	taskset -c 0 chrt -f 50 perl -e '
+		open(my $lock, "+<", "/dev/tlock") or die;
+		my $arg = pack("qx64a64x120", -1, "busy");
+		ioctl($lock, 0xC100BC00, $arg) or die;	# TLOCK_IOC_ACQUIRE
+		<STDIN>;
+		my $end = times() + 0.5;
+		ioctl($lock, 0xBC01, 0) or die;		# TLOCK_IOC_RELEASE
+		while (times() < $end) {}
+	' <>fifo &
+	until_ok is job busy
+	taskset -c 0 "$tlock" run --lease 0.000000001 echo never >out2 2>err2 &
+	waiter=$!
+	until_ok is waiters 1
+	"$tlock" run true 2>/dev/null &
+	until_ok is waiters 2
+	echo >fifo
+	ends 75 "$waiter"
+	[[ ! -s out2 && $(<err2) == "tlock: /dev/tlock was revoked before echo began" ]]
+	wait
+}
+
+test_lease_values() {
+	for seconds in '' -1 inf ' 1'; do
+		run 64 "$tlock" run --lease "$seconds" echo never
+		[[ ! -s out ]]
+	done
+	# Practically for ever
+	hold --lease 99999999999999999999999
+	run 0 "$tlock" status --json
+	check 'l["expires"] is None' out
+	let_go
+	run 5 "$tlock" run --lease .5 sh -c 'exit 5'
+	not_abandoned
+}
+
+### tlock revoke
+
+test_revoke() {
+	hold -j 'my job'
+	run 0 "$tlock" revoke tlock
+	[[ ! -s err && $(<out) =~ ^"/dev/tlock: held by job 'my job' (head, pid $holder, user root) for "[0-9.]+m?s", token "[0-9]+$'\n'"/dev/tlock: revoked, and now free"$ ]]
+	is token 0
+	ends 75 "$holder"
+	[[ $(<holder-err) == "tlock: /dev/tlock was revoked: ending head" ]]
+	was_revoked
+
+	make_locks psu
+	sysfs=/sys/class/tlock/tlock-psu
+	hold -d psu
+	"$tlock" run -d psu -j other head -n 1 <>fifo >/dev/null &
+	other=$!
+	until_ok is waiters 1
+	run 0 "$tlock" revoke /dev/tlock-psu
+	[[ $(tail -n 1 out) =~ ^"/dev/tlock-psu: revoked, and now held by job 'other' (head, pid $other, user root) for "[0-9.]+m?s$ ]]
+	ends 75 "$holder"
+	echo >fifo
+	ends 0 $other
+}
+
+test_revoke_with_grace() {
+	hold --lease 3600
+	run 0 "$tlock" revoke --grace 1800 tlock
+	[[ $(tail -n 1 out) =~ ^"/dev/tlock: will be revoked in "(30m 0|29m 5[0-9])"s, or when somebody wants it after that"$ ]]
+	state revoking "(PID $holder) is being revoked; it keeps the lock until its grace has ended and somebody wants it"
+	# It keeps the lock meanwhile
+	run 1 "$tlock" run -n true
+	in_file ', expires in (30m 0|29m 5[0-9])s$' err
+	wait_for tlock next
+	# It can become shorter, but not longer
+	run 0 "$tlock" revoke --grace=600 tlock
+	[[ $(tail -n 1 out) =~ ^"/dev/tlock: will be revoked in "(10m 0|9m 5[0-9])s$ ]]
+	run 0 "$tlock" revoke --grace 1200 tlock
+	[[ $(tail -n 1 out) =~ ^"/dev/tlock: will be revoked in "(10m 0|9m 5[0-9])s$ ]]
+	let_go
+	wait "$waiter"
+	not_revoked
+}
+
+# As soon as somebody wants the lock, whether it was renewed or not
+test_grace_ends() {
+	hold --lease 2
+	run 0 "$tlock" revoke --grace 1 tlock
+	until_ok state_is expired
+	state expired "(PID $holder) let its lease or grace end; the lock passes on as soon as somebody wants it"
+	run 0 "$tlock" status
+	in_file '^tlock expired head .* ended +0$' out
+	run 0 "$tlock" revoke --grace 1 tlock
+	[[ $(head -n 1 out) == *", expired, token "* ]]
+	[[ $(tail -n 1 out) == "/dev/tlock: will be revoked as soon as somebody wants it" ]]
+	[[ $(<$sysfs/pid) == "$holder" ]]
+	was_revoked
+	ends 75 "$holder"
+}
+
+test_revoke_by_token() {
+	hold
+	token=$(<$sysfs/token)
+	for other in 1 $((token - 1)) $((token + 1)) 18446744073709551615; do
+		run 1 "$tlock" revoke --token $other tlock
+		[[ $(<out) == "/dev/tlock: held by job 'head' "*", token $token" ]]
+		[[ $(<err) == "tlock: /dev/tlock: this grant has another token: nothing was revoked" ]]
+	done
+	run 0 "$tlock" revoke --token "$token" tlock
+	ends 75 "$holder"
+	was_revoked
+	refused 1 "/dev/tlock is free: nothing was revoked" "$tlock" revoke --token 1 tlock
+	refused 1 "/dev/tlock is free: nothing was revoked" "$tlock" revoke --grace 1 tlock
+}
+
+writes() {
+	[[ $(</proc/$1/wchan) == *pipe_write* ]]
+}
+
+# What it has not shown is not revoked
+test_revoke_of_a_newer_grant() {
+	hold -j old
+	old=$holder
+	wait_for tlock new -w 120
+	# A pipe without room
+	mkfifo pipe
+	exec 6<>pipe
+	head -c 65536 /dev/zero >&6
+	"$tlock" revoke tlock >&6 2>err2 &
+	revoker=$!
+	until_ok writes $revoker
+	echo >fifo
+	ends 0 "$old"
+	wait "$waiter"
+	hold -j newer
+	head -c 65536 <&6 >empty
+	ends 1 $revoker
+	[[ $(<err2) == "tlock: /dev/tlock: this grant has just ended: nothing was revoked" ]]
+	read -r shown <&6
+	[[ $shown == "/dev/tlock: held by job 'old' "* ]]
+	run 1 "$tlock" run -n true
+	let_go
+	not_revoked
+}
+
+test_revoke_needs_permission() {
+	mode=$(stat -c %a /dev/tlock)
+	trap 'chmod "$mode" /dev/tlock; jobs -p | xargs -r kill -9 || :' EXIT
+	hold
+	run 66 $nobody "$tlock" revoke tlock
+	in_file '^tlock: /dev/tlock: permission denied: ' err
+	chmod 666 /dev/tlock
+	run 77 $nobody "$tlock" revoke tlock
+	[[ $(<err) == "tlock: /dev/tlock: permission denied: only root may revoke it" ]]
+	[[ $(<out) == "/dev/tlock: held by job 'head' "* ]]
+	let_go
+	not_revoked
+	# One's own, and root all
+	for revoker in "$nobody" ''; do
+		$nobody "$tlock" run head -n 1 <>fifo >/dev/null 2>&1 &
+		holder=$!
+		until_ok is pid $holder
+		run 77 setpriv --reuid 65533 --regid 65533 --clear-groups \
+			"$tlock" revoke tlock
+		[[ $(<err) == "tlock: /dev/tlock: permission denied: only root and user nobody may revoke it" ]]
+		run 0 $revoker "$tlock" revoke tlock
+		ends 75 $holder
+		was_revoked
+	done
+}
+
+test_revoke_refused() {
+	refused 66 "$("$tlock" run -d nosuch true 2>&1 | sed 's/^tlock: //')" \
+		"$tlock" revoke nosuch
+	for words in "" "tlock tlock"; do
+		TLOCK=tlock run 64 "$tlock" revoke $words
+		in_file "^Try 'tlock revoke --help' for more" err
+	done
+	# What cannot be shown is not revoked
+	hold
+	run 74 sh -c 'exec "$0" revoke tlock >/dev/full' "$tlock"
+	in_file '^tlock: write error: ' err
+	let_go
+	not_revoked
+}
+
+# The command cleans up, but its status does not matter any more
+test_revoked_command() {
+	for options in "" -q; do
+		rm -f ready
+		"$tlock" run $options bash -c 'trap "echo cleaned up; exit 9" TERM
+			: >ready
+			while :; do read -rt 1 -u 7; done' >out2 2>err2 &
+		holder=$!
+		until_ok test -e ready
+		run 0 "$tlock" revoke tlock
+		ends 75 $holder
+		[[ $(<out2) == "cleaned up" ]]
+		[[ $(<err2) == "tlock: /dev/tlock was revoked: ending bash" ]]
+		was_revoked
+	done
+}
+
+# It had ended, by itself or killed, before it could be ended
+test_revoked_before_the_command_ended() {
+	for how in "echo >fifo" "kill -9 \$command"; do
+		hold
+		command=$(child_of "$holder")
+		kill -STOP "$holder"
+		until_ok stopped "$holder"
+		run 0 "$tlock" revoke tlock
+		eval "$how"
+		until_ok in_file '^State:.*zombie' "/proc/$command/status"
+		kill -CONT "$holder"
+		ends 75 "$holder"
+		[[ $(<holder-err) == "tlock: /dev/tlock was revoked before head ended" ]]
+		was_revoked
+	done
+}
+
+# Nobody is left who could learn it
+test_revoke_without_fork() {
+	"$tlock" run -F sleep 1000 &
+	until_ok is pid $!
+	run 0 "$tlock" revoke tlock
+	is token 0
+	was_revoked
+	kill $!
+	ends 143 $!
+	not_abandoned
+}
+
+# The lines of the manual, for a holder that is stopped, and ignores SIGTERM
+test_when_it_is_stuck() {
+	make_locks psu
+	sysfs=/sys/class/tlock/tlock-psu
+	"$tlock" run -F -d psu perl -e '
+		$SIG{TERM} = sub { open(my $file, ">", "terminated") };
+		open(my $ready, ">", "ready");
+		sleep 1000 while 1' &
+	holder=$!
+	until_ok test -e ready
+	kill -STOP $holder
+	until_ok stopped $holder
+	mapfile -t lines < <(sed -n '/^\.SS When a lock is stuck/,/^\.EE/{
+		/^[a-z]/{s/\\-/-/g; s/\<812\>/'$holder'/; p}
+	}' "$top/userlib/man/tlock.1" | grep -E '^(tlock|kill) ')
+	[[ ${#lines[@]} -eq 5 ]]
+	mkdir bin
+	ln -s "$tlock" bin/tlock
+	for line in "${lines[@]}"; do
+		PATH=$PWD/bin:$PATH run 0 bash -c "$line"
+		case $line in
+		*status*) in_file "^tlock-psu stopped perl +$holder " out ;;
+		*CONT*) until_ok goes_on $holder ;;
+		kill*) until_ok test -e terminated ;;
+		*grace*) in_file ': will be revoked in ' out ;;
+		esac
+	done
+	[[ $(tail -n 1 out) == "/dev/tlock-psu: revoked, and now free" ]]
+	is token 0
+	kill -9 $holder
+}
+
+goes_on() {
+	lacks '^State:.*stopped' "/proc/$1/status"
+}
+
+test_status_of_leases() {
+	make_locks psu
+	hold --lease 3600 -j acq
+	run 0 "$tlock" status
+	mapfile -t lines <out
+	[[ ${#lines[@]} -eq 3 ]]
+	[[ ${lines[0]} =~ ^"LOCK      STATE JOB "\ *"PID USER COMMAND "\ *"HELD SINCE    EXPIRES WAITERS"$ ]]
+	[[ ${lines[1]} =~ ^"tlock     held  acq "\ *$holder\ root\ head\ .*:..\ +(1h\ 0m|59m\ 59s)\ +0$ ]]
+	[[ ${lines[2]} =~ ^"tlock-psu free "\ +0$ ]]
+	run 0 "$tlock" status --json tlock
+	check '3300 < l["expires"] <= 3600' out
+	run 0 "$tlock" status -rn -o LOCK,EXPIRES,EXPIRES
+	check 're.fullmatch(r"tlock (3[0-9]{3}\.[0-9]{9}) \1\ntlock-psu  \n", text)' out
+	# Only for people, where somebody has a lease, and once
+	for words in "status -r" "status --noheadings" "status psu" list \
+		"status -o LOCK,STATE"; do
+		run 0 "$tlock" $words
+		lacks 'EXPIRES|59m|1h|3[0-9]{3}\.' out
+	done
+	run 0 "$tlock" status -o +TOKEN
+	in_file ' SINCE +EXPIRES WAITERS +TOKEN$' out
+	run 0 "$tlock" status -o +EXPIRES
+	in_file ' SINCE +WAITERS EXPIRES$' out
+	let_go
+	run 0 "$tlock" status
+	lacks EXPIRES out
+}
+
+test_screen_of_leases() {
+	hold --lease 3600 -j "$ascii_job"
+	screen 80 "$tlock" status
+	check 'text.count("\n") == 2 and all(width(line) == 80
+		for line in text.splitlines())' out
+	in_file "^tlock held  calibrate .*… +$holder root head .* (1h 0m|59m 59s) +0$" out
+	run 0 "$tlock" revoke --grace 1800 tlock
+	screen 80 "$tlock" status
+	in_file "^tlock revoking calibrate .*… +$holder root head .* (30m 0s|29m 5[0-9]s) +0$" out
+	check 'all(width(line) == 80 for line in text.splitlines()[:2])' out
+	let_go
+}
+
+# That less is left is no change, but that it has ended is one
+test_watch_of_leases() {
+	background "$tlock" status --watch -rn -o LOCK,EXPIRES >watched
+	watcher=$!
+	background "$tlock" status --watch >watched2
+	second=$!
+	until_ok in_file '^tlock $' watched
+	hold --lease 3
+	until_ok in_file '^tlock [0-9.]+$' watched
+	until_ok in_file EXPIRES watched2
+	kill -STOP "$(child_of "$holder")"
+	until_ok in_file '^tlock -' watched
+	until_ok in_file 'expired .* ended' watched2
+	kill -INT $watcher $second
+	wait $watcher $second
+	[[ $(grep -c '^tlock ' watched) -eq 3 ]]
+	run 0 "$tlock" revoke tlock
+	ends 75 "$holder"
+	was_revoked
+}
+
 ### tlock status, tlock list
 
 test_status_of_a_free_lock() {
@@ -827,7 +1297,7 @@ tlock free                                        0" ]]
 	run 0 "$tlock" status --json
 	check 'l["lock"] == "tlock" and l["state"] == "free" and l["waiters"] == 0 and
 		all(l[c] is None for c in ("job", "pid", "user", "command", "held",
-		"since", "open_in")) and l["queue"] == []' out
+		"since", "expires", "open_in")) and l["queue"] == []' out
 	run 0 "$tlock" status --json --output-all
 	check 'l["uid"] is None and l["token"] is None' out
 }
@@ -840,8 +1310,8 @@ test_status_of_a_held_lock() {
 	run 0 "$tlock" status -J
 	check 'l == {"lock": "tlock", "state": "held", "job": "acq", "pid": '"$holder"',
 		"user": "root", "command": "head", "held": l["held"],
-		"since": l["since"], "waiters": 0, "open_in": None, "queue": []}
-		and 0 < l["held"] < 60' out
+		"since": l["since"], "waiters": 0, "expires": None, "open_in": None,
+		"queue": []} and 0 < l["held"] < 60' out
 	run 0 "$tlock" status -rn -o TOKEN
 	is token "$(<out)"
 	run 0 "$tlock" status tlock /dev/tlock --raw --noheadings -o WAITERS,job,Lock
@@ -1058,35 +1528,53 @@ test_holder_stopped() {
 	let_go
 }
 
-test_holder_traced() {
-	hold
+# trace PID: stop it as a debugger does; $tracer is the process
+trace() {
 	/usr/bin/python3 -c '
 import ctypes, os, sys, time
 PTRACE_ATTACH = 16
 ctypes.CDLL(None).ptrace(PTRACE_ATTACH, int(sys.argv[1]), None, None)
 os.waitpid(int(sys.argv[1]), 0)
 print(flush=True)
-time.sleep(1000)' "$holder" >traced &
+time.sleep(1000)' "$1" >traced &
+	tracer=$!
 	until_ok test -s traced
+}
+
+test_holder_traced() {
+	hold
+	trace "$holder"
 	state traced "(PID $holder) is stopped by a debugger"
-	kill $!
+	kill "$tracer"
 	let_go
 }
 
-test_holder_frozen() {
+# freeze PID...: freeze these processes, until thaw
+freeze() {
 	if [[ ! -e /sys/fs/cgroup/cgroup.procs ]]; then
 		mount -t cgroup2 none /sys/fs/cgroup
 		trap 'umount /sys/fs/cgroup' EXIT
 	fi
-	hold
 	mkdir /sys/fs/cgroup/ice
-	echo "$holder" >/sys/fs/cgroup/ice/cgroup.procs
+	for pid; do
+		echo "$pid" >/sys/fs/cgroup/ice/cgroup.procs
+	done
 	echo 1 >/sys/fs/cgroup/ice/cgroup.freeze
 	until_ok in_file 'frozen 1' /sys/fs/cgroup/ice/cgroup.events
-	state frozen "(PID $holder) is frozen, with its container or control group"
+}
+
+# thaw: and remove the control group, once its processes have ended
+thaw() {
 	echo 0 >/sys/fs/cgroup/ice/cgroup.freeze
-	let_go
-	rmdir /sys/fs/cgroup/ice
+	"$@"
+	until_ok rmdir /sys/fs/cgroup/ice
+}
+
+test_holder_frozen() {
+	hold
+	freeze "$holder"
+	state frozen "(PID $holder) is frozen, with its container or control group"
+	thaw let_go
 }
 
 # grant PROGRAM: PROGRAM runs with a file that has the lock, but whose grant
@@ -1231,6 +1719,10 @@ time.sleep(1000)' >sent &
 	state ended "ended; no process here has its file"
 	run 0 "$tlock" status -J
 	check 'l["open_in"] == []' out
+	run 0 "$tlock" revoke tlock
+	[[ $(head -n 1 out) == "/dev/tlock: held by python3 (ended or not visible from here, user root) for "* ]]
+	is token 0
+	was_revoked
 	kill $!
 }
 
@@ -1265,7 +1757,8 @@ test_metrics() {
 	labels='lock="tlock",job="\"q\" \\ \\x5cx41 é \\xff"'
 	for line in "tlock_held{$labels} 1" "tlock_waiters{lock=\"tlock\"} 1" \
 		"tlock_acquired_total{lock=\"tlock\"} $(<$sysfs/stats/acquired)" \
-		"tlock_abandoned_total{lock=\"tlock\"} $(<$sysfs/stats/abandoned)"; do
+		"tlock_abandoned_total{lock=\"tlock\"} $(<$sysfs/stats/abandoned)" \
+		"tlock_revoked_total{lock=\"tlock\"} $(<$sysfs/stats/revoked)"; do
 		[[ $(grep -cxF "$line" out) -eq 1 ]]
 	done
 	check 'abs(float(re.findall(r"^tlock_held_seconds{.*} (\d+\.\d{9})$", text,
@@ -1276,7 +1769,7 @@ test_metrics() {
 	check 're.fullmatch(r"(# TYPE (\w+) gauge\n(# UNIT \2 seconds\n)?# HELP \2 .*\n"
 		r"\2{lock=\"tlock\"(,job=\".*\")?} \d+(\.\d+)?\n|"
 		r"# TYPE (\w+) counter\n(# UNIT \6 seconds\n)?# HELP \6 .*\n"
-		r"\6_total{lock=\"tlock\"} \d+(\.\d+)?\n){13}"
+		r"\6_total{lock=\"tlock\"} \d+(\.\d+)?\n){14}"
 		r"# TYPE (\w+) histogram\n# UNIT \9 seconds\n# HELP \9 .*\n"
 		r"(\9_bucket{lock=\"tlock\",le=\"[+\w.]+\"} \d+\n){7}"
 		r"\9_count{lock=\"tlock\"} \d+\n"
@@ -1363,7 +1856,7 @@ test_columns() {
 		sed -n '/^Columns/,/^$/s/^ *\([A-Z-]*\)  .*/\1/p' >help
 	run 0 "$tlock" status -r --output-all
 	[[ $(head -n 1 out) == "$(paste -sd ' ' help)" ]]
-	[[ $(wc -l <help) -eq 24 ]]
+	[[ $(wc -l <help) -eq 26 ]]
 }
 
 test_counters() {
@@ -1371,7 +1864,8 @@ test_counters() {
 	run 1 "$tlock" run -w 0.1 true
 	let_go
 	run 0 "$tlock" status --json --output-all
-	for counter in acquired contended timed_out interrupted abandoned yielded; do
+	for counter in acquired contended timed_out interrupted abandoned revoked \
+		yielded; do
 		check "l['$counter'] == $(<$sysfs/stats/$counter)" out
 	done
 	for counter in wait_total wait_max hold_total hold_max; do
@@ -1578,13 +2072,13 @@ test_screen_of_twenty_locks() {
 test_screen_of_all_columns() {
 	hold -j "$ascii_job"
 	screen 80 "$tlock" status --output-all
-	check 'text.count("\n") == 24 and all(re.match("[A-Z-]+: ", line)
+	check 'text.count("\n") == 26 and all(re.match("[A-Z-]+: ", line)
 		and width(line) <= 80 for line in text.splitlines())' out
 	in_file "^JOB: +$ascii_job$" out
 	in_file "^PID: +$holder$" out
 	[[ $(tail -n 1 out) == "HOLD-MAX: "* ]]
 	screen 80 "$tlock" status --output-all tlock tlock
-	check 'text.count("\n\nLOCK: ") == 1 and text.count("\n") == 49' out
+	check 'text.count("\n\nLOCK: ") == 1 and text.count("\n") == 53' out
 	screen 40 "$tlock" status
 	in_file "^JOB: +$ascii_job$" out
 	# A table if this is not a terminal, or without headings
@@ -1833,11 +2327,11 @@ test_metrics_of_many() {
 	hold
 	run 0 "$tlock" status --metrics
 	for lock in tlock tlock-psu tlock-stage; do
-		[[ $(grep -c "^tlock_[a-z_]*{lock=\"$lock\"[,}]" out) -eq 22 ]]
+		[[ $(grep -c "^tlock_[a-z_]*{lock=\"$lock\"[,}]" out) -eq 23 ]]
 	done
 	in_file '^tlock_held\{lock="tlock",job="head"} 1$' out
 	in_file '^tlock_held\{lock="tlock-psu",job=""} 0$' out
-	check 'text.count("# TYPE") == 14' out
+	check 'text.count("# TYPE") == 15' out
 	run 0 "$tlock" status --metrics stage psu /dev/tlock-stage psu tlock-psu
 	[[ $(grep '^tlock_waiters' out) == $'tlock_waiters{lock="tlock-stage"} 0\ntlock_waiters{lock="tlock-psu"} 0' ]]
 	let_go
@@ -2115,7 +2609,7 @@ test_monitor_json() {
 		"lock": "tlock", "event": "held", "job": "say \"\\x5cx\"",
 		"pid": '$holder', "uid": 0, "user": "root", "command": "head",
 		"token": j[0]["token"], "ticket": None, "waited": None,
-		"held": j[0]["held"], "lost": 0}' events
+		"held": j[0]["held"], "cause": None, "lost": 0}' events
 	check 'j[0]["token"] + 1 == j[3]["token"] and j[0]["held"] < j[2]["held"] and
 		0 < j[1]["waited"] < j[3]["waited"] < 200 and
 		j[1]["ticket"] == j[3]["ticket"] > 0 and
@@ -2124,6 +2618,59 @@ test_monitor_json() {
 		j[2]["monotonic"] + j[0]["monotonic"]) < 0.01' events
 	check 'abs(seconds(re.sub("[.][0-9]*", "", j[4]["time"])) -
 		time.time()) < 200' events
+}
+
+# revoke_twice: an operator takes the lock, and then a lease ends
+revoke_twice() {
+	hold -j first
+	run 0 "$tlock" revoke tlock
+	ends 75 "$holder"
+	hold --lease 5 -j second
+	kill -STOP "$(child_of "$holder")"
+	was_revoked -j third
+	ends 75 "$holder"
+}
+
+test_monitor_of_revocations() {
+	monitor_twice
+	revoke_twice
+	until_ok in_file 'released.*third' events
+	until_ok in_file 'released.*third' lines
+	kill -TERM $second
+	wait $second
+	end_monitor
+	check '[(e["event"], e["job"], e["cause"]) for e in j[:6]] ==
+		[("acquired", "first", None), ("revoked", "first", "operator"),
+		("acquired", "second", None), ("waiting", "third", None),
+		("revoked", "second", "lease"), ("acquired", "third", None)]' events
+	check 'j[1]["token"] == j[0]["token"] and j[4]["held"] > 1' events
+	[[ $(grep -c ' tlock revoked  *[0-9.]*m*s  *[0-9]* head  *\(first\|second\)$' lines) -eq 2 ]]
+	check '[(e["name"], e["args"]["end"]) for e in j["traceEvents"]
+		if e["ph"] == "X" and e["tid"] == 1][:3] == [("first", "revoked"),
+		("second", "revoked"), ("third", "released")]' t.json
+	check '[e["name"] for e in j["traceEvents"] if e["ph"] == "i"] ==
+		["revoked", "revoked"]' t.json
+	# The lock was handed over
+	check '[e["ph"] for e in j["traceEvents"] if e["ph"] in "sf"] ==
+		["s", "f"]' t.json
+	"$top/userlib/tests/pictures" t.json t.svg
+}
+
+test_journal_of_revocations() {
+	fake_journal
+	monitor --journal
+	until_ok reads "$monitor"
+	revoke_twice
+	until_ok in_file 'released.*third' journal
+	end_monitor
+	[[ $(entries journal | grep -E 'revoked|^TLOCK_CAUSE|^PRIORITY=4') == "MESSAGE=tlock: revoked: head (pid N, user root), job 'first', held T
+PRIORITY=4
+TLOCK_EVENT=revoked
+TLOCK_CAUSE=operator
+MESSAGE=tlock: revoked: head (pid N, user root), job 'second', held T
+PRIORITY=4
+TLOCK_EVENT=revoked
+TLOCK_CAUSE=lease" ]]
 }
 
 # monitor_twice: a monitor for programs and, as $second, one for people that draws
@@ -2562,7 +3109,7 @@ Nov 26 14:02:17 \\x1b[2J \\x1bc" ]]
 ### All commands
 
 test_help_and_version() {
-	for subcommand in "" run status list monitor log create delete; do
+	for subcommand in "" run status list revoke monitor log create delete; do
 		for option in --help -h; do
 			run 0 "$tlock" $subcommand $option
 			in_file '^Usage:' out
@@ -2584,7 +3131,7 @@ test_version_is_the_modules() {
 
 test_manual_pages() {
 	# Each option and column is in the manual and has a completion
-	for subcommand in run status list monitor log create delete; do
+	for subcommand in run status list revoke monitor log create delete; do
 		"$tlock" $subcommand --help
 	done >help
 	sed -n 's/^ [a-zA-Z, -]*\(--[a-z-]*\) .*/\1/p; s/^ *\([A-Z-]*\)  .*/\1/p' \
@@ -2623,7 +3170,7 @@ test_completion() {
 	. "$top/userlib/command/tlock.bash-completion"
 	[[ $(complete -p tlock) == "complete -F _tlock tlock" ]]
 	make_locks psu psu2 a:b@c
-	completes 'tlock ' 'run status list monitor log create delete --help --version'
+	completes 'tlock ' 'run status list revoke monitor log create delete --help --version'
 	completes 'tlock monitor ps' 'psu psu2'
 	completes 'tlock monitor --jo' --journal
 	completes 'tlock log ps' 'psu psu2'
@@ -2637,6 +3184,16 @@ test_completion() {
 	completes 'tlock run -d /dev/tlock-psu' '/dev/tlock-psu /dev/tlock-psu2'
 	completes 'tlock run -w ' ''
 	PATH=/usr/bin completes 'tlock run -n -w 3 printen' printenv
+	completes 'tlock run --lease ' ''
+	completes 'tlock run --le' --lease
+	PATH=/usr/bin completes 'tlock run --lease 3 printen' printenv
+	completes 'tlock revoke ps' 'psu psu2'
+	completes 'tlock revoke --' '--grace --token --help --version'
+	completes 'tlock revoke --grace ' ''
+	completes 'tlock revoke --token ' ''
+	completes 'tlock revoke --token 7 ps' 'psu psu2'
+	completes 'tlock status -o exp' EXPIRES
+	completes 'tlock status -o revo' REVOKED
 	completes 'tlock status ' 'tlock a:b@c psu psu2'
 	completes 'tlock status psu ps' 'psu psu2'
 	completes 'tlock delete ' 'a:b@c psu psu2'
