@@ -441,15 +441,13 @@ class Losing(Revocation):
         self.assert_revoked_flag(self.other)
         self.assertEqual(tlock.status().abandoned, before)
 
-    def test_both_flags(self):
-        holder = self.agent()
-        holder.do("lock.acquire(0)")
+    def test_next_holder_that_dies(self):
+        self.assertTrue(self.other.acquire(0))
         self.revoke()
-        # A call with an invalid address cannot return the flag, so that it
-        # stays for the next holder; here, one that dies at once has taken it
-        holder.kill()
         holder = self.agent()
         self.assertTrue(holder.do("lock.acquire(0) and lock.revoked"))
+        with self.assertRaises(Revoked):
+            self.other.release()
         holder.kill()
         self.wait_for(lambda: tlock.status().holder is None, "free lock")
         with self.lock.acquire_timeout(0) as acquired:
@@ -802,25 +800,44 @@ class Loops(Revocation, LoopTestCase):
             await task
         self.assert_idle()
         # Fetched, but not returned yet
-        self.assertTrue(self.other.acquire(0))
+        async with self.lock.acquire_timeout(0) as acquired:
+            call = Call(self.other.acquire, -1)
+            self.wait_for_waiters(1)
+            task = asyncio.ensure_future(acquired.release_and_acquire(LONG))
+            await asyncio.sleep(0)
+            self.assertTrue(call.result())
+            self.other.release()
+            self.granted_to_us()
+            # What the loop would call now
+            for key in list(asyncio.get_running_loop()._selector.get_map()
+                            .values()):
+                if key.data[1] is not None:
+                    key.data[1]._run()
+            self.revoke()
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+            self.assert_idle()
+            # As after any wait that was cancelled
+            self.assertTrue(await acquired.release_and_acquire(0))
+            self.assertTrue(acquired.revoked)
+
+    @in_loop
+    async def test_both_flags(self):
+        holder = self.agent()
+        holder.do("lock.acquire(0)")
         task = asyncio.ensure_future(self.lock.acquire(LONG))
         await self.until_waiters(1)
-        self.other.release()
-        self.wait_for_fetch()
-        self.revoke()
-        task.cancel()
-        with self.assertRaises(asyncio.CancelledError):
-            await task
-        self.assert_idle()
-
-    def wait_for_fetch(self):
-        """Calls what the loop would call for a grant."""
+        holder.kill()
         self.granted_to_us()
-        loop = asyncio.get_running_loop()
-        for key in list(loop._selector.get_map().values()):
-            writer = key.data[1]
-            if writer is not None:
-                writer._run()
+        self.revoke()
+        with self.assertRaises(Revoked):
+            await task
+        async with self.lock.acquire_timeout(0) as acquired:
+            self.assertTrue(acquired.abandoned)
+            self.assertTrue(acquired.revoked)
+            self.assertTrue(self.lock.abandoned)
+            self.assertTrue(self.lock.revoked)
 
     @in_loop
     async def test_exception_goes_on(self):

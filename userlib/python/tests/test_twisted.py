@@ -336,7 +336,6 @@ class Flows(LoopTestCase):
         self.revoke()
         await self.fails(waiter, tlock.Revoked)
         self.assert_idle()
-        await self.rests()
         with await self.lock.acquire_timeout(0) as acquired:
             call = Call(other.acquire, -1)
             self.wait_for_waiters(1)
