@@ -442,7 +442,7 @@ static int tlock_ioctl_status(struct file *file,
 
 /* Not inline, as it would slow down the calls that are made more often */
 static noinline long tlock_ioctl_other(struct file *file, unsigned int cmd,
-				      void __user *uarg)
+				       void __user *uarg)
 {
 	switch (cmd) {
 	case TLOCK_IOC_STATUS:

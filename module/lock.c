@@ -16,7 +16,7 @@
  * A grant can have an expiry, past which it lasts until somebody else wants the
  * lock: no call has fetched it, its lease has ended, or it is being revoked. While
  * somebody waits, a timer ends it; a newcomer ends it by itself. So nothing has to
- * happen at an expiry that is in nobody's way, and renewing a lease is a store.
+ * happen at an expiry that is in nobody's way, and renewing a lease takes no lock.
  *
  * A thread that wakes for its deadline or a signal takes the spinlock and
  * checks its request. If the request was decided in the meantime, the decision
@@ -917,14 +917,15 @@ static noinline int tlock_request(struct tlock_contender *c,
 	if (unlikely(c->revoked)) {
 		tlock_learn(c);
 		err = -ESTALE;
-	} else if (resumed && arg->ticket != c->ticket)
+	} else if (resumed && arg->ticket != c->ticket) {
 		err = -ECANCELED;
-	else if (c->wait || (c->async && !resumed))
+	} else if (c->wait || (c->async && !resumed)) {
 		err = -EBUSY;
-	else if (resumed && async != c->async)
+	} else if (resumed && async != c->async) {
 		err = -EINVAL;
-	else if (!resumed && holds != again)
+	} else if (!resumed && holds != again) {
 		err = again ? -EPERM : -EDEADLK;
+	}
 	/* ESTALE and ECANCELED write this back; the other errors write nothing */
 	arg->ticket = 0;
 	if (!err && resumed && async)
