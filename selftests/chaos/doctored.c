@@ -1103,8 +1103,8 @@ static void starved(void)
  * creates and deletes. Then 4 creates that name again.
  */
 static struct several {
-	struct record *first, *opened, *takes, *look, *busy, *closed, *deleted,
-		      *gone, *missing, *again, *look_again;
+	struct record *early, *first, *opened, *takes, *look, *busy, *closed,
+		      *deleted, *gone, *missing, *again, *look_again;
 } several;
 
 static struct record *on(__u32 minor, __u32 file, struct record *r)
@@ -1124,6 +1124,7 @@ static void tell_several(void)
 	h->locks = 3;
 	h->lock[1] = (struct lock){ .minor = 7, .temporary = true };
 	h->lock[2] = (struct lock){ .minor = 8, .temporary = true };
+	several.early = on(NOBODY, 11, add(OPEN, 2, 40, 45, -ENOENT));
 	on(7, 0, add(CREATE, 4, 50, 60, 0));
 	several.first = take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
 	several.opened = on(7, 6, add(OPEN, 0, 120, 125, 0));
@@ -1168,6 +1169,15 @@ static void accepts_close_during_deletion(void)
 	tell_several();
 	several.closed->begin = 239;
 	several.closed->end = 245;
+}
+
+/* It was killed in a call that began even before the lock was created. */
+static void accepts_early_open(void)
+{
+	tell_several();
+	several.early->end = 0;
+	several.early->ret = 0;
+	on(8, 0, add(DELETE, 4, 370, 380, -EBUSY));
 }
 
 static void token_of_another_lock(void)
@@ -2398,6 +2408,7 @@ static const struct test {
 	TEST(starved, STARVED),
 	TEST(accepts_several, ACCEPTED),
 	TEST(accepts_close_during_deletion, ACCEPTED),
+	TEST(accepts_early_open, ACCEPTED),
 	TEST(token_of_another_lock, TOKENS),
 	TEST(grant_of_another_lock, TOKENS),
 	TEST(seen_with_a_job_of_another_lock, HOLDER),

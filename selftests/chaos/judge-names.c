@@ -185,12 +185,13 @@ struct history *history_of(const struct history *h, __u32 lock)
 	__u32 name = h->lock[lock].temporary ? NOBODY : lock;
 	struct history *one;
 
+	for (__u32 i = 0; i < h->records; i++)
+		if (h->record[i].kind == CREATE && h->record[i].minor == minor)
+			name = h->record[i].name;
 	/* The records that belong to it, and the new number of each */
 	for (__u32 i = 0; i < h->records; i++) {
 		const struct record *r = &h->record[i];
 
-		if (r->kind == CREATE && r->minor == minor)
-			name = r->name;
 		/* A look keeps files open: whose is not known */
 		number[i] = r->minor == minor || r->kind == LOOK ||
 			    (r->kind == OPEN && !r->end && r->name == name) ?
