@@ -2,10 +2,11 @@
 /*
  * Chaos with a judge: dozens of processes and threads use several locks at
  * random, by calls that block and by asynchronous requests, and are killed at
- * random instants. Some hold two locks at once, some are event loops. One
- * process creates and deletes locks meanwhile, and one monitors the permanent
- * locks. All that they do and see is recorded and judged: see judge-names.c and
- * judge.c.
+ * random instants. Some hold two locks at once, some are event loops, some hang
+ * while they hold a lock. Half of them use leases. An operator revokes grants, and
+ * so do others sometimes. One process creates and deletes locks meanwhile, and one
+ * monitors the permanent locks. All that they do and see is recorded and judged:
+ * see judge-names.c and judge.c.
  *
  * usage: chaos [SECONDS [SEED]]
  *
@@ -77,8 +78,8 @@ static struct shared {
 	__s64 idle;
 	/* How often a thread held two locks at once */
 	atomic_ulong held_both;
-	/* All others have ended */
-	atomic_int stop_reading;
+	/* All others have ended but for the operator and the reader */
+	atomic_int alone;
 	/* How often a request timed out, and a grant that nobody fetched */
 	atomic_ulong timed_out, expired;
 } *shared;
@@ -155,6 +156,7 @@ struct file {
 	__s64 left_ns;
 	bool flock_away;	/* it is flock()'s, which has no ticket */
 	bool async;		/* some requests are asynchronous */
+	bool leases;		/* some grants have a lease */
 	bool pending;		/* that one is */
 	__u32 job;		/* then: the record that made it */
 	__s64 deadline;		/* and when its time is up at the earliest */
@@ -224,6 +226,9 @@ static struct sight sight_of(const struct tlock_holder *h)
 		.comm = number_in(h->comm),
 		.job = number_in(h->job),
 		.unfetched = h->flags & TLOCK_UNFETCHED,
+		.leased = h->flags & TLOCK_LEASED,
+		.revoking = h->flags & TLOCK_REVOKING,
+		.expires_ns = h->expires_ns,
 	};
 	char job[TLOCK_JOB_SIZE] = { 0 }, comm[TLOCK_COMM_SIZE] = { 0 };
 
@@ -237,7 +242,7 @@ static struct sight sight_of(const struct tlock_holder *h)
 	}
 	name_of(comm, s.comm);
 	if (memcmp(comm, h->comm, sizeof(comm)) ||
-	    h->flags & ~TLOCK_UNFETCHED)
+	    h->flags & ~(TLOCK_UNFETCHED | TLOCK_LEASED | TLOCK_REVOKING))
 		s.comm = NOBODY;
 	return s;
 }
@@ -267,6 +272,21 @@ static char *path_of(char *path, __u8 name)
 {
 	sprintf(path, "/dev/%s", names[name]);
 	return path;
+}
+
+/* How long a lease or a grace is, mostly so short that it ends */
+static __u64 some_period(void)
+{
+	switch (rnd(6)) {
+	case 0 ... 1:
+		return 20 * USEC + rnd(300 * USEC);
+	case 2 ... 3:
+		return 1 + rnd(5 * MSEC);
+	case 4:
+		return 3600 * SEC;
+	default:
+		return ~0ULL >> rnd(2);
+	}
 }
 
 /* Opens a lock; a temporary one may not be there, and then fd is -1 */
@@ -310,16 +330,33 @@ static void do_close(struct file *f)
 	*f = no_file;
 }
 
+/* To ask for a lock, perhaps by asynchronous requests, and perhaps with leases */
+static struct file open_contender(__u8 name)
+{
+	struct file f = do_open(O_RDWR, name);
+
+	f.async = rnd(2);
+	f.leases = rnd(2);
+	return f;
+}
+
 /* Acquires or reacquires, with the ticket of an earlier request or 0 */
 static int do_ask(struct file *f, enum kind kind, __u64 ticket, __s64 timeout,
-		  bool keep, bool async)
+		  bool keep, __u32 flags)
 {
 	struct record *r = begin(kind, f);
 	struct tlock_acquire arg = ask(timeout, "");
+	bool async = flags & TLOCK_ASYNC;
 	__s64 at;
 
 	r->async = async;
-	arg.flags = async ? TLOCK_ASYNC : 0;
+	r->renews = flags & TLOCK_RENEW;
+	arg.flags = flags;
+	/* That of a request that is resumed or fetched is ignored */
+	if (ticket ? rnd(2) : f->leases && rnd(4))
+		arg.lease_ns = some_period();
+	if (!ticket)
+		r->lease_ns = arg.lease_ns;
 
 	/* The job is the number of the record, which must exist before */
 	r->timeout_ns = timeout;
@@ -355,6 +392,9 @@ static int do_ask(struct file *f, enum kind kind, __u64 ticket, __s64 timeout,
 		}
 	} else if (r->ret == -EBUSY || r->ret == -EINVAL) {
 		/* What it has left there is still there */
+	} else if (r->ret == -ESTALE) {
+		f->ticket = 0;
+		f->flock_away = false;
 	} else if (ticket ? ticket == f->ticket : kind == ACQUIRE) {
 		f->ticket = 0;
 	}
@@ -365,14 +405,21 @@ static int do_take(struct file *f, enum kind kind, __s64 timeout, bool keep)
 {
 	if (kind == ACQUIRE)
 		f->flock_away = false;
-	return do_ask(f, kind, 0, timeout, keep, f->async && rnd(2));
+	return do_ask(f, kind, 0, timeout, keep,
+		      f->async && rnd(2) ? TLOCK_ASYNC : 0);
+}
+
+/* Keeps the lock, even if somebody waits; only a holder can */
+static int do_renew(struct file *f)
+{
+	return do_ask(f, REACQUIRE, 0, 3600 * SEC, rnd(2), TLOCK_RENEW);
 }
 
 /* Fetches the outcome of an asynchronous request, or tries to */
 static int do_fetch(struct file *f)
 {
 	return do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket, f->left_ns,
-		      rnd(2), true);
+		      rnd(2), TLOCK_ASYNC);
 }
 
 /* Whether the lock is held by the request of the file, as seen by a status */
@@ -395,18 +442,23 @@ static int do_release(struct file *f)
 	return r->ret;
 }
 
-/* Only for a file that no other thread uses: the token seen is then its own */
+/*
+ * Only for a file that no other thread uses: the token seen is then its own. If
+ * there is none to see any more, the record is that of a flock() that returned
+ * ESTALE.
+ */
 static int do_flock(struct file *f, bool wait)
 {
 	struct record *r = begin(FLOCK, f);
-	struct tlock_status st;
 	__s64 at;
 
 	r->timeout_ns = r->left_ns = wait ? FOREVER : 0;
 	r->ret = flock(f->fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB) ? -errno : 0;
 	at = now();
-	if (!r->ret && !status(f->fd, &st))
-		r->token = st.holder.token;
+	if (!r->ret && strcmp(state_of(f->fd, &r->token), "holding")) {
+		r->ret = release(f->fd) ?: -EPERM;
+		at = now();
+	}
 	end(r, at);
 	if (r->ret == -EBUSY)
 		return r->ret;
@@ -425,6 +477,17 @@ static void do_unlock(struct file *f)
 	end(r, at);
 	f->ticket = 0;
 	f->flock_away = false;
+}
+
+/* Revokes the grant with that token, by any file of its lock */
+static void do_revoke(struct file *f, __u64 token, __u64 grace)
+{
+	struct record *r = begin(REVOKE, f);
+
+	r->token = token;
+	r->timeout_ns = grace;
+	r->ret = revoke_grant(f->fd, token, grace);
+	end(r, now());
 }
 
 #define HOLDER_EVENTS	(POLLIN | POLLPRI)
@@ -509,6 +572,7 @@ static void counts_of(__u64 *count, const struct tlock_status *st)
 	count[TIMED_OUT] = st->timed_out;
 	count[INTERRUPTED] = st->interrupted;
 	count[ABANDONED] = st->abandoned;
+	count[REVOKED] = st->revoked;
 	count[YIELDED] = st->yielded;
 }
 
@@ -601,12 +665,12 @@ static bool intrude(struct file *f, enum use use)
 	case 0:
 		/* Another ticket */
 		do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket | 1ULL << 63,
-		       some_timeout(use), false, rnd(2));
+		       some_timeout(use), false, rnd(2) ? TLOCK_ASYNC : 0);
 		return false;
 	case 1:
 		/* Its own ticket, in the wrong way */
 		do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket,
-		       f->left_ns, rnd(2), false);
+		       f->left_ns, rnd(2), 0);
 		return false;
 	case 2:
 		if (use == ALONE)
@@ -668,7 +732,8 @@ static bool go_on(struct file *f, enum use use)
 	case 3:
 		/* A ticket that nobody ever had */
 		do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket | 1ULL << 63,
-		       some_timeout(use), false, f->async && rnd(2));
+		       some_timeout(use), false,
+		       f->async && rnd(2) ? TLOCK_ASYNC : 0);
 		return false;
 	case 4:
 		if (use != ALONE)
@@ -680,12 +745,14 @@ static bool go_on(struct file *f, enum use use)
 		return false;
 	}
 	return !do_ask(f, rnd(2) ? ACQUIRE : REACQUIRE, f->ticket, f->left_ns,
-		       rnd(2), f->async && !rnd(8));
+		       rnd(2), f->async && !rnd(8) ? TLOCK_ASYNC : 0);
 }
 
 /* Does something with a file; @held and the result: if it holds the lock */
 static bool act(struct file *f, bool held, enum use use)
 {
+	struct record *st;
+
 	if (f->ticket)
 		return go_on(f, use);
 	if (f->flock_away && rnd(2))
@@ -698,17 +765,22 @@ static bool act(struct file *f, bool held, enum use use)
 	}
 	switch (rnd(20)) {
 	case 0:
-		if (rnd(2))
-			do_status(f);
-		else
+		if (rnd(2)) {
+			st = do_status(f);
+			if (!rnd(4))
+				do_revoke(f, st->holder.token,
+					  rnd(4) ? some_period() : 0);
+		} else {
 			do_poll(f, HOLDER_EVENTS | POLLOUT, 0);
+		}
 		return held;
 	case 1:
-		/* A call that must fail */
-		if (held)
-			do_take(f, ACQUIRE, some_timeout(use), false);
-		else
+		/* A call that must fail, unless the grant was revoked */
+		if (!held)
 			do_release(f);
+		else if (do_take(f, ACQUIRE, some_timeout(use), false) ==
+			 -ESTALE)
+			return false;
 		return held;
 	case 2:
 		if (!held)
@@ -735,7 +807,10 @@ static bool act(struct file *f, bool held, enum use use)
 		return !do_take(f, ACQUIRE, some_timeout(use), false);
 	if (!rnd(3))
 		return !do_take(f, REACQUIRE, some_timeout(use), rnd(2));
-	return do_release(f) != 0;
+	if (f->leases && !rnd(3))
+		return !do_renew(f);
+	do_release(f);
+	return false;
 }
 
 /* A permanent lock, most often the first */
@@ -752,8 +827,7 @@ static void *lone(void *data)
 
 	while (!atomic_load(&shared->stop)) {
 		if (f.fd < 0) {
-			f = do_open(O_RDWR, some_name());
-			f.async = rnd(2);
+			f = open_contender(some_name());
 			show(&f);
 			held = false;
 		}
@@ -775,8 +849,7 @@ static void *visitor(void *data)
 	bool held;
 
 	while (!atomic_load(&shared->stop)) {
-		f = do_open(O_RDWR, PERMANENT + rnd(TEMPORARY));
-		f.async = rnd(2);
+		f = open_contender(PERMANENT + rnd(TEMPORARY));
 		held = false;
 		if (f.fd >= 0)
 			show(&f);
@@ -794,6 +867,7 @@ static bool hold(struct file *f, __u8 name, __s64 timeout)
 {
 	if (f->fd < 0) {
 		*f = do_open(O_RDWR, name);
+		f->leases = rnd(2);
 		show(f);
 	}
 	return f->ticket ? go_on(f, ALONE) :
@@ -848,6 +922,7 @@ enum mode { LEVEL, ONESHOT, EDGE, MODES };
 static const struct party {
 	struct file file;
 	bool held, decided, granted;
+	__s16 watched;		/* POLLERR is always reported */
 } no_party = { .file = { .fd = -1, .minor = NOBODY } };
 
 /* Watches what can happen next, or all of it, if only edges are reported */
@@ -855,30 +930,27 @@ static void watch(int ep, struct party *p, enum mode mode, int op, __u32 i)
 {
 	struct epoll_event e = { .data.u64 = (__u64)p->file.number << 32 | i };
 
-	if (mode == EDGE)
-		e.events = HOLDER_EVENTS | POLLOUT | EPOLLET;
-	else if (p->file.ticket && !p->decided)
-		e.events = POLLOUT;
-	else if (p->held)
-		e.events = HOLDER_EVENTS;
-	if (mode == ONESHOT)
-		e.events |= EPOLLONESHOT;
 	if (mode == EDGE && op == EPOLL_CTL_MOD)
 		return;
+	p->watched = mode == EDGE ? HOLDER_EVENTS | POLLOUT :
+		     p->file.ticket && !p->decided ? POLLOUT :
+		     p->held ? HOLDER_EVENTS : 0;
+	e.events = p->watched | (mode == EDGE ? EPOLLET :
+				 mode == ONESHOT ? EPOLLONESHOT : 0);
 	if (epoll_ctl(ep, op, p->file.fd, &e))
 		die("no epoll_ctl");
 }
 
 /*
- * A request that cannot be granted, as this thread holds the lock: only its
- * deadline can end it
+ * A request that is rarely granted, as this thread holds the lock: its deadline
+ * ends it
  */
 static void wait_for_deadline(__u8 name)
 {
 	struct file f = do_open(O_RDWR, name);
 
-	if (do_ask(&f, ACQUIRE, 0, 20 * USEC + rnd(MSEC), false, true) ==
-	    -EINPROGRESS) {
+	if (do_ask(&f, ACQUIRE, 0, 20 * USEC + rnd(MSEC), false,
+		   TLOCK_ASYNC) == -EINPROGRESS) {
 		while (!(do_poll(&f, POLLOUT, -1) & POLLOUT))
 			;
 		do_fetch(&f);
@@ -887,8 +959,7 @@ static void wait_for_deadline(__u8 name)
 }
 
 /* Waits for events of all files, and records them; nothing else blocks */
-static void wait_for_events(int ep, struct party *parties, enum mode mode,
-			    int ms)
+static void wait_for_events(int ep, struct party *parties, int ms)
 {
 	struct epoll_event e[FILES];
 	struct record *waits = NULL, *r;
@@ -919,9 +990,7 @@ static void wait_for_events(int ep, struct party *parties, enum mode mode,
 			r = begin(POLL, &p->file);
 			atomic_store(&r->begin, since);
 		}
-		r->wanted = mode == EDGE ? HOLDER_EVENTS | POLLOUT :
-			    p->file.ticket && !p->decided ? POLLOUT :
-							    HOLDER_EVENTS;
+		r->wanted = p->watched;
 		r->events = e[i].events;
 		end(r, at);
 		if (p->file.ticket && !p->decided && r->events & POLLOUT) {
@@ -979,7 +1048,8 @@ static void serve(struct party *p, __u8 name)
 			return;
 		default:
 			p->held = !do_ask(f, REACQUIRE, 0, some_timeout(ALONE),
-					  rnd(2), true);
+					  rnd(2), f->leases && !rnd(3) ?
+					  TLOCK_RENEW : TLOCK_ASYNC);
 			return;
 		}
 		p->held = false;
@@ -987,7 +1057,7 @@ static void serve(struct party *p, __u8 name)
 		/* Half of them long enough to get the lock */
 		p->held = !do_ask(f, ACQUIRE, 0,
 				  rnd(2) ? some_timeout(ALONE) : rnd(80 * MSEC),
-				  false, true);
+				  false, TLOCK_ASYNC);
 	}
 }
 
@@ -1012,7 +1082,7 @@ static void *looper(void *data)
 			if (p->file.fd < 0) {
 				*p = no_party;
 				names_of[i] = some_name();
-				p->file = do_open(O_RDWR, names_of[i]);
+				p->file = open_contender(names_of[i]);
 				p->file.async = true;
 				show(&p->file);
 				watch(ep, p, mode, EPOLL_CTL_ADD, i);
@@ -1024,8 +1094,7 @@ static void *looper(void *data)
 				watch(ep, p, mode, EPOLL_CTL_MOD, i);
 		}
 		/* For ever only if it holds nothing and all files wait */
-		wait_for_events(ep, parties, mode,
-				busy ? (int)rnd(3) : -1);
+		wait_for_events(ep, parties, busy ? (int)rnd(3) : -1);
 	}
 	for (__u32 i = 0; i < FILES; i++)
 		if (parties[i].file.fd >= 0)
@@ -1139,8 +1208,7 @@ static void run_sharers(__u32 actor)
 {
 	/* As the first thread, which does not exist yet */
 	new_actor(actor);
-	common = do_open(O_RDWR, some_name());
-	common.async = rnd(2);
+	common = open_contender(some_name());
 	run_threads(actor, sharer);
 	/* Closed by exit, also if one of them still holds the lock */
 }
@@ -1162,7 +1230,10 @@ static void run_watcher(__u32 actor)
 		do_close(&f);
 }
 
-/* In a user namespace: opens the device as root, asks as another user */
+/*
+ * In a user namespace: opens the device as root, asks as another user, who may not
+ * revoke what is not its own
+ */
 static void run_stranger(__u32 actor)
 {
 	struct file f = no_file;
@@ -1172,12 +1243,14 @@ static void run_stranger(__u32 actor)
 	while (!atomic_load(&shared->stop)) {
 		if (f.fd < 0) {
 			syscall(SYS_setresuid, -1, 0, -1);
-			f = do_open(O_RDWR, some_name());
-			f.async = rnd(2);
+			f = open_contender(some_name());
 			held = false;
 			if (syscall(SYS_setresuid, -1, 1, -1))
 				die("cannot become another user");
 		}
+		if (!rnd(10))
+			do_revoke(&f, do_status(&f)->holder.token,
+				  some_period());
 		held = act(&f, held, ALONE);
 		idle(held ? 100 * USEC : shared->idle);
 		if (f.fd >= 0 && !rnd(40))
@@ -1185,6 +1258,60 @@ static void run_stranger(__u32 actor)
 	}
 	if (f.fd >= 0)
 		do_close(&f);
+}
+
+/*
+ * Hangs while it holds a lock, until that is revoked: for ever if nobody else
+ * does it, so a revocation that does not come, or is not seen, stops the test.
+ */
+static void run_hanger(__u32 actor)
+{
+	struct file f = no_file;
+
+	new_actor(actor);
+	while (!atomic_load(&shared->stop)) {
+		if (f.fd < 0) {
+			f = do_open(O_RDWR, some_name());
+			f.leases = rnd(4);
+		}
+		if (!do_take(&f, ACQUIRE, some_timeout(ALONE), false)) {
+			/* Reported though nobody asks for it */
+			do_poll(&f, rnd(2) ? 0 : POLLPRI, -1);
+			if (rnd(2))
+				do_release(&f);
+		}
+		if (rnd(4))
+			do_close(&f);
+		/* Others get most of the time */
+		nap(rnd(40 * MSEC));
+	}
+	if (f.fd >= 0)
+		do_close(&f);
+}
+
+/* Revokes grants until all others have ended, who may hang. It is not killed. */
+static void run_operator(__u32 actor)
+{
+	struct file f[PERMANENT];
+	__u64 token, seen[PERMANENT] = { 0 };
+
+	new_actor(actor);
+	for (__u8 i = 0; i < PERMANENT; i++)
+		f[i] = do_open(O_RDWR, i);
+	while (!atomic_load(&shared->alone)) {
+		__u8 name = some_name();
+
+		token = do_status(&f[name])->holder.token;
+		/* Often one that hangs; sometimes a grant that is over, or none */
+		if (token == seen[name] || !rnd(16))
+			do_revoke(&f[name], rnd(8) ? token : rnd(2) ? 0 :
+				  token - 1 - rnd(4),
+				  rnd(3) ? some_period() : 0);
+		seen[name] = token;
+		nap(rnd(4 * MSEC));
+	}
+	for (__u8 i = 0; i < PERMANENT; i++)
+		do_close(&f[i]);
 }
 
 static bool act_in_family(struct file *f, bool held)
@@ -1296,8 +1423,7 @@ static void run_family(__u32 actor)
 	new_actor(actor);
 	while (!atomic_load(&shared->stop) &&
 	       history->processes < MAX_PROCESSES - 100) {
-		f = do_open(O_RDWR, some_name());
-		f.async = rnd(2);
+		f = open_contender(some_name());
 		held = rnd(2) && !do_take(&f, ACQUIRE, some_timeout(FAMILY),
 					  false);
 		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
@@ -1324,8 +1450,7 @@ static void run_family(__u32 actor)
 			f.fd = -1;
 		}
 
-		sent = do_open(O_RDWR, some_name());
-		sent.async = rnd(2);
+		sent = open_contender(some_name());
 		if (rnd(2))
 			do_take(&sent, ACQUIRE, rnd(3 * MSEC), false);
 		do_send(socks[0], &sent, child);
@@ -1404,16 +1529,16 @@ static void do_delete(__u8 name)
 static void use_new(__u8 name)
 {
 	struct file f = do_open(O_RDWR, name);
-	bool held = false;
 
 	if (f.fd < 0)
 		die("cannot open %s", names[name]);
+	/* Others may revoke its own grant */
 	do {
-		held = held || !do_take(&f, ACQUIRE, 0, false);
+		do_take(&f, ACQUIRE, 0, false);
 	} while (!do_status(&f)->holder.token);
 	if (rnd(2))
 		do_delete(name);
-	if (held && rnd(2))
+	if (rnd(2))
 		do_release(&f);
 	do_close(&f);
 }
@@ -1522,7 +1647,7 @@ static void run_reader(__u32 actor)
 		die("not urgent");
 	for (__u8 i = 0; i < PERMANENT; i++)
 		polled[i] = (struct pollfd){ .fd = monitors[i], .events = POLLIN };
-	while (!atomic_load(&shared->stop_reading)) {
+	while (!atomic_load(&shared->alone)) {
 		if (poll(polled, PERMANENT, 20) < 0)
 			die("cannot poll monitors");
 		for (__u8 i = 0; i < PERMANENT; i++)
@@ -1574,10 +1699,19 @@ static const struct trade {
 	{ run_visitors, 0, THREADS },
 	{ run_loopers, 0, THREADS },
 	{ run_loopers, CLONE_NEWPID, THREADS },
-}, keeper = { run_keeper, 0, 1 }, reader = { run_reader, 0, 1 };
+	{ run_hanger, 0, 1 },
+}, keeper = { run_keeper, 0, 1 }, operator = { run_operator, 0, 1 },
+   reader = { run_reader, 0, 1 };
 
 #define TRADES		ARRAY_SIZE(trades)
 #define STRANGERS	20000
+#define CGROUP		"tlock-chaos"
+
+/* Those that hang are frozen now and then */
+static bool can_be_frozen(const struct trade *trade)
+{
+	return trade->run == run_hanger;
+}
 
 static struct worker {
 	pid_t pid;
@@ -1632,6 +1766,8 @@ static void start(struct worker *w, const struct trade *trade)
 		leave();
 	}
 	p->pid = w->pid;
+	if (can_be_frozen(trade))
+		cgroup_enter(CGROUP, w->pid);
 	if (p->own_uids) {
 		snprintf(map, sizeof(map), "0 0 1\n1 %u 1\n", p->uid);
 		write_map(w->pid, "uid_map", map);
@@ -1676,10 +1812,17 @@ static void slay(struct worker *w)
 }
 
 /*
- * Stops a process for a while. A thread may still go away after that, until it
- * has noticed that there is nothing left to do about the stop. membarrier()
- * waits until every CPU has been at a point where its thread notices that.
+ * A thread may still go away after its process was stopped or frozen, until it
+ * has noticed that there is nothing left to do about that. membarrier() waits
+ * until every CPU has been at a point where its thread notices it.
  */
+static void settle(void)
+{
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
+		die("no membarrier");
+}
+
+/* Stops a process for a while. */
 static void stop_briefly(struct worker *w)
 {
 	struct process *p = &history->process[w->process];
@@ -1688,9 +1831,32 @@ static void stop_briefly(struct worker *w)
 	kill(w->pid, SIGSTOP);
 	nap(rnd(4 * MSEC));
 	kill(w->pid, SIGCONT);
-	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
-		die("no membarrier");
+	settle();
 	atomic_fetch_add(&p->stops, 1);
+}
+
+/* Notes that those that can be frozen are going to be, or were */
+static void note_freeze(void)
+{
+	for (__u32 i = 0; i < 2 * TRADES; i++)
+		if (workers[i].pid && can_be_frozen(&trades[i % TRADES]))
+			atomic_fetch_add(&history->process[workers[i].process].stops,
+					 1);
+}
+
+/* Freezes all that can be frozen for a while; returns whether they were frozen */
+static bool freeze_briefly(void)
+{
+	bool frozen;
+
+	note_freeze();
+	cgroup_write(CGROUP, "cgroup.freeze", "1");
+	frozen = await_cgroup(CGROUP, "frozen 1");
+	nap(rnd(10 * MSEC));
+	cgroup_write(CGROUP, "cgroup.freeze", "0");
+	settle();
+	note_freeze();
+	return frozen;
 }
 
 /* From the ioctl; a counter that sysfs disagrees with is -1, and rejected */
@@ -1727,7 +1893,9 @@ static __u64 newest_token[PERMANENT];
 enum move {
 	WENT_ON, WAS_CANCELED, FLOCKED, STOPPED, SEEN_WAITING, HELD_BOTH,
 	CREATED, DELETED, WAS_BUSY, MISSED, GONE,
-	PENDED, FETCHED, TOO_EARLY, FAILED, EXPIRED, DECIDED, CUED, MOVES
+	PENDED, FETCHED, TOO_EARLY, FAILED, EXPIRED, DECIDED, CUED,
+	RENEWED, LEASE_ENDED, TAKEN, GRACED, TOO_LATE, FORBIDDEN, LEARNED_ESTALE,
+	SAW_POLLERR, TOLD, FROZEN, MOVES
 };
 
 static const char *const move_names[MOVES] = {
@@ -1736,6 +1904,9 @@ static const char *const move_names[MOVES] = {
 	"missing", "gone",
 	"pending", "fetched", "not decided yet", "timed out by itself",
 	"expired unfetched", "seen to be decided", "saw that others wait",
+	"renewed", "leases ended", "revoked at once", "some after a grace",
+	"revoked too late", "may not revoke", "learned it", "POLLERR",
+	"after a revocation", "frozen",
 };
 
 static unsigned long moves[MOVES];
@@ -1760,6 +1931,42 @@ static void count_moves(const struct record *r)
 	moves[WAS_BUSY] += r->kind == DELETE && r->ret == -EBUSY;
 	moves[MISSED] += r->kind == OPEN && r->ret;
 	moves[GONE] += r->kind == STATUS && r->ret == -ENODEV;
+	moves[RENEWED] += r->renews && !r->ret;
+	moves[TAKEN] += r->kind == REVOKE && !r->ret && !r->timeout_ns;
+	moves[TOO_LATE] += r->kind == REVOKE && r->ret == -ESTALE;
+	moves[FORBIDDEN] += r->kind == REVOKE && r->ret == -EPERM;
+	moves[LEARNED_ESTALE] += r->kind != REVOKE && r->ret == -ESTALE;
+	moves[SAW_POLLERR] += r->kind == POLL && r->events & POLLERR;
+	moves[TOLD] += takes && r->result & TLOCK_REVOKED;
+}
+
+/* Whether somebody took the lock from that grant without a grace, or tried */
+static bool taken_at_once(const struct lock *lock, __u64 token)
+{
+	for (__u32 i = 0; i < history->records; i++) {
+		const struct record *r = &history->record[i];
+
+		if (r->kind == REVOKE && r->minor == lock->minor &&
+		    r->token == token && !r->timeout_ns)
+			return true;
+	}
+	return false;
+}
+
+/* Those that only a monitor sees */
+static void count_events(const struct lock *lock)
+{
+	for (__u32 i = 0; i < lock->events; i++) {
+		const struct event *e = &lock->event[i];
+
+		if (e->kind != TLOCK_EVENT_REVOKED)
+			continue;
+		if (!e->of.revoking)
+			moves[LEASE_ENDED]++;
+		/* One is enough, and looking for it takes time */
+		else if (!moves[GRACED])
+			moves[GRACED] = !taken_at_once(lock, e->token);
+	}
 }
 
 /* Of the first lock, and of the other permanent ones */
@@ -1770,11 +1977,11 @@ static unsigned long total_processes;
 static void run_epoch(void)
 {
 	size_t size = sizeof(*history) + CAPACITY * sizeof(struct record);
-	unsigned int workers_now, kills = 0;
+	unsigned int workers_now, kills = 0, frozen = 0;
 	unsigned long progress;
 	__u32 actor;
 	char name[TLOCK_COMM_SIZE];
-	struct worker reading;
+	struct worker reading, operating;
 	struct file f[PERMANENT];
 	__s64 until, since;
 	int fd[PERMANENT];
@@ -1794,7 +2001,7 @@ static void run_epoch(void)
 			die("cannot empty the events");
 	history->capacity = CAPACITY;
 	history->files = 1;	/* 0 is none */
-	shared->stop = shared->stop_reading = 0;
+	shared->stop = shared->alone = 0;
 	my_process = new_process(1, &actor);
 	new_actor(actor);
 	history->process[my_process].pid = getpid();
@@ -1816,12 +2023,13 @@ static void run_epoch(void)
 		history->lock[i].event = events[i];
 	}
 	start(&reading, &reader);
-	/* Now the locks are free, and no abandonment is left to report */
+	/* Now the locks are free, and nothing is left to report */
 	for (__u8 i = 0; i < PERMANENT; i++) {
 		f[i] = do_open(O_RDWR, i);
 		take_turn(&f[i]);
 	}
 
+	start(&operating, &operator);
 	start(KEEPER, &keeper);
 	for (__u32 i = 0; i < workers_now; i++)
 		start(&workers[i], &trades[i % TRADES]);
@@ -1835,6 +2043,8 @@ static void run_epoch(void)
 			if (history->processes < MAX_PROCESSES - 150 &&
 			    history->actors < MAX_ACTORS - 600)
 				start(w, &trades[(w - workers) % TRADES]);
+		} else if (!rnd(4)) {
+			frozen += freeze_briefly();
 		} else if (rnd(2)) {
 			stop_briefly(w);
 		} else if (rnd(2)) {
@@ -1860,12 +2070,12 @@ static void run_epoch(void)
 		}
 		nap(5 * MSEC);
 	}
-	atomic_store(&shared->stop_reading, 1);
+	atomic_store(&shared->alone, 1);
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 		;
 	memset(workers, 0, sizeof(workers));
 
-	/* Reports the last abandonment, if there was one */
+	/* Reports the last abandonment and revocation, if there was one */
 	for (__u8 i = 0; i < PERMANENT; i++) {
 		struct lock *lock = &history->lock[i];
 
@@ -1882,7 +2092,10 @@ static void run_epoch(void)
 					    lock->before.count[k];
 	}
 	stop_monitors();
+	for (__u8 i = 0; i < PERMANENT; i++)
+		count_events(&history->lock[i]);
 	history->end = now();
+	moves[FROZEN] += frozen;
 	moves[HELD_BOTH] += atomic_exchange(&shared->held_both, 0);
 	moves[FAILED] += atomic_exchange(&shared->timed_out, 0);
 	moves[EXPIRED] += atomic_exchange(&shared->expired, 0);
@@ -1905,21 +2118,25 @@ static void print_record(FILE *to, const struct history *h, __u32 i)
 		[SEND] = "send", [RECEIVE] = "receive", [ACQUIRE] = "acquire",
 		[REACQUIRE] = "reacquire", [FLOCK] = "flock",
 		[RELEASE] = "release", [UNLOCK] = "unlock",
+		[REVOKE] = "revoke",
 		[STATUS] = "status", [LOOK] = "look", [POLL] = "poll",
 		[CREATE] = "create", [DELETE] = "delete",
 	};
 	const struct record *r = &h->record[i];
 
-	fprintf(to, "%u p%u a%u f%u %s%s%s %lld..%lld ret %d timeout %lld left %lld ticket %llu left %llu token %llu result %u; signals %u %u, stops %u to %u; saw %llu since %lld job %u%s; %u wait; events %#x of %#x\n",
+	fprintf(to, "%u p%u a%u f%u %s%s%s%s %lld..%lld ret %d timeout %lld left %lld ticket %llu left %llu lease %llu token %llu result %u; signals %u %u, stops %u to %u; saw %llu since %lld job %u%s%s%s expires %lld; %u wait; events %#x of %#x\n",
 		i, h->actor[r->actor].process, r->actor, r->file,
 		kinds[r->kind], r->async ? " (async)" : "",
+		r->renews ? " (renews)" : "",
 		r->keeps_job ? " (keeps)" : "", (__s64)r->begin,
 		(__s64)r->end, r->ret, r->timeout_ns, r->left_ns, r->ticket,
-		r->left_ticket, r->token, r->result,
+		r->left_ticket, r->lease_ns, r->token, r->result,
 		r->after[RESTARTS] - r->before[RESTARTS],
 		r->after[FAILS] - r->before[FAILS], r->stops_before,
 		r->stops_after, r->holder.token, (__s64)r->holder.since_ns,
 		r->holder.job, r->holder.unfetched ? " unfetched" : "",
+		r->holder.leased ? " leased" : "",
+		r->holder.revoking ? " revoking" : "", r->holder.expires_ns,
 		r->waiters, r->events, r->wanted);
 }
 
@@ -2002,6 +2219,8 @@ static bool test_history(__s64 duration)
 		release(fd);
 		close(fd);
 	}
+	if (!cgroup_create(CGROUP))
+		die("no cgroups");
 
 	do {
 		epoch++;
@@ -2016,6 +2235,7 @@ static bool test_history(__s64 duration)
 			break;
 		}
 	} while (now() < until);
+	cgroup_remove(CGROUP);
 	for (__u8 i = 1; i < PERMANENT; i++)
 		if (lock_delete(own_name(i)))
 			die("cannot delete %s", names[i]);

@@ -37,6 +37,7 @@ enum kind {
 	FLOCK,		/* LOCK_EX, with LOCK_NB if the timeout is 0 */
 	RELEASE,
 	UNLOCK,		/* LOCK_UN of flock() */
+	REVOKE,		/* the grant with @token, after @timeout_ns */
 	STATUS,
 	LOOK,		/* at the fdinfo of a file of its own process */
 	POLL,		/* by poll or epoll */
@@ -53,6 +54,8 @@ struct sight {
 	__u32 comm;	/* process with that name; NOBODY: none has it */
 	__u32 job;	/* record with that job; NOBODY: none has it */
 	bool unfetched;	/* no call had returned the grant yet */
+	bool leased, revoking;
+	__s64 expires_ns;
 };
 
 /* The empty job, as of a lock that was acquired by flock() */
@@ -65,6 +68,7 @@ enum count {
 	TIMED_OUT,
 	INTERRUPTED,
 	ABANDONED,
+	REVOKED,
 	YIELDED,
 	COUNTS
 };
@@ -82,10 +86,10 @@ enum { RESTARTS, FAILS, SIGNALS };
  * @begin there is no record; without @end, the caller was killed in the call.
  * @timeout_ns and @ticket are what was passed, @left_ns and @left_ticket what
  * was there afterwards. flock() returns no token, so its record has the token
- * from a status afterwards. A LOOK has the token of a file that holds the lock,
+ * that is seen afterwards, or ESTALE if the grant was revoked by then. A LOOK has the token of a file that holds the lock,
  * or the ticket of one that waits. Which lock a name led to is known only when
  * it has been opened or created. A POLL that returned 0 has the events that were
- * there, of those that were wanted, at one instant in the call.
+ * there, of those that were wanted and POLLERR, at one instant in the call.
  */
 struct record {
 	_Atomic __s64 begin;
@@ -94,6 +98,7 @@ struct record {
 	bool keeps_job;			/* the job passed is empty */
 	bool reader;			/* OPEN: for reading only */
 	bool async;			/* with TLOCK_ASYNC */
+	bool renews;			/* with TLOCK_RENEW */
 	__u8 name;			/* OPEN, CREATE, DELETE: which */
 	__u16 actor;
 	__u32 minor;			/* of the lock; NOBODY: unknown */
@@ -103,6 +108,7 @@ struct record {
 	__s64 timeout_ns, left_ns;
 	__u64 ticket, left_ticket;
 	__u64 token;
+	__u64 lease_ns;
 	__u32 result;
 	__u32 waiters;
 	__u32 before[SIGNALS], after[SIGNALS];	/* signals handled */
@@ -188,6 +194,8 @@ enum rule {
 	NAMES,
 	POLLED,
 	EXPIRY,
+	REVOCATION,
+	STALE,
 	EVENTS,
 	RULES
 };

@@ -144,7 +144,7 @@ static void tell_all(void)
 	add(RELEASE, 1, 550, 560, 0);
 	all.look_free = add(STATUS, 3, 570, 580, 0);
 	memcpy(all.look_free->count,
-	       (__u64[COUNTS]){ GRANTS_BY(14), 4, 1, 1, 1, 1 }, sizeof(r->count));
+	       (__u64[COUNTS]){ GRANTS_BY(14), 4, 1, 1, 1, 0, 1 }, sizeof(r->count));
 	/* Gets the lock, and is killed before it can report it */
 	all.killed = add(ACQUIRE, 0, 582, 0, 0);
 	all.killed->timeout_ns = -1;
@@ -155,7 +155,7 @@ static void tell_all(void)
 	add(RELEASE, 1, 720, 730, 0);
 
 	memcpy(lock->after.count,
-	       (__u64[COUNTS]){ GRANTS_BY(16), 4, 1, 1, 2, 1 },
+	       (__u64[COUNTS]){ GRANTS_BY(16), 4, 1, 1, 2, 0, 1 },
 	       sizeof(lock->after.count));
 	lock->after.wait_ns_total = 579;
 	lock->after.wait_ns_max = 183;
@@ -251,7 +251,7 @@ static void tell_back(void)
 	add(RELEASE, 1, 700, 710, 0);
 	add(RELEASE, 3, 800, 810, 0);
 	memcpy(lock->after.count,
-	       (__u64[COUNTS]){ GRANTS_BY(14), 3, 0, 1, 0, 0 },
+	       (__u64[COUNTS]){ GRANTS_BY(14), 3, 0, 1, 0, 0, 0 },
 	       sizeof(lock->after.count));
 	lock->after.wait_ns_total = 380 + 450 + 150;
 	lock->after.wait_ns_max = 450;
@@ -1383,7 +1383,7 @@ static void tell_async(void)
 	async.last = add(RELEASE, 4, 880, 890, 0);
 
 	memcpy(lock->after.count,
-	       (__u64[COUNTS]){ GRANTS_BY(16), 4, 2, 0, 0, 1 },
+	       (__u64[COUNTS]){ GRANTS_BY(16), 4, 2, 0, 0, 0, 1 },
 	       sizeof(lock->after.count));
 	lock->after.wait_ns_total = 180 + 100 + 100 + 20 + 23;
 	lock->after.wait_ns_max = 180;
@@ -1789,6 +1789,461 @@ static void fetched_after_its_withdrawal(void)
 	lock->after.wait_ns_total = lock->after.wait_ns_max = 180;
 	lock->after.hold_ns_total = 340;
 	lock->after.hold_ns_max = 200;
+}
+
+/*
+ * Leases and revocations. The lease of 0 ends while 1 waits, so 1 gets the lock,
+ * and 0 learns it. 2 revokes the grant of 1 after a grace, which 1 does not escape
+ * by renewing it, as 0 waits; and then that of 0, at once. 0 closes its file
+ * without having learned it. 4, another user, may not revoke the grant of 3. The
+ * lease of 1 ends before 1 has fetched its grant, as 2 wants the lock. In the end
+ * the grant of 1 is revoked before its call can return it.
+ */
+static struct revoked {
+	struct record *leased, *look, *waits, *pollerr, *learns, *idle, *grace,
+		      *look_again, *renews, *waits_again, *asks, *at_once,
+		      *too_late, *closes, *next, *forbidden, *plain, *asks_async,
+		      *expires, *fetch, *deprived, *last;
+} revoked;
+
+static struct record *revoke(__u16 actor, __s64 begin, __s64 end, int ret,
+			     __u64 token, __u64 grace)
+{
+	struct record *r = add(REVOKE, actor, begin, end, ret);
+
+	r->token = token;
+	r->timeout_ns = grace;
+	return r;
+}
+
+static struct record *with_lease(__u64 lease, struct record *r)
+{
+	r->lease_ns = lease;
+	return r;
+}
+
+static void sees_expiry(struct record *r, bool leased, bool revoking, __s64 at)
+{
+	r->holder.leased = leased;
+	r->holder.revoking = revoking;
+	r->holder.expires_ns = at;
+}
+
+static void tell_revoked(void)
+{
+	begin_history();
+	h->process[4].own_uids = true;
+	h->process[4].uid = 500;
+	revoked.leased = with_lease(100, take_it(ACQUIRE, 0, 100, 110, 0, 0,
+						 11));
+	revoked.waits = take_it(ACQUIRE, 1, 120, 212, 1000, 1000 - 81, 12);
+	revoked.waits->result = TLOCK_REVOKED;
+	revoked.look = add(STATUS, 3, 150, 160, 0);
+	sees(revoked.look, 11, 105, revoked.leased);
+	sees_expiry(revoked.look, true, false, 205);
+	revoked.look->waiters = 1;
+	revoked.look->count[ACQUIRED] = GRANTS_BY(11);
+	revoked.look->count[CONTENDED] = 1;
+	revoked.pollerr = poll_it(0, 215, 220, POLLIN | POLLPRI,
+				  POLLPRI | POLLERR);
+	revoked.learns = add(RELEASE, 0, 222, 225, -ESTALE);
+	revoked.idle = add(RELEASE, 0, 226, 228, -EPERM);
+
+	revoked.grace = revoke(2, 230, 240, 0, 12, 100);
+	revoked.waits_again = take_it(ACQUIRE, 0, 242, 350, -1, -1, 13);
+	revoked.waits_again->result = TLOCK_REVOKED;
+	revoked.look_again = add(STATUS, 3, 250, 260, 0);
+	sees(revoked.look_again, 12, 206, revoked.waits);
+	sees_expiry(revoked.look_again, false, true, 335);
+	revoked.look_again->waiters = 1;
+	revoked.look_again->count[ACQUIRED] = GRANTS_BY(12);
+	revoked.look_again->count[CONTENDED] = 2;
+	revoked.look_again->count[REVOKED] = 1;
+	revoked.renews = take_it(REACQUIRE, 1, 270, 280, 50, 50, 12);
+	revoked.renews->renews = revoked.renews->keeps_job = true;
+	revoked.asks = add(ACQUIRE, 1, 360, 370, -ESTALE);
+	revoked.asks->timeout_ns = revoked.asks->left_ns = 50;
+	revoked.at_once = revoke(2, 400, 410, 0, 13, 0);
+	revoked.too_late = revoke(2, 415, 420, -ESTALE, 13, 0);
+	revoked.closes = add(CLOSE, 0, 425, 430, 0);
+	revoked.next = take_it(ACQUIRE, 3, 440, 450, 0, 0, 14);
+	revoked.next->result = TLOCK_REVOKED;
+	revoked.forbidden = revoke(4, 452, 455, -EPERM, 14, 0);
+	add(RELEASE, 3, 470, 480, 0);
+
+	revoked.plain = take_it(ACQUIRE, 3, 500, 510, 0, 0, 15);
+	revoked.asks_async = with_lease(50, start(ACQUIRE, 1, 515, 520, -1, 5));
+	add(RELEASE, 3, 530, 540, 0);
+	revoked.expires = take_it(ACQUIRE, 2, 600, 610, 0, 0, 17);
+	revoked.expires->result = TLOCK_REVOKED;
+	revoked.fetch = with_ticket(5, 0, add(ACQUIRE, 1, 620, 630, -ESTALE));
+	revoked.fetch->timeout_ns = revoked.fetch->left_ns = -1;
+	add(RELEASE, 2, 640, 650, 0);
+
+	take_it(ACQUIRE, 3, 700, 710, 0, 0, 18);
+	revoked.deprived = add(ACQUIRE, 1, 715, 760, -ESTALE);
+	revoked.deprived->timeout_ns = 1000;
+	revoked.deprived->left_ns = 1000 - 7;
+	add(RELEASE, 3, 720, 730, 0);
+	revoke(2, 740, 745, 0, 19, 0);
+	revoked.last = take_it(ACQUIRE, 3, 770, 780, 0, 0, 20);
+	revoked.last->result = TLOCK_REVOKED;
+	add(RELEASE, 3, 790, 800, 0);
+
+	memcpy(lock->after.count,
+	       (__u64[COUNTS]){ GRANTS_BY(20), 4, 0, 0, 0, 5, 0 },
+	       sizeof(lock->after.count));
+	lock->after.wait_ns_total = 81 + 91 + 17 + 7;
+	lock->after.wait_ns_max = 91;
+	lock->after.hold_ns_total = 101 + 130 + 69 + 30 + 30 + 70 + 40 + 20 +
+				    17 + 20;
+	lock->after.hold_ns_max = 130;
+}
+
+static void accepts_revoked(void)
+{
+	tell_revoked();
+}
+
+/* Past its expiry, it can go on until somebody wants the lock. */
+static void accepts_late_renewal(void)
+{
+	begin_history();
+	with_lease(100, take_it(ACQUIRE, 0, 100, 110, 0, 0, 11));
+	revoke(2, 120, 130, 0, 11, 50);
+	take_it(REACQUIRE, 0, 300, 310, -1, -1, 11)->keeps_job = true;
+	add(RELEASE, 0, 400, 410, 0);
+	lock->after.hold_ns_total = lock->after.hold_ns_max = 300;
+}
+
+/* Two threads, 0 and 4, use the same file: one of them learns it. */
+static struct record *tell_revoked_shared(void)
+{
+	struct record *other;
+
+	begin_history();
+	with_lease(100, take_it(ACQUIRE, 0, 100, 110, 0, 0, 11));
+	take_it(ACQUIRE, 1, 300, 310, 0, 0, 12)->result = TLOCK_REVOKED;
+	add(RELEASE, 4, 320, 330, -ESTALE)->file = 1;
+	other = add(RELEASE, 0, 340, 350, -EPERM);
+	add(RELEASE, 1, 360, 370, 0);
+	lock->after.count[REVOKED] = 1;
+	lock->after.hold_ns_total = 200 + 60;
+	lock->after.hold_ns_max = 200;
+	return other;
+}
+
+static void accepts_revoked_shared(void)
+{
+	tell_revoked_shared();
+}
+
+static void both_learn_it(void)
+{
+	tell_revoked_shared()->ret = -ESTALE;
+}
+
+static void neither_learns_it(void)
+{
+	begin_history();
+	take_it(ACQUIRE, 0, 100, 110, 0, 0, 11);
+	revoke(2, 200, 210, 0, 11, 0);
+	take_it(ACQUIRE, 0, 220, 230, 0, 0, 12)->result = TLOCK_REVOKED;
+	add(RELEASE, 4, 240, 250, 0)->file = 1;
+}
+
+static void revoked_before_its_lease_ended(void)
+{
+	tell_revoked();
+	revoked.waits->end = 200;
+	revoked.waits->left_ns = 1000 - 70;
+	revoked.look_again->holder.since_ns = 195;
+}
+
+static void revoked_before_its_grace_ended(void)
+{
+	tell_revoked();
+	revoked.waits_again->end = 328;
+}
+
+static void revoked_by_nobody(void)
+{
+	tell_revoked();
+	revoked.leased->lease_ns = 0;
+	sees_expiry(revoked.look, false, false, 0);
+}
+
+static void revoked_though_renewed(void)
+{
+	struct record *r;
+
+	tell_revoked();
+	r = take_it(REACQUIRE, 0, 112, 116, -1, -1, 11);
+	r->keeps_job = true;
+	/* The same, or a longer one that replaces it */
+	with_lease(200, r);
+	sees_expiry(revoked.look, true, false, 315);
+}
+
+static void revoked_for_nobody(void)
+{
+	tell_revoked();
+	revoked.pollerr->begin = 206;
+	revoked.pollerr->end = 208;
+	revoked.waits->begin = 210;
+	revoked.waits->timeout_ns = revoked.waits->left_ns = 0;
+	revoked.look_again->holder.since_ns = 211;
+	revoked.look->waiters = 0;
+}
+
+static void holds_after_its_revocation(void)
+{
+	tell_revoked();
+	revoked.pollerr->events = 0;
+	revoked.learns->ret = 0;
+}
+
+static void never_learns_it(void)
+{
+	tell_revoked();
+	revoked.closes->kind = RELEASE;
+}
+
+static void learns_it_twice(void)
+{
+	tell_revoked();
+	revoked.idle->ret = -ESTALE;
+}
+
+static void eperm_after_pollerr(void)
+{
+	tell_revoked();
+	revoked.learns->ret = -EPERM;
+}
+
+static void estale_of_a_try(void)
+{
+	tell_revoked();
+	add(ACQUIRE, 4, 850, 860, -ESTALE);
+}
+
+static void estale_of_a_release(void)
+{
+	tell_revoked();
+	add(RELEASE, 4, 850, 860, -ESTALE);
+}
+
+static void estale_without_a_grant(void)
+{
+	struct record *r;
+
+	tell_revoked();
+	r = add(ACQUIRE, 4, 810, 860, -ESTALE);
+	r->timeout_ns = 1000;
+	r->left_ns = 970;
+}
+
+static void estale_with_a_ticket(void)
+{
+	tell_revoked();
+	revoked.fetch->left_ticket = 5;
+}
+
+static void estale_uses_time(void)
+{
+	tell_revoked();
+	revoked.asks->left_ns = 40;
+}
+
+static void pollerr_of_the_idle(void)
+{
+	tell_revoked();
+	poll_it(3, 850, 860, POLLOUT, POLLOUT | POLLERR);
+}
+
+static void pollerr_without_pollpri(void)
+{
+	tell_revoked();
+	revoked.pollerr->events = POLLERR;
+}
+
+static void pollerr_is_taken_back(void)
+{
+	tell_revoked();
+	poll_it(0, 220, 221, POLLIN | POLLPRI, 0);
+}
+
+/* The lock was taken in between, so it must have been seen. */
+static void no_pollerr(void)
+{
+	struct record *r;
+
+	tell_revoked();
+	r = add(STATUS, 3, 213, 214, 0);
+	sees(r, 12, 206, revoked.waits);
+	r->count[ACQUIRED] = GRANTS_BY(12);
+	r->count[CONTENDED] = r->count[REVOKED] = 1;
+	revoked.pollerr->events = 0;
+}
+
+static void revocation_unreported(void)
+{
+	tell_revoked();
+	revoked.waits->result = 0;
+}
+
+static void revocation_at_once_unreported(void)
+{
+	tell_revoked();
+	revoked.next->result = 0;
+}
+
+static void revocation_of_the_unfetched_unreported(void)
+{
+	tell_revoked();
+	revoked.expires->result = 0;
+}
+
+static void revocation_reported_twice(void)
+{
+	tell_revoked();
+	revoked.plain->result = TLOCK_REVOKED;
+}
+
+static void revocation_reported_to_who_goes_on(void)
+{
+	tell_revoked();
+	revoked.renews->result = TLOCK_REVOKED;
+}
+
+static void revocation_reported_as_abandonment(void)
+{
+	tell_revoked();
+	revoked.next->result |= TLOCK_ABANDONED;
+}
+
+static void revocation_uncounted(void)
+{
+	tell_revoked();
+	lock->after.count[REVOKED]--;
+}
+
+static void revocation_counted_twice(void)
+{
+	tell_revoked();
+	lock->after.count[REVOKED]++;
+}
+
+static void revocation_counted_as_abandonment(void)
+{
+	tell_revoked();
+	lock->after.count[ABANDONED]++;
+}
+
+static void lease_of_nobody(void)
+{
+	tell_revoked();
+	sees_expiry(revoked.look_again, true, true, 335);
+}
+
+static void lease_unseen(void)
+{
+	tell_revoked();
+	sees_expiry(revoked.look, false, false, 0);
+}
+
+static void lease_too_short(void)
+{
+	tell_revoked();
+	revoked.look->holder.expires_ns = 199;
+}
+
+static void lease_too_long(void)
+{
+	tell_revoked();
+	revoked.look->holder.expires_ns = 261;
+}
+
+static void grace_of_nobody(void)
+{
+	tell_revoked();
+	revoked.look->holder.revoking = true;
+}
+
+static void grace_unseen(void)
+{
+	tell_revoked();
+	sees_expiry(revoked.look_again, false, false, 0);
+}
+
+/* A grace can be shortened, and not prolonged. */
+static void grace_prolonged(void)
+{
+	tell_revoked();
+	revoke(2, 242, 244, 0, 12, 1000);
+	revoked.look_again->holder.expires_ns = 1243;
+}
+
+static void expiry_of_nothing(void)
+{
+	struct record *r;
+
+	tell_revoked();
+	r = add(STATUS, 2, 810, 820, 0);
+	memcpy(r->count, lock->after.count, sizeof(r->count));
+	r->holder.expires_ns = 1;
+}
+
+static void lease_does_not_end(void)
+{
+	struct record *first, *r;
+
+	begin_history();
+	first = with_lease(100, take_it(ACQUIRE, 0, 100, 110, 0, 0, 11));
+	r = time_out(ACQUIRE, 1, 210, 220, 0);
+	sees(r, 11, 105, first);
+	sees_expiry(r, true, false, 205);
+	add(RELEASE, 0, 300, 310, 0);
+}
+
+static void revokes_what_is_over(void)
+{
+	tell_revoked();
+	revoked.too_late->ret = 0;
+	revoked.too_late->timeout_ns = 100;
+}
+
+static void estale_of_the_present(void)
+{
+	tell_revoked();
+	revoked.forbidden->ret = -ESTALE;
+}
+
+static void revokes_anybodys(void)
+{
+	tell_revoked();
+	revoked.forbidden->ret = 0;
+	revoked.forbidden->timeout_ns = 1000;
+}
+
+static void root_may_not_revoke(void)
+{
+	tell_revoked();
+	revoke(2, 456, 458, -EPERM, 14, 0);
+}
+
+static void may_not_revoke_its_own(void)
+{
+	tell_revoked();
+	take_it(ACQUIRE, 4, 810, 820, 0, 0, 21);
+	revoke(4, 830, 840, -EPERM, 21, 0);
+	add(RELEASE, 4, 850, 860, 0);
+}
+
+static void renewal_yields(void)
+{
+	tell_revoked();
+	revoked.renews->token = 13;
 }
 
 /*** Events ***/
@@ -2302,6 +2757,146 @@ static void event_held_at_most(void)
 	lock->after.hold_ns_max--;
 }
 
+/* As what happens in tell_revoked() */
+static struct revoked_events {
+	struct event *leased, *lease_ends, *passed, *grace_ends, *taken, *next,
+		     *released, *unfetched, *expired, *takes, *last;
+} revoked_events;
+
+static struct event *flags(struct event *e, bool leased, bool revoking)
+{
+	e->of.leased = leased;
+	e->of.revoking = revoking;
+	return e;
+}
+
+static void tell_events_revoked(void)
+{
+	struct revoked_events *e = &revoked_events;
+	struct record *again, *third;
+
+	tell_revoked();
+	third = revoked.deprived - 1;
+	again = revoked.waits_again;
+	e->leased = flags(HAPPENS(ACQUIRED, 105, 11, 0, revoked.leased, false),
+			  true, false);
+	HAPPENS(WAITING, 125, 0, 3, revoked.waits, false);
+	e->lease_ends = flags(HAPPENS(REVOKED, 206, 11, 0, revoked.leased,
+				      false), true, false);
+	e->passed = HAPPENS(ACQUIRED, 206, 12, 3, revoked.waits, false);
+	HAPPENS(WAITING, 245, 0, 4, again, false);
+	e->grace_ends = flags(HAPPENS(REVOKED, 336, 12, 0, revoked.waits, false),
+			      false, true);
+	HAPPENS(ACQUIRED, 336, 13, 4, again, false);
+	e->taken = flags(HAPPENS(REVOKED, 405, 13, 0, again, false), false, true);
+	e->next = HAPPENS(ACQUIRED, 445, 14, 0, revoked.next, false);
+	e->released = HAPPENS(RELEASED, 475, 14, 0, revoked.next, false);
+	HAPPENS(ACQUIRED, 505, 15, 0, revoked.plain, false);
+	HAPPENS(WAITING, 518, 0, 5, revoked.asks_async, false);
+	HAPPENS(RELEASED, 535, 15, 0, revoked.plain, false);
+	e->unfetched = flags(HAPPENS(ACQUIRED, 535, 16, 5, revoked.asks_async,
+				     true), true, false);
+	e->expired = flags(HAPPENS(REVOKED, 605, 16, 5, revoked.asks_async, true),
+			   true, false);
+	e->takes = HAPPENS(ACQUIRED, 605, 17, 0, revoked.expires, false);
+	HAPPENS(RELEASED, 645, 17, 0, revoked.expires, false);
+	HAPPENS(ACQUIRED, 705, 18, 0, third, false);
+	HAPPENS(WAITING, 718, 0, 6, revoked.deprived, false);
+	HAPPENS(RELEASED, 725, 18, 0, third, false);
+	HAPPENS(ACQUIRED, 725, 19, 6, revoked.deprived, false);
+	flags(HAPPENS(REVOKED, 742, 19, 0, revoked.deprived, false), false, true);
+	HAPPENS(ACQUIRED, 775, 20, 0, revoked.last, false);
+	e->last = HAPPENS(RELEASED, 795, 20, 0, revoked.last, false);
+}
+
+static void accepts_events_revoked(void)
+{
+	tell_events_revoked();
+}
+
+static void event_revoked_too_early(void)
+{
+	tell_events_revoked();
+	revoked_events.lease_ends->time_ns = 204;
+	lock->after.hold_ns_total -= 2;
+}
+
+static void event_revoked_for_nobody(void)
+{
+	tell_events_revoked();
+	/* The grant that follows is noted, but only after something else */
+	*invent(revoked_events.takes) = (struct event){
+		.kind = TLOCK_EVENT_WAITING, .seq = revoked_events.takes->seq,
+		.time_ns = 605, .ticket = 6, .of = revoked_events.last->of,
+	};
+}
+
+static void missing_event_revoked(void)
+{
+	tell_events_revoked();
+	miss(revoked_events.expired);
+}
+
+static void event_revoked_as_released(void)
+{
+	tell_events_revoked();
+	revoked_events.taken->kind = TLOCK_EVENT_RELEASED;
+}
+
+static void event_revoked_as_abandoned(void)
+{
+	tell_events_revoked();
+	revoked_events.lease_ends->kind = TLOCK_EVENT_ABANDONED;
+}
+
+static void event_revoked_as_timed_out(void)
+{
+	tell_events_revoked();
+	revoked_events.expired->kind = TLOCK_EVENT_TIMED_OUT;
+}
+
+static void event_released_as_revoked(void)
+{
+	tell_events_revoked();
+	revoked_events.released->kind = TLOCK_EVENT_REVOKED;
+}
+
+static void event_without_its_lease(void)
+{
+	tell_events_revoked();
+	revoked_events.leased->of.leased = false;
+}
+
+static void event_with_anothers_lease(void)
+{
+	tell_events_revoked();
+	revoked_events.next->of.leased = true;
+}
+
+static void event_at_the_end_of_a_grace_without_revoking(void)
+{
+	tell_events_revoked();
+	revoked_events.grace_ends->of.revoking = false;
+}
+
+static void event_at_once_without_revoking(void)
+{
+	tell_events_revoked();
+	revoked_events.taken->of.revoking = false;
+}
+
+static void event_at_the_end_of_a_lease_with_revoking(void)
+{
+	tell_events_revoked();
+	revoked_events.lease_ends->of.revoking = true;
+}
+
+static void event_granted_with_revoking(void)
+{
+	tell_events_revoked();
+	revoked_events.passed->of.revoking = true;
+}
+
 static const struct test {
 	const char *name;
 	void (*tell)(void);
@@ -2532,6 +3127,67 @@ static const struct test {
 	TEST(invented_time_out, EVENTS),
 	TEST(event_waits_less, EVENTS),
 	TEST(event_held_at_most, EVENTS),
+	TEST(accepts_revoked, ACCEPTED),
+	TEST(accepts_late_renewal, ACCEPTED),
+	TEST(accepts_revoked_shared, ACCEPTED),
+	TEST(both_learn_it, STALE),
+	TEST(neither_learns_it, STALE),
+	TEST(revoked_before_its_lease_ended, REVOCATION),
+	TEST(revoked_before_its_grace_ended, REVOCATION),
+	TEST(revoked_by_nobody, REVOCATION),
+	TEST(revoked_though_renewed, REVOCATION),
+	TEST(revoked_for_nobody, REVOCATION),
+	TEST(holds_after_its_revocation, EXCLUSION),
+	TEST(never_learns_it, STALE),
+	TEST(learns_it_twice, STALE),
+	TEST(eperm_after_pollerr, STALE),
+	TEST(estale_of_a_try, STALE),
+	TEST(estale_of_a_release, STALE),
+	TEST(estale_without_a_grant, STALE),
+	TEST(estale_with_a_ticket, TICKETS),
+	TEST(estale_uses_time, STALE),
+	TEST(pollerr_of_the_idle, POLLED),
+	TEST(pollerr_without_pollpri, POLLED),
+	TEST(pollerr_is_taken_back, POLLED),
+	TEST(no_pollerr, REVOCATION),
+	TEST(revocation_unreported, REPORTED),
+	TEST(revocation_at_once_unreported, REPORTED),
+	TEST(revocation_of_the_unfetched_unreported, REPORTED),
+	TEST(revocation_reported_twice, REPORTED),
+	TEST(revocation_reported_to_who_goes_on, REPORTED),
+	TEST(revocation_reported_as_abandonment, REPORTED),
+	TEST(revocation_uncounted, COUNTERS),
+	TEST(revocation_counted_twice, COUNTERS),
+	TEST(revocation_counted_as_abandonment, COUNTERS),
+	TEST(lease_of_nobody, EXPIRY),
+	TEST(lease_unseen, EXPIRY),
+	TEST(lease_too_short, EXPIRY),
+	TEST(lease_too_long, EXPIRY),
+	TEST(lease_does_not_end, EXPIRY),
+	TEST(grace_of_nobody, EXPIRY),
+	TEST(grace_unseen, EXPIRY),
+	TEST(grace_prolonged, EXPIRY),
+	TEST(expiry_of_nothing, HOLDER),
+	TEST(revokes_what_is_over, REVOCATION),
+	TEST(estale_of_the_present, REVOCATION),
+	TEST(revokes_anybodys, REVOCATION),
+	TEST(root_may_not_revoke, REVOCATION),
+	TEST(may_not_revoke_its_own, REVOCATION),
+	TEST(renewal_yields, ERRNO),
+	TEST(accepts_events_revoked, ACCEPTED),
+	TEST(event_revoked_too_early, EVENTS),
+	TEST(event_revoked_for_nobody, EVENTS),
+	TEST(missing_event_revoked, EVENTS),
+	TEST(event_revoked_as_released, EVENTS),
+	TEST(event_revoked_as_abandoned, EVENTS),
+	TEST(event_revoked_as_timed_out, EVENTS),
+	TEST(event_released_as_revoked, EVENTS),
+	TEST(event_without_its_lease, EVENTS),
+	TEST(event_with_anothers_lease, EVENTS),
+	TEST(event_at_the_end_of_a_grace_without_revoking, EVENTS),
+	TEST(event_at_once_without_revoking, EVENTS),
+	TEST(event_at_the_end_of_a_lease_with_revoking, EVENTS),
+	TEST(event_granted_with_revoking, EVENTS),
 };
 
 const unsigned int doctored_tests = sizeof(tests) / sizeof(*tests);

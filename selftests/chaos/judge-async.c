@@ -106,7 +106,23 @@ static bool may_wait(struct court *c, const struct record *r)
 	return false;
 }
 
-/* Whether poll reported waiters to the holder, and to nobody else */
+/* Whether the file may have had a grant that was revoked by then */
+static bool may_be_revoked(struct court *c, const struct record *r)
+{
+	struct file *f = &c->file[r->file];
+
+	for (__u32 i = 0; i < f->holds; i++) {
+		struct hold *hold = &c->hold[c->held[f->hold + i]];
+
+		if (hold->endings & BY_REVOCATION && revocable_lo(hold) <= r->end)
+			return true;
+	}
+	return f->blurred || f->canceled;
+}
+
+/*
+ * Whether poll reported waiters to the holder, and to nobody else, and revocations
+ */
 bool judge_polls(struct court *c)
 {
 	for (__u32 i = 0; i < c->records; i++) {
@@ -120,9 +136,19 @@ bool judge_polls(struct court *c)
 			return reject(c, ERRNO, "poll %u: %d", i, r->ret);
 		if (r->ret)
 			continue;
-		if (r->events & ~r->wanted)
+		if (r->events & ~(r->wanted | POLLERR))
 			return reject(c, POLLED, "poll %u: %#x, wanted %#x", i,
 				      r->events, r->wanted);
+		if (r->events & POLLERR) {
+			if ((r->wanted & POLLPRI) && !(r->events & POLLPRI))
+				return reject(c, POLLED, "poll %u: events %#x",
+					      i, r->events);
+			if (!may_be_revoked(c, r))
+				return reject(c, POLLED,
+					"poll %u: POLLERR of a file that can have lost nothing",
+					i);
+			continue;
+		}
 		if ((r->wanted & POLLIN) && (r->wanted & POLLPRI) &&
 		    !(r->events & POLLIN) != !(r->events & POLLPRI))
 			return reject(c, POLLED, "poll %u: events %#x", i,

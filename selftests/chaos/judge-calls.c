@@ -14,6 +14,7 @@ static bool judge_ticket(struct court *c, __u32 i)
 	case 0:
 	case -ETIMEDOUT:
 	case -ECANCELED:
+	case -ESTALE:
 		right = !r->left_ticket;
 		break;
 	case -EINTR:
@@ -50,7 +51,7 @@ static bool judge_left(struct court *c, __u32 i)
 	struct request *q = request_of(c, i);
 	__s64 made, used;
 
-	if (!q || q->timeout <= 0 || refused(r))
+	if (!q || q->timeout <= 0 || refused(c, i))
 		return r->left_ns == r->timeout_ns ||
 		       reject(c, LEFT, "call %u: %lld ns are left of %lld", i,
 			      r->left_ns, r->timeout_ns);
@@ -108,12 +109,19 @@ bool judge_call(struct court *c, __u32 i)
 				grants_at(c, r));
 		return true;
 	case RELEASE:
-		if (r->ret && r->ret != -EPERM)
+		if (r->ret && r->ret != -EPERM && r->ret != -ESTALE)
 			return reject(c, ERRNO, "release %u: %d", i, r->ret);
 		return true;
 	case UNLOCK:
-		if (r->ret)
+		if (r->ret && r->ret != -ESTALE)
 			return reject(c, ERRNO, "unlock %u: %d", i, r->ret);
+		return true;
+	case REVOKE:
+		if (r->ret && r->ret != -ESTALE && r->ret != -EPERM)
+			return reject(c, ERRNO, "revoke %u: %d", i, r->ret);
+		if (r->ret != -ESTALE && !hold_of(c, r->token))
+			return reject(c, TOKENS, "revoke %u: %d, token %llu", i,
+				      r->ret, r->token);
 		return true;
 	case LOOK:
 		if (r->token && !hold_of(c, r->token))
@@ -124,7 +132,7 @@ bool judge_call(struct court *c, __u32 i)
 	case REACQUIRE:
 		if (!judge_ticket(c, i))
 			return false;
-		if (!q && r->ret != -ECANCELED)
+		if (!q && r->ret != -ECANCELED && r->ret != -ESTALE)
 			return reject(c, TICKETS,
 				"call %u: %d with a ticket of no request", i,
 				r->ret);
@@ -140,7 +148,7 @@ bool judge_call(struct court *c, __u32 i)
 		if (!hold_of(c, r->token))
 			return reject(c, TOKENS, "call %u: token %llu", i,
 				      r->token);
-		if (r->result & ~TLOCK_ABANDONED)
+		if (r->result & ~(TLOCK_ABANDONED | TLOCK_REVOKED))
 			return reject(c, REPORTED, "call %u: result %#x",
 				      i, r->result);
 		break;
@@ -199,6 +207,7 @@ bool judge_call(struct court *c, __u32 i)
 			break;
 		return reject(c, ERRNO, "call %u: EINVAL", i);
 	case -EBUSY:
+	case -ESTALE:
 		/* See judge_state() and judge_errno() */
 		break;
 	case -ECANCELED:

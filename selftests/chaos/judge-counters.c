@@ -49,12 +49,14 @@ bool judge_counters(struct court *c)
 		struct request *q = request_of(c, i);
 		bool found;
 
-		if (!r->begin || !takes(r) || !q || c->repeat[i] || refused(r))
+		if (!r->begin || !takes(r) || !q || c->repeat[i] ||
+		    refused(c, i))
 			continue;
 		if (q->async && q->first == i && q->fetch == NOBODY) {
 			/* If it was seen to be decided, and had no grant */
-			lo[TIMED_OUT] += q->decided < q->gone_lo && !q->lost;
-			hi[TIMED_OUT] += may_have_timed_out(c, q);
+			lo[TIMED_OUT] += q->decided < q->gone_lo &&
+					 !q->lost && !q->revoked;
+			hi[TIMED_OUT] += !q->revoked && may_have_timed_out(c, q);
 		} else if (!r->end) {
 			hi[TIMED_OUT] += q->timeout >= 0 && !q->async;
 		} else {
@@ -69,19 +71,23 @@ bool judge_counters(struct court *c)
 		lo[INTERRUPTED] += q->away;
 		hi[INTERRUPTED] += q->away || (q->timeout && q->maybe_away);
 		if (r->kind == REACQUIRE) {
-			lo[YIELDED] += r->end != 0;
+			lo[YIELDED] += r->end && c->stale[i] != UNSURE;
 			hi[YIELDED]++;
 			continue;
 		}
 		/* It found the lock held if it failed or time was used */
-		found = r->end && (r->ret || (r->timeout_ns > 0 &&
-					      r->left_ns < r->timeout_ns));
+		found = r->end && c->stale[i] != UNSURE &&
+			!(c->stale[i] && r->kind == FLOCK) &&
+			(r->ret || (r->timeout_ns > 0 &&
+				    r->left_ns < r->timeout_ns));
 		lo[CONTENDED] += found;
 		hi[CONTENDED] += found || !r->end || may_have_waited(c, i);
 	}
 	for (__u64 i = 1; i <= c->grants; i++) {
-		lo[ABANDONED] += c->hold[i].ending == CLOSED;
-		hi[ABANDONED] += c->hold[i].ending != RELEASED;
+		lo[ABANDONED] += c->hold[i].endings == BY_CLOSE;
+		hi[ABANDONED] += !!(c->hold[i].endings & BY_CLOSE);
+		lo[REVOKED] += c->hold[i].endings == BY_REVOCATION;
+		hi[REVOKED] += !!(c->hold[i].endings & BY_REVOCATION);
 	}
 	for (int i = 0; i < COUNTS; i++)
 		if (!judge_count(c, count_names[i], b->count[i], a->count[i],

@@ -41,6 +41,7 @@ struct replay {
 	bool held;
 	bool yielded;		/* the last event was YIELDED */
 	bool let_in;		/* and here, that was followed by ACQUIRED */
+	bool taken;		/* it was REVOKED, as somebody wanted it */
 	struct counters grew;
 };
 
@@ -53,6 +54,7 @@ static const char *const kind_names[] = {
 	[TLOCK_EVENT_INTERRUPTED] = "interrupted",
 	[TLOCK_EVENT_WITHDRAWN] = "withdrawn",
 	[TLOCK_EVENT_ABANDONED] = "abandoned",
+	[TLOCK_EVENT_REVOKED] = "revoked",
 };
 
 static bool wrong(struct court *c, __u32 i, const char *why)
@@ -158,6 +160,9 @@ static const char *replay_end(struct replay *p, __u32 i)
 	p->grew.hold_ns_total += held;
 	p->grew.hold_ns_max = max64(p->grew.hold_ns_max, held);
 	p->grew.count[ABANDONED] += e->kind == TLOCK_EVENT_ABANDONED;
+	p->grew.count[REVOKED] += e->kind == TLOCK_EVENT_REVOKED;
+	p->taken = e->kind == TLOCK_EVENT_REVOKED &&
+		   !hold_of(p->c, e->token)->may_at_once;
 	if (e->of.unfetched ? !granted->of.unfetched ||
 			      e->ticket != granted->ticket : e->ticket)
 		return "its ticket is not that of an unfetched grant";
@@ -225,6 +230,11 @@ static bool replay(struct replay *p, __u32 i)
 	if (handing_over && e->kind != TLOCK_EVENT_ACQUIRED &&
 	    !(p->yielded && e->kind == TLOCK_EVENT_WAITING))
 		return wrong(p->c, i, "somebody waits, and nobody holds the lock");
+	/* Who wants it then may replace its request that is away */
+	if (p->taken && e->kind != TLOCK_EVENT_ACQUIRED &&
+	    e->kind != TLOCK_EVENT_WITHDRAWN)
+		return wrong(p->c, i, "the lock was revoked for nobody");
+	p->taken &= e->kind != TLOCK_EVENT_ACQUIRED;
 	switch (e->kind) {
 	case TLOCK_EVENT_WAITING:
 		why = e->token ? "nothing was granted" : replay_waiting(p, i);
@@ -241,6 +251,7 @@ static bool replay(struct replay *p, __u32 i)
 	case TLOCK_EVENT_RELEASED:
 	case TLOCK_EVENT_YIELDED:
 	case TLOCK_EVENT_ABANDONED:
+	case TLOCK_EVENT_REVOKED:
 		why = replay_end(p, i);
 		break;
 	case TLOCK_EVENT_INTERRUPTED:
@@ -317,7 +328,13 @@ static bool judge_reign_end(struct court *c, struct hold *hold, __u32 i,
 			    const struct record *ender)
 {
 	struct event *e = &c->lock->event[i];
+	enum ending ending = e->kind == TLOCK_EVENT_ABANDONED ? BY_CLOSE :
+			     e->kind == TLOCK_EVENT_REVOKED ? BY_REVOCATION :
+							      BY_RELEASE;
+	const char *why = NULL;
 
+	if (!judge_flags(hold, &e->of, e->time_ns, e->time_ns, &why))
+		return wrong(c, i, why);
 	if (e->of.job != granted->of.job && !may_change_job(c, e))
 		return wrong(c, i, "its holder had another job");
 	if (hold->file != NOBODY && !c->file[hold->file].shared &&
@@ -327,10 +344,16 @@ static bool judge_reign_end(struct court *c, struct hold *hold, __u32 i,
 		return reject(c, EVENTS,
 			"event %u: token %llu ended at %lld, not from %lld to %lld",
 			i, e->token, e->time_ns, hold->end_lo, hold->end_hi);
-	if (hold->ending != EITHER &&
-	    (hold->ending == CLOSED) != (e->kind == TLOCK_EVENT_ABANDONED))
-		return wrong(c, i, hold->ending == CLOSED ? "it was abandoned" :
-							    "nobody abandoned it");
+	if (!(hold->endings & ending))
+		return wrong(c, i, hold->endings == BY_CLOSE ?
+			     "it was abandoned" :
+			     hold->endings == BY_REVOCATION ? "it was revoked" :
+			     ending == BY_REVOCATION ? "it cannot be revoked" :
+						       "nobody abandoned it");
+	if (ending == BY_REVOCATION &&
+	    e->time_ns < (e->of.revoking ? revocable_lo(hold) : lease_lo(hold)))
+		return wrong(c, i, e->of.revoking ? "it had not expired" :
+						    "its lease had not ended");
 	if (ender && e->kind != (ender->kind == REACQUIRE ?
 				 TLOCK_EVENT_YIELDED : TLOCK_EVENT_RELEASED))
 		return wrong(c, i, "its caller ended it in another way");
@@ -352,13 +375,16 @@ static bool judge_reigns(struct court *c, const struct replay *p)
 		struct hold *hold = &c->hold[i];
 		struct reign *r = &p->reign[i];
 		struct record *granter;
+		const char *why = NULL;
 		struct request *q;
 		struct event *e;
 
 		if (r->granted == NOBODY)
 			continue;
 		e = &c->lock->event[r->granted];
-		if (e->time_ns < hold->grant_lo || e->time_ns > hold->grant_hi)
+		if (!judge_flags(hold, &e->of, e->time_ns, e->time_ns, &why))
+			ok = wrong(c, r->granted, why);
+		else if (e->time_ns < hold->grant_lo || e->time_ns > hold->grant_hi)
 			ok = reject(c, EVENTS,
 				"event %u: token %llu was granted at %lld, not from %lld to %lld",
 				r->granted, e->token, e->time_ns,
@@ -534,7 +560,7 @@ bool judge_events(struct court *c)
 
 	for (__u32 i = 0; i < lock->events && ok; i++)
 		ok = judge_person(c, i) && replay(p, i);
-	if (ok && (p->held || p->waiters))
+	if (ok && (p->held || p->waiters || p->taken))
 		ok = reject(c, EVENTS,
 			    "token %llu holds the lock in the end, and %u wait",
 			    p->held ? p->token : 0, p->waiters);

@@ -77,6 +77,78 @@ static void drop_message(struct court *c, struct file *f, struct record *sent)
 	f->close_hi = max64(f->close_hi, hi);
 }
 
+/* Whether the grant or the request of its file may be revoked after the call */
+static bool had_after(const struct record *r, bool had_before)
+{
+	if (takes(r) && (!r->ret || r->ret == -EINPROGRESS))
+		return true;
+	switch (r->ret) {
+	case -EBUSY:
+	case -EDEADLK:
+	case -EPERM:
+	case -EINVAL:
+		return had_before;
+	case -ECANCELED:
+		return had_before && r->ticket;
+	default:
+		return false;
+	}
+}
+
+/*
+ * Finds what each ESTALE is about. A call that waited has used some of its time,
+ * and one that did not has left it alone. A flock() may even have returned before
+ * its grant was revoked: see struct record.
+ */
+static void study_stale(struct court *c, struct file *f)
+{
+	bool had = false, revoked = false;
+
+	for (__u32 i = f->op; i < f->op + f->ops; i++) {
+		struct record *r = &c->record[c->op[i]];
+		enum stale *stale = &c->stale[c->op[i]];
+
+		if (r->kind == POLL && r->end && r->events & POLLERR)
+			revoked = true;
+
+		if (!r->end || (!takes(r) && !ends(r)))
+			continue;
+		if (r->ret != -ESTALE)
+			*stale = FRESH;
+		else if (!takes(r))
+			*stale = LEARNED;
+		else if (r->kind == FLOCK)
+			*stale = had ? LEARNED : OWN;
+		else if (!r->timeout_ns && !r->ticket)
+			*stale = LEARNED;
+		else if (r->timeout_ns > 0 && r->left_ns != r->timeout_ns)
+			*stale = OWN;
+		else if (r->timeout_ns > 0)
+			*stale = LEARNED;
+		else if (f->shared)
+			*stale = UNSURE;
+		else if (!had)
+			*stale = OWN;
+		else
+			*stale = yields(c, c->op[i]) && !r->async && !revoked ?
+				 UNSURE : LEARNED;
+		revoked = false;
+		if (*stale > LEARNED)
+			f->canceled = true;
+		had = had_after(r, had);
+	}
+}
+
+static void add_lease(__u64 lease, __u64 *least, __u64 *most)
+{
+	if (!lease)
+		return;
+	if (!*least || lease < *least)
+		*least = lease;
+	if (lease > *most)
+		*most = lease;
+}
+
 static void study_file(struct court *c, struct file *f)
 {
 	__u32 user = NOBODY;
@@ -96,6 +168,7 @@ static void study_file(struct court *c, struct file *f)
 		if (!takes(r) && !ends(r) && r->kind != POLL)
 			continue;
 		f->flocked |= r->kind == FLOCK;
+		add_lease(takes(r) ? r->lease_ns : 0, &f->least, &f->most);
 		if (user == NOBODY)
 			user = r->actor;
 		if (user != r->actor)
@@ -133,8 +206,14 @@ void study_files(struct court *c)
 		if (!f->ops++)
 			f->op = i;
 	}
-	for (__u32 i = 0; i < c->files; i++)
-		study_file(c, &c->file[i]);
+	for (__u32 i = 0; i < c->files; i++) {
+		struct file *f = &c->file[i];
+
+		study_file(c, f);
+		study_stale(c, f);
+		add_lease(f->least, &c->least, &c->most);
+		add_lease(f->most, &c->least, &c->most);
+	}
 }
 
 /* Notes what a call that passes the ticket of an asynchronous request shows */
@@ -162,15 +241,25 @@ static void study_fetch(struct request *q, struct record *r, __u32 number,
 static bool study_pending(struct court *c, struct request *q,
 			  const struct record *r)
 {
-	if (r->kind == POLL && r->end && !r->ret && r->wanted & POLLOUT) {
+	if (r->kind == POLL && r->end && !r->ret && r->events & POLLERR) {
+		q->revoked = true;
+		q->revoked_hi = min64(q->revoked_hi, r->end);
+		q->decided = min64(q->decided, r->end);
+	} else if (r->kind == POLL && r->end && !r->ret &&
+		   r->wanted & POLLOUT) {
 		if (r->events & POLLOUT)
 			q->decided = min64(q->decided, r->end);
 		else
 			q->undecided = max64(q->undecided,
 					     settled_before(c, r->begin));
 	}
-	if (!ends(r))
+	if (r->end && r->ret == -ESTALE) {
+		q->revoked = true;
+		q->revoked_hi = min64(q->revoked_hi, r->end);
+		q->decided = min64(q->decided, r->end);
+	} else if (!ends(r)) {
 		return false;
+	}
 	q->gone_lo = r->begin;
 	if (r->end)
 		q->gone_hi = r->end;
@@ -188,7 +277,7 @@ void study_requests(struct court *c, struct file *f)
 
 		/* Calls that end or replace the request of flock() */
 		if (ends(r) || r->kind == CLOSE ||
-		    (takes(r) && !r->ticket && !refused(r) &&
+		    (takes(r) && !r->ticket && !refused(c, number) &&
 		     !(r->kind == FLOCK && r->timeout_ns))) {
 			by_flock = NOBODY;
 		}
@@ -222,6 +311,7 @@ void study_requests(struct court *c, struct file *f)
 				.decided = f->close_hi,
 				.gone_lo = r->begin,
 				.gone_hi = f->close_hi,
+				.revoked_hi = f->close_hi,
 			};
 			if (c->request[request].async && !f->shared)
 				pending = request;
@@ -236,6 +326,8 @@ void study_requests(struct court *c, struct file *f)
 			c->request[request].ticket = r->left_ticket;
 			if (r->kind == FLOCK)
 				by_flock = request;
+		} else if (r->end && r->ret == -ESTALE) {
+			by_flock = NOBODY;
 		}
 	}
 	/* It was there until the file was closed */
@@ -250,7 +342,7 @@ static bool may_withdraw(struct court *c, struct file *f, struct record *r)
 	for (__u32 i = f->op; i < f->op + f->ops; i++) {
 		struct record *s = &c->record[c->op[i]];
 
-		if (takes(s) && s->begin <= r->end && !refused(s) &&
+		if (takes(s) && s->begin <= r->end && !refused(c, c->op[i]) &&
 		    (s->ret == -EINTR || s->ret == -EINPROGRESS ||
 		     (s->actor != r->actor && end_hi(c, s) >= r->begin)))
 			return true;
@@ -258,31 +350,49 @@ static bool may_withdraw(struct court *c, struct file *f, struct record *r)
 	return false;
 }
 
-/* Finds how the holds of a file ended, if several threads use the file */
+/*
+ * Finds how the holds of a file ended, if several threads use the file. Each end
+ * has a reason of its own: a call, a revocation, or the last close.
+ */
 bool study_shared_ends(struct court *c, struct file *f)
 {
 	__s64 *begins, *ends_by;
-	__u32 *enders, certain = 0, possible = 0;
+	__u32 certain = 0, calls = 0, possible, learned = 0, revocable = 0;
+	__u32 ender = NOBODY, taken = 0, informed = 0;
 	bool ok = true;
 
-	begins = array(f->ops + 1, sizeof(*begins));
+	begins = array(f->ops + f->holds + 1, sizeof(*begins));
 	ends_by = array(f->ops + 1, sizeof(*ends_by));
-	enders = array(f->ops + 1, sizeof(*enders));
 	for (__u32 i = f->op; i < f->op + f->ops; i++) {
 		struct record *r = &c->record[c->op[i]];
 		__s64 hi = r->end;
 
-		if ((r->kind != RELEASE && !yields(r)) || refused(r) ||
-		    c->repeat[c->op[i]])
+		learned += c->stale[c->op[i]] == LEARNED;
+		informed += c->stale[c->op[i]] != FRESH ||
+			    (!r->end && (takes(r) || ends(r)));
+		if ((r->kind != RELEASE && !yields(c, c->op[i])) ||
+		    refused(c, c->op[i]) || c->repeat[c->op[i]])
 			continue;
-		begins[possible++] = r->begin;
-		if (!r->end || (r->kind == RELEASE && may_withdraw(c, f, r)))
+		begins[calls++] = r->begin;
+		if (!r->end || c->stale[c->op[i]] == UNSURE ||
+		    (r->kind == RELEASE && may_withdraw(c, f, r)))
 			continue;
 		/* A reacquire ended it when it began to wait */
 		if (r->kind == REACQUIRE && r->timeout_ns > 0)
 			hi -= r->timeout_ns - r->left_ns;
-		enders[certain] = c->op[i];
+		ender = c->op[i];
 		ends_by[certain++] = hi;
+	}
+	possible = calls;
+	for (__u32 i = 0; i < f->holds; i++) {
+		struct hold *hold = &c->hold[c->held[f->hold + i]];
+
+		if (revocable_lo(hold) == NEVER)
+			continue;
+		begins[possible++] = revocable_lo(hold);
+		revocable++;
+		/* The last one may have been closed instead of learning it */
+		taken += hold->at_once && i + 1 < f->holds;
 	}
 	begins[possible] = f->close_lo;
 	qsort(begins, possible + 1, sizeof(*begins), by_value);
@@ -290,12 +400,13 @@ bool study_shared_ends(struct court *c, struct file *f)
 
 	for (__u32 i = 0; i < f->holds; i++) {
 		struct hold *hold = &c->hold[c->held[f->hold + i]];
+		__u8 revoked = revocable_lo(hold) == NEVER ? 0 : BY_REVOCATION;
 		bool last = i + 1 == f->holds;
 
 		if (f->blurred) {
 			hold->end_lo = hold->grant_lo;
 			hold->end_hi = f->close_hi;
-			hold->ending = EITHER;
+			hold->endings = BY_RELEASE | BY_CLOSE | revoked;
 			continue;
 		}
 		if (i > possible) {
@@ -307,23 +418,32 @@ bool study_shared_ends(struct court *c, struct file *f)
 		}
 		hold->end_lo = begins[i];
 		hold->end_hi = f->close_hi;
-		hold->ending = !last ? RELEASED :
-			       i < possible ? EITHER : CLOSED;
+		/* The others may have been revoked, and left the calls to it */
+		hold->endings = (!last || i < possible - !!revoked ?
+				 BY_RELEASE : 0) |
+				(last ? BY_CLOSE : 0) | revoked;
 		if (i == possible)
 			hold->end_lo = max64(hold->end_lo, f->close_lo);
 		/* Some may have ended grants that were not reported */
 		if (i < certain && !f->canceled) {
 			hold->end_hi = ends_by[i];
-			hold->ending = RELEASED;
+			hold->endings = BY_RELEASE | revoked;
 		}
 	}
-	if (ok && !f->blurred && !f->canceled && certain > f->holds)
+	if (ok && !f->blurred && !f->canceled && learned > revocable)
+		ok = reject(c, STALE,
+			    "%u calls on a file returned ESTALE, but only %u grants of it can have been revoked",
+			    learned, revocable);
+	if (ok && !f->blurred && !f->canceled && certain + learned > f->holds)
 		ok = reject(c, ERRNO,
-			    "call %u ended a grant of a file that had only %u",
-			    enders[f->holds], f->holds);
+			    "%u calls ended grants of a file that had only %u, and %u learned that they were revoked; one is %u",
+			    certain, f->holds, learned, ender);
+	if (ok && !f->blurred && taken > informed)
+		ok = reject(c, STALE,
+			    "%u grants of a file were revoked, but only %u calls returned ESTALE",
+			    taken, informed);
 	free(begins);
 	free(ends_by);
-	free(enders);
 	return ok;
 }
 
@@ -334,6 +454,8 @@ struct state {
 	__u32 pending;		/* its asynchronous request, or NOBODY */
 	bool decided;		/* that is certainly decided */
 	bool by_flock;		/* flock() made its last request */
+	bool revoked;		/* its grant certainly was, and no call told */
+	__u64 lease;		/* of its grant */
 };
 
 /* Whether the call may return what it returned, in this state of its file */
@@ -345,7 +467,15 @@ static bool judge_state(struct court *c, __u32 i, const struct state *s)
 	__u32 own = s->pending != NOBODY ? s->pending : s->away;
 	bool right;
 
-	if (c->repeat[i])
+	if (s->revoked)
+		right = r->ret == -ESTALE;
+	else if (c->stale[i] == OWN)
+		right = (request_of(c, i)->timeout || r->kind == FLOCK) &&
+			s->pending == NOBODY &&
+			yields(c, i) == (s->hold != NULL);
+	else if (c->stale[i])
+		right = s->hold || s->pending != NOBODY;
+	else if (c->repeat[i])
 		right = s->hold && s->hold == hold_of(c, r->token);
 	else if (r->kind == RELEASE)
 		right = (r->ret == 0) == (s->hold || own != NOBODY);
@@ -369,17 +499,39 @@ static bool judge_state(struct court *c, __u32 i, const struct state *s)
 	else if (r->kind == FLOCK && s->hold)
 		right = false;
 	else
-		right = !refused(r) && r->ret != -ECANCELED;
-	return right || reject(c, r->ticket ? CANCELED : ERRNO,
-			       "call %u: %d, when its file %s", i, r->ret, is);
+		right = !refused(c, i) && r->ret != -ECANCELED;
+	return right || reject(c, s->revoked || c->stale[i] ? STALE :
+				  r->ticket ? CANCELED : ERRNO,
+			       "call %u: %d, when its file %s%s", i, r->ret, is,
+			       s->revoked ? " no more" : "");
 }
 
-/* Whether poll reported the right thing about the request of its file */
-static bool judge_pollout(struct court *c, __u32 i, struct state *s)
+/* Whether poll reported the right thing about the state of its file */
+static bool judge_poll(struct court *c, __u32 i, struct state *s)
 {
 	struct record *r = &c->record[i];
 
-	if (!r->end || r->ret || !(r->wanted & POLLOUT))
+	if (!r->end || r->ret)
+		return true;
+	if (r->events & POLLERR) {
+		if (!s->hold && s->pending == NOBODY)
+			return reject(c, POLLED,
+				"poll %u: POLLERR of a file that had no grant",
+				i);
+		if (s->hold) {
+			s->hold->endings = BY_REVOCATION;
+			s->hold->end_lo = 0;
+			s->hold->end_hi = min64(s->hold->end_hi, r->end);
+		}
+		s->revoked = true;
+		return true;
+	}
+	if (s->revoked)
+		return reject(c, POLLED, "poll %u: no POLLERR any more", i);
+	if (s->hold)
+		s->hold->seen_lo = max64(s->hold->seen_lo,
+					 settled_before(c, r->begin));
+	if (!(r->wanted & POLLOUT))
 		return true;
 	if (r->events & POLLOUT) {
 		s->decided = true;
@@ -391,6 +543,29 @@ static bool judge_pollout(struct court *c, __u32 i, struct state *s)
 		      "has a request that was decided before");
 }
 
+/* Notes the lease of the grant of a file that only one thread uses */
+static void study_own_lease(struct court *c, struct state *s, __u32 i)
+{
+	struct record *r = &c->record[i];
+	struct hold *hold = s->hold;
+
+	if (c->repeat[i]) {
+		if (r->kind != REACQUIRE)
+			return;
+		if (r->lease_ns) {
+			hold->leased_lo = min64(hold->leased_lo, r->begin);
+			hold->leased_hi = min64(hold->leased_hi, r->end);
+			s->lease = r->lease_ns;
+		}
+		hold->renewed = r->begin;
+	} else {
+		s->lease = request_of(c, i)->lease;
+		hold->renewed = fetches(c, i) ? r->begin : 0;
+		hold->leased_lo = hold->leased_hi = s->lease ? 0 : NEVER;
+	}
+	hold->least = hold->most = s->lease;
+}
+
 bool study_own_ends(struct court *c, struct file *f)
 {
 	struct state s = { .away = NOBODY, .pending = NOBODY };
@@ -400,29 +575,55 @@ bool study_own_ends(struct court *c, struct file *f)
 		struct record *r = &c->record[number];
 		bool lets_go;
 
-		if (r->kind == POLL && !judge_pollout(c, number, &s))
+		if (r->kind == POLL && !judge_poll(c, number, &s))
 			return false;
 		if (!takes(r) && !ends(r))
 			continue;
 		if (r->end && !judge_state(c, number, &s))
 			return false;
-		if (refused(r) || c->repeat[number] ||
+		if (c->repeat[number])
+			study_own_lease(c, &s, number);
+		if (c->stale[number] == LEARNED) {
+			if (s.hold) {
+				s.hold->endings = BY_REVOCATION;
+				s.hold->end_lo = 0;
+				s.hold->end_hi = min64(s.hold->end_hi, r->end);
+			}
+			s = (struct state){ .away = NOBODY, .pending = NOBODY };
+			continue;
+		}
+		if (refused(c, number) || c->repeat[number] ||
 		    (r->ret == -ECANCELED && r->ticket))
 			continue;
-		lets_go = ends(r) || yields(r);
-		if (s.hold && lets_go) {
+		lets_go = ends(r) || yields(c, number);
+		if (takes(r) && !r->ticket)
+			request_of(c, number)->lease = r->lease_ns ?:
+				r->kind == REACQUIRE ? s.lease : 0;
+		if (s.hold && !r->end && takes(r) && r->lease_ns) {
+			/* It may have got that far */
+			add_lease(r->lease_ns, &s.hold->least, &s.hold->most);
+			s.hold->leased_lo = min64(s.hold->leased_lo, r->begin);
+		}
+		if (s.hold && lets_go &&
+		    (!r->end || c->stale[number] == UNSURE)) {
 			s.hold->end_lo = r->begin;
-			s.hold->end_hi = r->end ? r->end : f->close_hi;
-			s.hold->ending = r->end ? RELEASED :
-					 s.by_flock ? RELEASED : EITHER;
-			if (r->end && r->kind == REACQUIRE) {
+			s.hold->endings |= BY_RELEASE;
+			if (r->end) {
+				s.hold->endings &= ~BY_CLOSE;
+				s.hold->end_hi = r->end;
+			}
+			s.hold = NULL;
+		} else if (s.hold && lets_go) {
+			s.hold->end_lo = r->begin;
+			s.hold->end_hi = r->end;
+			s.hold->endings = BY_RELEASE;
+			if (r->kind == REACQUIRE) {
 				if (r->timeout_ns > 0)
 					s.hold->end_hi -= r->timeout_ns -
 							  r->left_ns;
 				s.hold->yielder = number;
 			}
-			if (r->end)
-				c->ended[number] = s.hold - c->hold;
+			c->ended[number] = s.hold - c->hold;
 			s.hold = NULL;
 		}
 		s.away = r->ret == -EINTR ? c->request_of[number] : NOBODY;
@@ -440,7 +641,9 @@ bool study_own_ends(struct court *c, struct file *f)
 		s.hold = hold_of(c, r->token);
 		s.hold->end_lo = f->close_lo;
 		s.hold->end_hi = f->close_hi;
-		s.hold->ending = s.by_flock ? RELEASED : CLOSED;
+		s.hold->endings = (s.by_flock ? BY_RELEASE : BY_CLOSE) |
+				  BY_REVOCATION;
+		study_own_lease(c, &s, number);
 	}
 	f->by_flock = s.by_flock;
 	return true;
@@ -465,9 +668,10 @@ static bool may_be_canceled(struct court *c, struct file *f, __u32 i)
 		    (!s->ret || s->ret == -ETIMEDOUT))
 			return true;
 		if (!s->end ? takes(s) || ends(s) :
-		    s->kind == RELEASE ? !s->ret :
-		    yields(s) || (s->kind == ACQUIRE && !s->ticket &&
-				  !refused(s) && (r->ticket || disturbed(c, r))))
+		    s->kind == RELEASE ? !s->ret || s->ret == -ESTALE :
+		    s->ret == -ESTALE || yields(c, c->op[j]) ||
+		    (s->kind == ACQUIRE && !s->ticket &&
+		     !refused(c, c->op[j]) && (r->ticket || disturbed(c, r))))
 			return true;
 	}
 	return false;
@@ -503,7 +707,7 @@ static bool judge_errno(struct court *c, struct file *f, __u32 i,
 		    end_hi(c, s) < r->begin)
 			continue;
 		other = true;
-		if (s->ret == -ECANCELED)
+		if (deprived(c, w->record))
 			canceled = true;
 		if (w->sure && w->begin_hi < r->begin && w->end_lo > r->end)
 			there = true;
@@ -511,9 +715,11 @@ static bool judge_errno(struct court *c, struct file *f, __u32 i,
 	if (r->kind == RELEASE) {
 		if (r->ret && there)
 			return reject(c, CANCELED,
-				"release %u: EPERM, while its file waited", i);
+				"release %u: %d, while its file waited", i,
+				r->ret);
 		if (r->ret && must_hold(c, f, r->begin, r->end))
-			return reject(c, ERRNO, "release %u: EPERM, holds", i);
+			return reject(c, ERRNO, "release %u: %d, holds", i,
+				      r->ret);
 		return true;
 	}
 	switch (r->ret) {
@@ -541,6 +747,7 @@ static bool judge_errno(struct court *c, struct file *f, __u32 i,
 				i);
 		return true;
 	case -EINVAL:
+	case -ESTALE:
 		return true;
 	}
 	if (there)

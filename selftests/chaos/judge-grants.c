@@ -21,6 +21,14 @@ static void study_fetched(struct request *q, const struct record *r,
 		hold->grant_hi = min64(hold->grant_hi, first->end + used);
 }
 
+static void set_lease(struct hold *hold, __u64 least, __u64 most)
+{
+	hold->least = least;
+	hold->most = most;
+	if (least)
+		hold->leased_lo = 0;
+}
+
 /* Finds the call that made each grant, or that fetched it */
 bool study_grants(struct court *c)
 {
@@ -34,6 +42,9 @@ bool study_grants(struct court *c)
 		hold->granter = hold->file = NOBODY;
 		hold->yielder = hold->lost_job = NOBODY;
 		hold->seen_hi = hold->free_hi = NEVER;
+		hold->leased_lo = hold->leased_hi = NEVER;
+		hold->revoke_lo = hold->revoke_hi = NEVER;
+		hold->grace_lo = hold->taken_hi = NEVER;
 	}
 	c->hold[0].end_hi = c->h->begin;
 
@@ -61,7 +72,7 @@ bool study_grants(struct court *c)
 		}
 		if (q && q->async && (!r->end || r->ret == -ECANCELED))
 			continue;
-		if (!r->end || r->ret == -ECANCELED) {
+		if (!r->end || deprived(c, c->op[i])) {
 			struct file *f = &c->file[r->file];
 
 			/* With a ticket of no request, it asked for nothing */
@@ -80,7 +91,7 @@ bool study_grants(struct court *c)
 		hold = hold_of(c, r->token);
 		if (r->kind == FLOCK ? hold->granter != NOBODY :
 		    r->kind == REACQUIRE && !r->ticket &&
-		    (r->async ? true :
+		    (r->async || r->renews ? true :
 		     r->timeout_ns < 0 ? hold->granter != NOBODY :
 		     r->left_ns == r->timeout_ns)) {
 			c->repeat[c->op[i]] = true;
@@ -97,6 +108,9 @@ bool study_grants(struct court *c)
 		hold->granter = c->op[i];
 		hold->file = r->file;
 		hold->grant_lo = r->begin;
+		set_lease(hold, c->file[r->file].least, c->file[r->file].most);
+		if (r->kind == ACQUIRE && !r->ticket && r->lease_ns)
+			hold->leased_hi = 0;
 		if (fetches(c, c->op[i])) {
 			study_fetched(q, r, &c->record[q->first], hold);
 			continue;
@@ -121,8 +135,11 @@ bool study_grants(struct court *c)
 		hold->grant_hi = hi;
 		hold->end_lo = either ? lo : close_lo;
 		hold->end_hi = max64(close_hi, hi);
-		hold->ending = either ? EITHER : CLOSED;
+		hold->endings = (either ? BY_RELEASE : 0) | BY_CLOSE |
+				BY_REVOCATION;
+		set_lease(hold, c->least, c->most);
 	}
+	study_revokes(c);
 	return true;
 }
 
@@ -245,10 +262,12 @@ static bool study_sight(struct court *c, __u32 i)
 	if (lost_request(c, hold)) {
 		struct request *q = lost_request(c, hold);
 
-		hold->ending = RELEASED;
+		hold->endings = q->revoked ? BY_REVOCATION :
+					     BY_RELEASE | BY_REVOCATION;
 		hold->grant_lo = max64(hold->grant_lo, q->undecided);
 		hold->grant_hi = min64(hold->grant_hi, q->gone_hi);
-		hold->end_hi = min64(hold->end_hi, q->gone_hi);
+		hold->end_hi = min64(hold->end_hi,
+				     min64(q->gone_hi, q->revoked_hi));
 		/* Past its expiry, it may have ended by itself */
 		if (requester_lives(c, q))
 			hold->end_lo = max64(hold->end_lo,
@@ -260,10 +279,11 @@ static bool study_sight(struct court *c, __u32 i)
 		struct file *f = &c->file[job->file];
 
 		if (f->blurred) {
-			hold->ending = EITHER;
+			hold->endings = BY_RELEASE | BY_CLOSE | BY_REVOCATION;
 		} else {
 			/* After flock(), closing is no abandonment */
-			hold->ending = f->by_flock ? RELEASED : CLOSED;
+			hold->endings = (f->by_flock ? BY_RELEASE : BY_CLOSE) |
+					BY_REVOCATION;
 			hold->end_lo = max64(hold->end_lo, f->close_lo);
 		}
 		hold->grant_lo = max64(hold->grant_lo, job->begin);
@@ -302,6 +322,12 @@ bool study_sights(struct court *c)
 				return false;
 	}
 	return true;
+}
+
+/* Whether it was certainly revoked because somebody wanted the lock */
+static bool revoked_for(const struct hold *hold)
+{
+	return hold->endings == BY_REVOCATION && !hold->may_at_once;
 }
 
 /* Whether the holds can have followed each other; narrows their times */
@@ -347,19 +373,22 @@ bool judge_order(struct court *c)
 				"token %llu was seen at %lld, after it ended at %lld",
 				token, hold->seen_lo, hold->end_hi);
 		hold->end_lo = max64(hold->end_lo, hold->seen_lo);
-		if (hold->yielder != NOBODY &&
+		if ((hold->yielder != NOBODY || revoked_for(hold)) &&
 		    !(i == c->grants && c->lock->temporary)) {
+			enum rule rule = hold->yielder != NOBODY ? YIELD :
+								   REVOCATION;
+
 			if (i == c->grants)
-				return reject(c, YIELD,
-					"call %u let nobody in",
-					hold->yielder);
+				return reject(c, rule,
+					"token %llu (call %u) passed to nobody",
+					token, hold->yielder);
 			/* Its end and the next grant are one step */
 			hold->end_lo = max64(hold->end_lo, next->grant_lo);
 			hold->end_hi = min64(hold->end_hi, next->grant_hi);
 			if (hold->end_hi < hold->end_lo)
-				return reject(c, YIELD,
-					"call %u was not the one that let token %llu in",
-					hold->yielder, token + 1);
+				return reject(c, rule,
+					"token %llu (call %u) did not pass to token %llu when it ended",
+					token, hold->yielder, token + 1);
 		}
 		if (hold->free_hi < hold->end_lo)
 			return reject(c, HOLDER,
@@ -383,7 +412,10 @@ bool judge_order(struct court *c)
 /* A call or a request that may have had one of the unreported grants */
 struct loser {
 	struct request *q;		/* if it is asynchronous, or NULL */
-	bool killed, quiet, abandoned;
+	__u32 record;
+	bool killed;
+	__u8 endings;			/* how that one may have ended */
+	bool must;			/* it certainly had one */
 	bool found;			/* it has had one, supposedly */
 	__s64 lo, hi;			/* when that was granted */
 	__u64 only;			/* its token; 0: any */
@@ -398,6 +430,7 @@ static bool may_lose(struct court *c, __u32 i, struct loser *l)
 	struct file *f = &c->file[r->file];
 
 	memset(l, 0, sizeof(*l));
+	l->record = i;
 	if (!r->begin || !takes(r) || !q)
 		return false;
 	if (q->async) {
@@ -405,64 +438,55 @@ static bool may_lose(struct court *c, __u32 i, struct loser *l)
 			return false;
 		l->q = q;
 		l->lo = q->undecided;
-		l->hi = q->gone_hi;
-		l->quiet = true;
-		l->killed = l->abandoned = q->killed;
+		l->hi = min64(q->gone_hi, q->revoked_hi);
+		l->killed = q->killed;
+		l->endings = BY_RELEASE | BY_REVOCATION |
+			     (q->killed ? BY_CLOSE : 0);
+		l->must = q->revoked;
+		if (q->revoked)
+			l->endings = BY_REVOCATION;
 		if (q->fetch == NOBODY)
 			return true;
 		/* The lock passed from it to the one that it saw */
 		l->only = c->record[q->fetch].holder.token - 1;
 		return c->record[q->fetch].ret;
 	}
-	if (r->end && r->ret != -ECANCELED)
+	if (r->end && !deprived(c, i))
 		return false;
 	l->lo = r->begin;
 	l->hi = end_hi(c, r);
 	l->killed = !r->end;
-	l->quiet = r->end || f->blurred || f->by_flock;
-	l->abandoned = !r->end && (f->blurred || !f->by_flock);
+	l->must = c->stale[i] == OWN;
+	l->endings = BY_REVOCATION;
+	if (r->end ? r->ret == -ECANCELED : f->blurred || f->by_flock)
+		l->endings |= BY_RELEASE;
+	if (!r->end && (f->blurred || !f->by_flock))
+		l->endings |= BY_CLOSE;
 	return true;
 }
 
-/*
- * Finds who may have had each unreported grant, and how it can have ended. Each
- * must have had another one. In the order of their tokens, these grants are also
- * in the order of their earliest and of their latest instants. So everyone may
- * have had any of a row of them; and if each grant goes to the one whose row
- * ends first, one is left over only if there is no other way.
- */
-bool study_lost(struct court *c)
+/* Whether it may have had this unreported grant */
+static bool may_have_had(struct court *c, const struct loser *l,
+			 const struct hold *hold)
 {
-	struct loser *losers = array(c->records, sizeof(*losers));
-	__u32 n = 0, number = 0;
-	bool ok = true;
+	return l->lo <= hold->grant_hi && l->hi >= hold->grant_lo &&
+	       (!l->only || l->only == token_of(c, hold));
+}
 
-	for (__u32 i = 0; i < c->records; i++)
-		n += may_lose(c, i, &losers[n]);
+/*
+ * Gives each unreported grant to one of the losers, each of whom has had at most
+ * one; or, with @must, gives one to each of those who certainly had one. In the
+ * order of their tokens, these grants are also in the order of their earliest and
+ * of their latest instants. So everyone may have had any of a row of them; and if
+ * each grant goes to the one whose row ends first, one is left over only if there
+ * is no other way. If there is a way to do each, there is one to do both.
+ */
+static bool judge_losers(struct court *c, struct loser *losers, __u32 n,
+			 bool must)
+{
+	for (__u32 j = 0; j < n; j++)
+		losers[j].found = false;
 	for (__u64 i = 1; i <= c->grants; i++) {
-		struct hold *hold = &c->hold[i];
-		bool quiet = false, abandoned = false;
-
-		if (hold->granter != NOBODY)
-			continue;
-		number++;
-		for (__u32 j = 0; j < n; j++) {
-			struct loser *l = &losers[j];
-
-			if (l->lo > hold->grant_hi || l->hi < hold->grant_lo ||
-			    (l->only && l->only != token_of(c, hold)))
-				continue;
-			hold->killed |= l->killed;
-			quiet |= l->quiet;
-			abandoned |= l->abandoned;
-			if (l->q)
-				l->q->lost = true;
-			l->last = number;
-		}
-		if (hold->ending == EITHER && quiet != abandoned)
-			hold->ending = abandoned ? CLOSED : RELEASED;
-	}
-	for (__u64 i = 1; i <= c->grants && ok; i++) {
 		struct hold *hold = &c->hold[i];
 		struct loser *first = NULL;
 
@@ -471,21 +495,61 @@ bool study_lost(struct court *c)
 		for (__u32 j = 0; j < n; j++) {
 			struct loser *l = &losers[j];
 
-			if (l->found || l->lo > hold->grant_hi ||
-			    l->hi < hold->grant_lo ||
-			    (l->only && l->only != token_of(c, hold)))
+			if (l->found || (must && !l->must) ||
+			    !may_have_had(c, l, hold))
 				continue;
 			if (!first || l->last < first->last)
 				first = l;
 		}
 		if (first)
 			first->found = true;
-		else
-			ok = reject(c, TOKENS,
+		else if (!must)
+			return reject(c, TOKENS,
 				"token %llu, granted from %lld to %lld, was granted to nobody",
 				token_of(c, hold), hold->grant_lo,
 				hold->grant_hi);
 	}
+	for (__u32 j = 0; j < n && must; j++)
+		if (losers[j].must && !losers[j].found)
+			return reject(c, STALE,
+				"call %u, or its request, was revoked, but can have had no grant",
+				losers[j].record);
+	return true;
+}
+
+/* Finds who may have had each unreported grant, and how it can have ended. */
+bool study_lost(struct court *c)
+{
+	struct loser *losers = array(c->records, sizeof(*losers));
+	__u32 n = 0, number = 0;
+	bool ok;
+
+	for (__u32 i = 0; i < c->records; i++)
+		n += may_lose(c, i, &losers[n]);
+	for (__u64 i = 1; i <= c->grants; i++) {
+		struct hold *hold = &c->hold[i];
+		__u8 endings = 0;
+
+		if (hold->granter != NOBODY)
+			continue;
+		number++;
+		for (__u32 j = 0; j < n; j++) {
+			struct loser *l = &losers[j];
+
+			if (!may_have_had(c, l, hold))
+				continue;
+			hold->killed |= l->killed;
+			endings |= l->endings;
+			if (l->q)
+				l->q->lost = true;
+			l->last = number;
+		}
+		/* If nobody can have had it, that is found below */
+		if (hold->endings & endings)
+			hold->endings &= endings;
+	}
+	ok = judge_losers(c, losers, n, false) &&
+	     judge_losers(c, losers, n, true);
 	free(losers);
 	return ok;
 }
@@ -536,7 +600,7 @@ bool flocked(struct court *c, struct file *f, __s64 by)
 static bool is_unknown(const struct record *r)
 {
 	return takes(r) && (!r->end || r->ret == -EINPROGRESS ||
-			    r->ret == -ECANCELED);
+			    r->ret == -ECANCELED || r->ret == -ESTALE);
 }
 
 /*
@@ -647,10 +711,10 @@ bool judge_sights(struct court *c)
 }
 
 /*
- * Each abandonment is reported once: by the first call after it that returns a
- * grant, but not by flock(), which has no room for it.
+ * Each abandonment is reported once, and so is each revocation: by the first call
+ * after it that returns a grant, but not by flock(), which has no room for it.
  */
-bool judge_abandoned(struct court *c)
+static bool judge_report(struct court *c, __u32 flag, enum ending ending)
 {
 	bool must = false, may = false, reported;
 
@@ -661,21 +725,27 @@ bool judge_abandoned(struct court *c)
 		if (hold->granter != NOBODY)
 			r = &c->record[hold->granter];
 		if (r && r->kind != FLOCK) {
-			reported = r->result & TLOCK_ABANDONED;
+			reported = r->result & flag;
 			if (reported ? !may : must)
 				return reject(c, REPORTED,
-					"call %u, token %llu: reported abandoned %d, but %s",
+					"call %u, token %llu: result %#x, but %s of flag %#x",
 					hold->granter, token_of(c, hold),
-					reported, reported ?
-					"nobody abandoned it" :
-					"it was abandoned");
+					r->result, reported ?
+					"nothing can be the reason" :
+					"there was a reason", flag);
 			must = may = false;
 		} else if (hold->killed) {
 			/* A call that was killed may have reported it */
 			must = false;
 		}
-		must |= hold->ending == CLOSED;
-		may |= hold->ending != RELEASED;
+		must |= hold->endings == ending;
+		may |= hold->endings & ending;
 	}
 	return true;
+}
+
+bool judge_reports(struct court *c)
+{
+	return judge_report(c, TLOCK_ABANDONED, BY_CLOSE) &&
+	       judge_report(c, TLOCK_REVOKED, BY_REVOCATION);
 }

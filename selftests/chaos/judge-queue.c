@@ -44,19 +44,19 @@ static void study_request(struct court *c, __u32 i)
 			q->asked_lo = max64(q->asked_lo, until_lo);
 	} else if (r->end && r->ret == -EINTR) {
 		q->away = true;
-	} else if (r->end && r->ret == -ECANCELED) {
+	} else if (deprived(c, i)) {
 		/* It may have ended before this call began */
 		until_lo = c->record[q->first].begin;
 	}
 	q->asked_hi = min64(q->asked_hi, until_hi);
 	/* What is left does not show when its request ended */
-	if (q->async && (r->ret == -ECANCELED ||
+	if (q->async && (deprived(c, i) ||
 			 (r->ret == -ETIMEDOUT && may_be_orphaned(c, i))))
 		return;
 	/* If nothing is left, more than the timeout may have passed */
 	if (r->end && q->timeout > 0) {
 		q->asked_hi = min64(q->asked_hi, until_hi - used);
-		if (r->left_ns && r->ret != -ECANCELED)
+		if (r->left_ns && !deprived(c, i))
 			q->asked_lo = max64(q->asked_lo, until_lo - used);
 	}
 	if (c->ended[i] != NOBODY && r->kind == REACQUIRE && q->first == i) {
@@ -176,7 +176,7 @@ static void study_wait(struct court *c, __u32 i)
 			at_most = min64(at_most, q->timeout - r->left_ns);
 	}
 	/* If killed or canceled, it may have ended before that call */
-	if (r->end && (r->ret != -ECANCELED || r->timeout_ns != r->left_ns))
+	if (r->end && (!deprived(c, i) || r->timeout_ns != r->left_ns))
 		q->at_least = at_least;
 	q->at_most = at_most;
 }
@@ -282,7 +282,7 @@ bool study_waits(struct court *c)
 	/* In order of file and begin, so a request's calls are in order */
 	for (__u32 i = 0; c->op[i] != NOBODY; i++)
 		if (c->request_of[c->op[i]] != NOBODY && !c->repeat[c->op[i]] &&
-		    !refused(&c->record[c->op[i]]))
+		    !refused(c, c->op[i]))
 			study_request(c, c->op[i]);
 	for (__u32 i = 0; i < c->requests; i++) {
 		struct request *q = &c->request[i];
@@ -294,7 +294,7 @@ bool study_waits(struct court *c)
 	}
 	for (__u32 i = 0; c->op[i] != NOBODY; i++)
 		if (c->request_of[c->op[i]] != NOBODY && !c->repeat[c->op[i]] &&
-		    !refused(&c->record[c->op[i]]) &&
+		    !refused(c, c->op[i]) &&
 		    !request_of(c, c->op[i])->async)
 			study_wait(c, c->op[i]);
 	for (__u32 i = 0; i < c->requests; i++)
@@ -436,7 +436,7 @@ bool judge_queue(struct court *c)
 		if (!r->end)
 			continue;
 		other = NULL;
-		if ((c->repeat[i] && r->kind == REACQUIRE) ||
+		if ((c->repeat[i] && r->kind == REACQUIRE && !r->renews) ||
 		    (shows(r) && !r->holder.token))
 			other = waiter_shown(c, r);
 		if (other)

@@ -35,6 +35,10 @@
  *   may have had it. The grant lasts until a release, the last close, or its
  *   expiry, which is the request's deadline: then a call can still fetch its
  *   end, and sees the very next grant.
+ * - A grant has a set of ways in which it may have ended. One is revocation, if it
+ *   had a lease or somebody called REVOKE: see judge-revoked.c. ESTALE then tells
+ *   of an earlier grant of the file; or, if the call has waited, of its own, which
+ *   no call reported.
  * - A thread that is killed in a call may have been granted the lock without
  *   reporting it. So may one whose call fails with ECANCELED, as another thread
  *   may release the lock before it runs. If other threads used the file while a
@@ -58,7 +62,7 @@ const char *const rule_names[RULES] = {
 	[LATE] = "late",
 	[LEFT] = "left",
 	[HOLDER] = "holder",
-	[REPORTED] = "abandoned",
+	[REPORTED] = "reported",
 	[ERRNO] = "errno",
 	[TICKETS] = "tickets",
 	[CANCELED] = "canceled",
@@ -68,6 +72,8 @@ const char *const rule_names[RULES] = {
 	[NAMES] = "names",
 	[POLLED] = "polled",
 	[EXPIRY] = "expiry",
+	[REVOCATION] = "revocation",
+	[STALE] = "stale",
 	[EVENTS] = "events",
 };
 
@@ -77,6 +83,7 @@ const char *const count_names[COUNTS] = {
 	[TIMED_OUT] = "timed_out",
 	[INTERRUPTED] = "interrupted",
 	[ABANDONED] = "abandoned",
+	[REVOKED] = "revoked",
 	[YIELDED] = "yielded",
 };
 
@@ -136,7 +143,7 @@ __u32 since_before(const struct moment *m, __u32 n, __s64 at)
 static bool took_spinlock(const struct record *r)
 {
 	return r->end && !lockless(r) &&
-	       (takes(r) || ends(r) || shows(r) ||
+	       (takes(r) || ends(r) || shows(r) || r->kind == REVOKE ||
 		(r->kind == LOOK && (r->token || r->ticket)));
 }
 
@@ -214,15 +221,15 @@ static bool judge_all(struct court *c)
 		if (c->record[i].end && !judge_call(c, i))
 			return false;
 	if (!study_grants(c) || !study_holds(c) || !study_sights(c) ||
-	    !judge_order(c))
+	    !study_revocations(c) || !judge_order(c))
 		return false;
-	if (!study_lost(c) || !judge_sights(c) || !judge_unfetched(c) ||
+	if (!study_lost(c) || !judge_revokes(c) || !judge_terms(c) || !judge_sights(c) || !judge_unfetched(c) ||
 	    !study_waits(c) || !judge_queue(c) || !judge_polls(c))
 		return false;
 	for (__u32 i = 0; i < c->files; i++)
 		if (!judge_file(c, &c->file[i]))
 			return false;
-	return judge_abandoned(c) && judge_counters(c) && judge_statuses(c) &&
+	return judge_reports(c) && judge_counters(c) && judge_statuses(c) &&
 	       judge_progress(c) && judge_events(c);
 }
 
@@ -272,6 +279,8 @@ struct verdict judge(struct history *h)
 	c->hold = array(c->grants + 1, sizeof(*c->hold));
 	c->held = array(c->grants, sizeof(*c->held));
 	c->repeat = array(c->records, sizeof(*c->repeat));
+	c->revoke = array(c->records, sizeof(*c->revoke));
+	c->stale = array(c->records, sizeof(*c->stale));
 	c->request = array(c->records, sizeof(*c->request));
 	c->request_of = array(c->records, sizeof(*c->request_of));
 	c->wait_of = array(c->records, sizeof(*c->wait_of));
@@ -295,6 +304,8 @@ struct verdict judge(struct history *h)
 	free(c->hold);
 	free(c->held);
 	free(c->repeat);
+	free(c->revoke);
+	free(c->stale);
 	free(c->request);
 	free(c->request_of);
 	free(c->wait_of);

@@ -11,14 +11,23 @@
 
 #define NEVER	INT64_MAX
 
-enum ending { RELEASED, CLOSED, EITHER };
+/* How a grant may have ended: any of these. A yield is a release. */
+enum ending { BY_RELEASE = 1, BY_CLOSE = 2, BY_REVOCATION = 4 };
+
+/* What ESTALE of a call is about */
+enum stale {
+	FRESH,				/* it is not ESTALE */
+	LEARNED,			/* the grant that its file had before */
+	OWN,				/* one that the call waited for */
+	UNSURE,				/* one of these */
+};
 
 /* From a grant to its end */
 struct hold {
 	__u32 granter;			/* the call; NOBODY: not reported */
 	__u32 file;			/* NOBODY: unknown */
 	__u32 yielder;			/* the reacquire that ended it */
-	enum ending ending;
+	__u8 endings;			/* of enum ending */
 	__s64 grant_lo, grant_hi;
 	__s64 end_lo, end_hi;
 	__s64 seen_lo, seen_hi;		/* last begin, first end of a look */
@@ -26,6 +35,22 @@ struct hold {
 	__s64 since;			/* the grant, as seen; 0: never seen */
 	__u32 lost_job;			/* record with its job, as seen */
 	bool killed;			/* its caller may have been killed */
+	/*
+	 * Its lease, by those who may have set it, or 0; when it certainly was
+	 * renewed last, or 0; and from when on it had one: may and must have
+	 */
+	__u64 least, most;
+	__s64 renewed;
+	__s64 leased_lo, leased_hi;
+	/*
+	 * By calls of REVOKE, or NEVER: when the first one began, and the first
+	 * one that succeeded had ended; when the grace ended at the earliest. And
+	 * whether one of them may have taken the lock at once, or certainly did,
+	 * and when.
+	 */
+	__s64 revoke_lo, revoke_hi, grace_lo;
+	bool may_at_once, at_once;
+	__s64 taken_lo, taken_hi;
 };
 
 /* A request, made by one call and perhaps resumed by others */
@@ -48,6 +73,9 @@ struct request {
 	__s64 undecided, decided;
 	__s64 gone_lo, gone_hi;
 	bool lost;			/* may have had an unreported grant */
+	bool revoked;			/* certainly had one, which was revoked */
+	__s64 revoked_hi;		/* by then */
+	__u64 lease;			/* if only one thread uses its file */
 };
 
 /* A call that waited, or the arrival of one that did not have to */
@@ -82,6 +110,7 @@ struct file {
 	bool flocked;			/* flock() is used with it */
 	bool by_flock;			/* flock() made its last request */
 	bool async;			/* has had asynchronous requests */
+	__u64 least, most;		/* of the leases passed, or 0 */
 };
 
 struct court {
@@ -97,6 +126,9 @@ struct court {
 	struct hold *hold;		/* by token - first */
 	__u32 *held;			/* holds by file */
 	bool *repeat;			/* records: it kept the lock it had */
+	enum stale *stale;		/* records */
+	__u32 *revoke, revokes;		/* records of REVOKE that succeeded */
+	__u64 least, most;		/* of all leases passed, or 0 */
 	struct request *request;
 	__u32 requests;
 	__u32 *request_of;		/* record -> request */
@@ -146,17 +178,30 @@ static inline bool shows(const struct record *r)
 	return r->kind == STATUS && r->end && !r->ret;
 }
 
-/* Refused at once, without changing anything */
-static inline bool refused(const struct record *r)
+/* Refused at once, without having asked for anything */
+static inline bool refused(struct court *c, __u32 i)
 {
+	struct record *r = &c->record[i];
+
 	return r->end && (r->ret == -EBUSY || r->ret == -EDEADLK ||
-			  r->ret == -EPERM || r->ret == -EINVAL);
+			  r->ret == -EPERM || r->ret == -EINVAL ||
+			  c->stale[i] == LEARNED);
 }
 
 /* Whether it ends the grant of its file, if there is one */
-static inline bool yields(const struct record *r)
+static inline bool yields(struct court *c, __u32 i)
 {
-	return r->kind == REACQUIRE && !r->ticket && !refused(r);
+	struct record *r = &c->record[i];
+
+	return r->kind == REACQUIRE && !r->ticket && !r->renews &&
+	       !refused(c, i);
+}
+
+/* Whether it may have had a grant that was over before it could return that */
+static inline bool deprived(struct court *c, __u32 i)
+{
+	return c->record[i].end && (c->record[i].ret == -ECANCELED ||
+				    c->stale[i] > LEARNED);
 }
 
 /*
@@ -224,6 +269,12 @@ static inline bool fetches(struct court *c, __u32 i)
 	return r->async && r->ticket && q && q->async;
 }
 
+/* A time that is so much later; times that are too large stand for NEVER */
+static inline __s64 later(__s64 at, __u64 by)
+{
+	return by > (__u64)(NEVER - at) ? NEVER : at + (__s64)by;
+}
+
 /* The number of grants at the time of a status */
 static inline __u64 grants_at(struct court *c, const struct record *r)
 {
@@ -268,7 +319,7 @@ bool may_hold(struct court *c, struct file *f, __s64 begin, __s64 end);
 bool must_hold(struct court *c, struct file *f, __s64 begin, __s64 end);
 bool flocked(struct court *c, struct file *f, __s64 by);
 bool judge_sights(struct court *c);
-bool judge_abandoned(struct court *c);
+bool judge_reports(struct court *c);
 
 /* judge-queue.c */
 bool may_have_waited(struct court *c, __u32 i);
@@ -281,6 +332,16 @@ bool judge_queue(struct court *c);
 /* judge-async.c */
 bool judge_unfetched(struct court *c);
 bool judge_polls(struct court *c);
+
+/* judge-revoked.c */
+__s64 lease_lo(const struct hold *hold);
+__s64 revocable_lo(const struct hold *hold);
+void study_revokes(struct court *c);
+bool study_revocations(struct court *c);
+bool judge_revokes(struct court *c);
+bool judge_flags(const struct hold *hold, const struct sight *s, __s64 begin,
+		 __s64 end, const char **why);
+bool judge_terms(struct court *c);
 
 /* judge-events.c */
 bool judge_events(struct court *c);
