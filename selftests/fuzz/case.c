@@ -65,10 +65,25 @@ static const struct value timeouts[] = {
 
 static const struct value asks[] = {
 	{ "plain", PLAIN }, { "empty", EMPTY }, { "longest", LONGEST },
-	{ "not_utf8", NOT_UTF8 }, { "unterminated", UNTERMINATED },
+	{ "not_utf8", NOT_UTF8 }, { "brief", BRIEF }, { "lease", LEASE }, { "endless", ENDLESS },
+	{ "unterminated", UNTERMINATED },
 	{ "newline", NEWLINE }, { "del", DEL }, { "c1", C1 },
-	{ "flag", FLAG }, { "flags", FLAGS }, { "lease", LEASE },
+	{ "flag", FLAG }, { "flags", FLAGS },
 	{ "reserved", RESERVED }, { "last_reserved", LAST_RESERVED },
+};
+
+static const struct value whoses[] = {
+	{ "holders", HOLDERS }, { "former", FORMER }, { "nobodys", NOBODYS },
+};
+
+static const struct value graces[] = {
+	{ "now", 0 }, { "1ns", 1 }, { "50us", 50 * USEC }, { "2ms", 2 * MSEC },
+	{ "hour", 3600 * SEC }, { "max", -1 },
+};
+
+static const struct value fields[] = {
+	{ "none", NO_FIELD }, { "flag", REVOKE_FLAG },
+	{ "reserved", REVOKE_RESERVED },
 };
 
 static const struct value tickets[] = {
@@ -122,6 +137,7 @@ static const struct value memories[] = {
 	{ "fresh", MAKE_FRESH }, { "try", MAKE_TRY }, { "brief", MAKE_BRIEF },
 	{ "never", MAKE_NEVER }, { "flag", MAKE_FLAG },
 	{ "unterminated", MAKE_UNTERMINATED }, { "async", MAKE_ASYNC },
+	{ "renew", MAKE_RENEW }, { "lease", MAKE_LEASE },
 };
 
 static const struct value signals[] = {
@@ -151,6 +167,7 @@ static const struct value states[] = {
 
 static const struct value watches[] = {
 	{ "glance", GLANCE }, { "decided", DECIDED }, { "wanted", WANTED },
+	{ "lost", LOST },
 };
 
 /* Numbers of threads that wait for each other */
@@ -165,7 +182,10 @@ static const struct kind
 	a_lock = KIND(locks, 6),
 	a_lock_name = KIND(names, 4),
 	a_timeout = KIND(timeouts, 1),
-	an_ask = KIND(asks, 8),
+	an_ask = KIND(asks, 7),
+	a_whose = KIND(whoses, 7),
+	a_grace = KIND(graces, 3),
+	a_field = KIND(fields, 9),
 	an_at = KIND(ats, 7),
 	a_via = KIND(vias, 8),
 	a_ticket = KIND(tickets, 6),
@@ -200,9 +220,13 @@ static const struct {
 			&a_ticket }, 40 },
 	[REACQUIRE] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via,
 			  &a_ticket }, 25 },
+	[RENEW] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via,
+		      &a_ticket }, 8 },
 	[RELEASE] = { { &a_file, &a_via }, 25 },
 	[FLOCK] = { { &a_file, &a_how }, 10 },
 	[STATUS] = { { &a_file, &an_at, &a_via }, 8 },
+	[REVOKE] = { { &a_file, &a_whose, &a_grace, &a_field, &an_at, &a_via },
+		     4 },
 	[IOCTL] = { { &a_file, &a_command, &a_mangle, &a_number, &a_via }, 6 },
 	[CALL] = { { &a_file, &a_call }, 5 },
 	[START] = { { &a_file, &a_timeout, &an_ask, &an_at, &a_via,
@@ -232,7 +256,8 @@ static const struct {
 const char *const verb_names[VERBS] = {
 	[OPEN] = "open", [CLOSE] = "close", [DUP] = "dup",
 	[ACQUIRE] = "acquire", [REACQUIRE] = "reacquire",
-	[RELEASE] = "release", [FLOCK] = "flock", [STATUS] = "status", [IOCTL] = "ioctl",
+	[RENEW] = "renew", [RELEASE] = "release", [FLOCK] = "flock",
+	[STATUS] = "status", [REVOKE] = "revoke", [IOCTL] = "ioctl",
 	[CALL] = "call", [START] = "start", [START_AGAIN] = "restart",
 	[FETCH] = "fetch", [WAITER] = "waiter", [MONITOR] = "monitor",
 	[EVENTS] = "events", [LOOK] = "sysfs", [CREATE] = "create",
@@ -263,7 +288,7 @@ static const struct {
 	{ "ENOMEM", ENOMEM }, { "ENXIO", ENXIO }, { "ENOSYS", ENOSYS },
 	{ "EOPNOTSUPP", EOPNOTSUPP }, { "EMFILE", EMFILE }, { "EIO", EIO },
 	{ "EINPROGRESS", EINPROGRESS }, { "ECANCELED", ECANCELED },
-	{ "ENOENT", ENOENT },
+	{ "ENOENT", ENOENT }, { "ESTALE", ESTALE },
 	{ "another", -1 },
 };
 

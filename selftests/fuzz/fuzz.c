@@ -20,7 +20,8 @@
  * thread can know; it does not time out early; what it writes is consistent.
  * More is known of a file that only one thread uses: whether it holds the
  * lock, in which case no other thread may find that it holds it, or has a
- * request that can be resumed or fetched; and so what poll(2) and fdinfo say.
+ * request that can be resumed or fetched; and so what poll(2) and fdinfo say. If
+ * it has a lease, or somebody calls TLOCK_IOC_REVOKE, it may have been revoked.
  * After each case the lock is free, and its
  * counters have grown by what the calls returned. And nothing hangs: after some
  * milliseconds all files are released, so all waits end without a signal.
@@ -85,6 +86,7 @@ static struct shared {
 	atomic_int pid[PROCESSES];
 	struct seat {
 		atomic_int tid, at, times;
+		atomic_bool leased;	/* what it claims may be revoked */
 	} seat[MAX_THREADS];
 	/* The thread that certainly holds the lock, plus 1: see claim() */
 	atomic_int claim[LOCKS];
@@ -94,7 +96,7 @@ static struct shared {
 
 	/* What calls returned, to compare with the lock's counters */
 	__u64 first_token;
-	atomic_uchar returned_token[MAX_GRANTS];
+	atomic_uchar returned_token[MAX_GRANTS];	/* of enum mark */
 	atomic_int begun, ended;	/* acquires and reacquires */
 	atomic_int grants;		/* tokens that were returned */
 	atomic_int unknown;		/* calls that may have been grants */
@@ -103,6 +105,9 @@ static struct shared {
 	atomic_int started, fetched, missed;
 	atomic_int timed_out, interrupted, abandoned;
 	atomic_int acquires_contended, yields, reacquires;
+	/* Calls of REVOKE, on any lock, and that returned ESTALE; leases */
+	atomic_int revokes, stale, leases;
+	atomic_int revoked;		/* grants that reported a revocation */
 	atomic_int signals;		/* sent, including kills */
 	atomic_ullong ticket;		/* the last that a call returned */
 
@@ -112,6 +117,12 @@ static struct shared {
 	/* Over the whole run */
 	atomic_ulong results[VERBS][OUTCOMES];
 } *shared;
+
+/* What is known of a grant of the first lock */
+enum mark {
+	RETURNED = 1, RETURNED_AGAIN = 2,
+	TAKEN = 4,			/* revoked, and REVOKE has returned */
+};
 
 static const struct fuzz_case *running;
 
@@ -136,6 +147,8 @@ static struct thread {
 	enum lock own_lock;
 	enum held held;
 	bool decided;		/* ASKED: so poll(2) said */
+	bool leased;		/* its grant or request may have a lease */
+	__u64 token;		/* of its grant of the first lock; 0: unknown */
 	bool monitors;		/* its own file does */
 	__u64 seq;		/* of the last event that it read there */
 	/* Of its last request that was interrupted or is asynchronous */
@@ -195,16 +208,20 @@ static void nap(__s64 ns)
 
 /*
  * A thread that was granted the lock on its own file claims it, until just
- * before it may lose it. The claim of a dying thread passes on.
+ * before it may lose it. The claim of a dying thread passes on, and so does one
+ * of a grant that may have been revoked.
  */
 static void claim(void)
 {
 	int mine = me->number + 1, who = 0;
 	atomic_int *claim = &shared->claim[me->own_lock];
 
+	atomic_store(&shared->seat[me->number].leased, me->leased);
 	if (atomic_compare_exchange_strong(claim, &who, mine))
 		return;
-	if (atomic_load(&shared->dying[running->thread[who - 1].process])) {
+	if (atomic_load(&shared->dying[running->thread[who - 1].process]) ||
+	    atomic_load(&shared->revokes) ||
+	    atomic_load(&shared->seat[who - 1].leased)) {
 		atomic_store(claim, mine);
 		return;
 	}
@@ -212,6 +229,27 @@ static void claim(void)
 	if (!atomic_load(&shared->stop))
 		broken("threads %d and %d both hold the lock", who - 1,
 		       me->number);
+}
+
+/* Whether its grant, or the one that it asks for, may be revoked */
+static bool may_be_revoked(void)
+{
+	return me->leased || atomic_load(&shared->revokes);
+}
+
+/* Whether a grant of the first lock was certainly revoked before now */
+static bool was_taken(__u64 token)
+{
+	__u64 index = token - shared->first_token;
+
+	return token >= shared->first_token && index < MAX_GRANTS &&
+	       atomic_load(&shared->returned_token[index]) & TAKEN;
+}
+
+/* Whether no call has told this thread yet that its grant was revoked */
+static bool is_stale(void)
+{
+	return me->held == YES && was_taken(me->token);
 }
 
 static void unclaim(void)
@@ -300,6 +338,12 @@ static void *place(enum at at)
 	return (void *)-1UL;
 }
 
+static __u64 lease_of(enum ask what)
+{
+	return what == BRIEF ? 50 * USEC : what == LEASE ? 3600 * SEC :
+	       what == ENDLESS ? ~0ULL : 0;
+}
+
 static void fill(struct tlock_acquire *arg, __s64 timeout, enum ask what)
 {
 	*arg = ask(timeout, "fuzz");
@@ -329,13 +373,13 @@ static void fill(struct tlock_acquire *arg, __s64 timeout, enum ask what)
 		strcpy(arg->job + 2, "\xc2\x9b");
 		break;
 	case FLAG:
-		arg->flags = TLOCK_ASYNC << 1;
+		arg->flags = TLOCK_RENEW << 1;
 		break;
 	case FLAGS:
 		arg->flags = ~0U;
 		break;
-	case LEASE:
-		arg->lease_ns = 1;
+	case BRIEF ... ENDLESS:
+		arg->lease_ns = lease_of(what);
 		break;
 	case RESERVED:
 		arg->reserved[0] = 1ULL << 63;
@@ -375,9 +419,13 @@ static void judge_holder(const struct tlock_holder *h)
 		broken("the holder is pid %d, uid %u", h->pid, h->uid);
 	if ((__s64)h->since_ns > now())
 		broken("the lock was granted in the future: %llu", h->since_ns);
-	if (h->flags & ~TLOCK_UNFETCHED ||
-	    !zeroed(h->reserved, sizeof(h->reserved)))
+	if (h->flags & ~(TLOCK_UNFETCHED | TLOCK_LEASED | TLOCK_REVOKING) ||
+	    h->reserved)
 		broken("the holder's flags are %#x", h->flags);
+	if (h->flags & (TLOCK_LEASED | TLOCK_REVOKING) ?
+	    h->expires_ns < h->since_ns : h->expires_ns)
+		broken("a grant since %lld, with flags %#x, expires at %lld",
+		       h->since_ns, h->flags, h->expires_ns);
 	if (!h->token && (h->since_ns || h->pid || h->flags || *h->job ||
 			  *h->comm))
 		broken("the lock is free, but the holder is not all 0");
@@ -414,7 +462,7 @@ static int call_ioctl(int file, unsigned int cmd, void *arg, bool compat)
 static void note_grant(const struct tlock_acquire *arg, bool again)
 {
 	__u64 index = arg->token - shared->first_token;
-	unsigned char how = again ? 2 : 1, before;
+	unsigned char how = again ? RETURNED_AGAIN : RETURNED, before;
 
 	if (arg->token < shared->first_token) {
 		broken("token %llu is old", arg->token);
@@ -423,20 +471,24 @@ static void note_grant(const struct tlock_acquire *arg, bool again)
 	} else {
 		before = atomic_fetch_or(&shared->returned_token[index], how);
 		/* Another thread may have reacquired it before we got here */
-		if (before & 1 && !again)
+		if (before & RETURNED && !again)
 			broken("token %llu was returned twice", arg->token);
-		if (!before)
+		if (!(before & ~TAKEN))
 			atomic_fetch_add(&shared->grants, 1);
 	}
-	if (arg->result & ~TLOCK_ABANDONED)
+	if (arg->result & ~(TLOCK_ABANDONED | TLOCK_REVOKED))
 		broken("the result is %#x", arg->result);
-	if (arg->result)
+	if (arg->result & TLOCK_ABANDONED)
 		atomic_fetch_add(&shared->abandoned, 1);
+	if (arg->result & TLOCK_REVOKED)
+		atomic_fetch_add(&shared->revoked, 1);
 }
 
 /* A call that acquires or reacquires */
 struct take {
 	bool again, async, mine;
+	bool renews;
+	bool stale;		/* it must return ESTALE */
 	bool uncounted;		/* on a lock that is not the first */
 	enum at at;
 	__s64 timeout;		/* that was passed */
@@ -475,7 +527,8 @@ static void judge_take(const struct take *t, const struct tlock_acquire *arg,
 	 */
 	if (!t->mine && !t->ticket && (ret == -EBADF || ret == -EBUSY))
 		return;
-	if (!ret || ret == -ETIMEDOUT || ret == -ECANCELED ? ticket :
+	if (!ret || ret == -ETIMEDOUT || ret == -ECANCELED || ret == -ESTALE ?
+	    ticket :
 	    ret == -EINTR || ret == -EINPROGRESS ?
 	    !ticket || (t->ticket && ticket != t->ticket) :
 	    ticket != t->ticket)
@@ -525,6 +578,9 @@ static void note_take(const struct take *t, const struct tlock_acquire *arg,
 	case -ECANCELED:
 		atomic_fetch_add(&shared->canceled, 1);
 		break;
+	case -ESTALE:
+		atomic_fetch_add(&shared->stale, 1);
+		break;
 	case -EFAULT:
 		/* If nothing can be read, nothing is granted */
 		if (t->at < CUT)
@@ -571,6 +627,9 @@ static void know_after(const struct take *t, int ret, enum held before)
 		if (before == YES)
 			me->held = NO;
 		break;
+	case -ESTALE:
+		me->held = NO;
+		break;
 	case -ECANCELED:
 		/* The ticket was wrong, or all files are being released */
 		if (atomic_load(&shared->stop))
@@ -611,9 +670,11 @@ static __u32 outcomes_of_request(const struct take *t)
 {
 	__u32 outcomes = can(0) | can(ETIMEDOUT);
 
-	/* The racing page may have the flag, and a ticket */
+	/* The racing page may have any flag, and a ticket */
 	if (t->at == RACING)
 		return outcomes | can(EINTR) | can(EINPROGRESS);
+	if (t->renews)
+		return can(0);
 	if (!t->async)
 		outcomes |= can(EINTR);
 	else if (t->ticket)
@@ -649,17 +710,24 @@ static __u32 outcomes_of_ticket(const struct take *t, enum held held)
 /* The results allowed if both the file and the argument can be used */
 static __u32 outcomes_of(const struct take *t, enum held held)
 {
-	__u32 outcomes = outcomes_of_request(t);
+	__u32 outcomes = outcomes_of_request(t), stale = 0;
 
 	/* Anything is possible: others use it, or release it now */
 	if (!t->mine || held == UNKNOWN || atomic_load(&shared->stop))
-		return outcomes | can(EBUSY) | can(ECANCELED) |
+		return outcomes | can(EBUSY) | can(ECANCELED) | can(ESTALE) |
 		       (t->ticket ? can(EINVAL) : 0) |
 		       (t->again ? can(EPERM) : can(EDEADLK));
+	if (t->stale)
+		return can(ESTALE);
+	/* A grant that it has, or one that it waits for, may be revoked */
+	if (may_be_revoked() && (held != NO || t->at == RACING ||
+				 (t->timeout && !t->async)))
+		stale = can(ESTALE);
 	if (t->ticket)
-		return outcomes_of_ticket(t, held);
+		return outcomes_of_ticket(t, held) | stale;
 	if (t->at == RACING && (held == AWAY || held == ASKED))
-		return outcomes | can(EBUSY) | can(EPERM) | can(ECANCELED);
+		return outcomes | can(EBUSY) | can(EPERM) | can(ECANCELED) |
+		       stale;
 	if (held == ASKED)
 		outcomes = can(EBUSY);
 	else if (t->again && held != YES)
@@ -668,7 +736,7 @@ static __u32 outcomes_of(const struct take *t, enum held held)
 		outcomes = can(EDEADLK);
 	if (t->at == RACING)
 		outcomes |= can(ECANCELED);
-	return outcomes;
+	return outcomes | stale;
 }
 
 static bool own_is_writable(void)
@@ -683,16 +751,18 @@ static __u32 not_writable(void)
 	return can(EBADF) | (me->own_lock ? can(ENODEV) : 0);
 }
 
-/* ACQUIRE, REACQUIRE, START, START_AGAIN or FETCH */
+/* ACQUIRE, REACQUIRE, RENEW, START, START_AGAIN or FETCH */
 static int do_take(const struct op *op, __u32 *allowed)
 {
 	enum file file = operand(op, 0);
 	bool fetch = op->verb == FETCH, again = op->verb == REACQUIRE ||
+						op->verb == RENEW ||
 						op->verb == START_AGAIN;
 	enum ask what = fetch ? PLAIN : operand(op, 2);
 	enum lock lock = file == OWN ? me->own_lock : FIRST;
 	struct take t = {
 		.again = again,
+		.renews = op->verb == RENEW,
 		.async = op->verb >= START,
 		.mine = file == OWN,
 		.uncounted = lock,
@@ -703,6 +773,7 @@ static int do_take(const struct op *op, __u32 *allowed)
 	};
 	struct tlock_acquire arg, *uarg = place(t.at);
 	enum held held = me->held;
+	bool invalid = what > LAST_VALID;
 	__u32 outcomes;
 	int ret;
 
@@ -720,11 +791,23 @@ static int do_take(const struct op *op, __u32 *allowed)
 	arg.ticket = t.ticket;
 	if (t.async)
 		arg.flags |= TLOCK_ASYNC;
+	if (t.renews) {
+		arg.flags |= TLOCK_RENEW;
+		invalid |= t.ticket;
+	}
 	if (t.at != RACING)
 		memcpy(uarg, &arg, room(t.at));
 
-	if (t.mine)
+	if (t.mine) {
+		t.stale = is_stale();
 		unclaim();
+		/* Others may have put a lease there */
+		if (!t.ticket)
+			me->leased = (held != NO && me->leased) ||
+				     lease_of(what) || t.at == RACING;
+	}
+	if (lease_of(what) || t.at == RACING)
+		atomic_fetch_add(&shared->leases, 1);
 	if (!t.uncounted)
 		atomic_fetch_add(&shared->begun, 1);
 	if (again)
@@ -746,16 +829,19 @@ static int do_take(const struct op *op, __u32 *allowed)
 	else if (t.at == RACING)
 		outcomes |= can(EFAULT) | can(EINVAL);
 	else if (t.at == SHORT)
-		outcomes |= can(EFAULT) | (what > LAST_VALID ? can(EINVAL) : 0);
-	else if (what > LAST_VALID)
+		outcomes |= can(EFAULT) | (invalid ? can(EINVAL) : 0);
+	else if (invalid)
 		outcomes = can(EINVAL);
 	/* Errors of the file come first */
 	if (!cannot_use(file, &outcomes) && t.mine && !own_is_writable())
 		outcomes = not_writable();
 	*allowed = outcomes;
 
-	if (t.mine)
+	if (t.mine) {
+		if (!ret)
+			me->token = t.at == RACING || lock ? 0 : arg.token;
 		know_after(&t, ret, held);
+	}
 	if (ret == -EINTR || ret == -EINPROGRESS) {
 		/* If it does not know the deadline, it forgets the ticket */
 		me->ticket = t.known && t.at != RACING ? arg.ticket : 0;
@@ -777,6 +863,7 @@ static int do_flock(const struct op *op, __u32 *allowed)
 	enum file file = operand(op, 0);
 	enum how how = operand(op, 1);
 	bool mine = file == OWN, counted = !mine || !me->own_lock, sure;
+	bool stale = mine && is_stale();
 	int ret;
 
 	if (mine && how != SHARED)
@@ -809,6 +896,15 @@ static int do_flock(const struct op *op, __u32 *allowed)
 		if (ret == -ECANCELED)
 			atomic_fetch_add(&shared->canceled, counted);
 	}
+	if (how != SHARED) {
+		if (!sure || (may_be_revoked() &&
+			      (me->held != NO || how == EXCLUSIVE)))
+			*allowed |= can(ESTALE);
+		if (sure && stale)
+			*allowed = can(ESTALE);
+		if (ret == -ESTALE)
+			atomic_fetch_add(&shared->stale, counted);
+	}
 	if (!cannot_use(file, allowed) && mine && how != UNLOCK &&
 	    (how == SHARED ? (me->own_flags & O_ACCMODE) == O_ACCMODE :
 			     !own_is_writable()))
@@ -819,13 +915,16 @@ static int do_flock(const struct op *op, __u32 *allowed)
 	if (how == UNLOCK && !ret) {
 		me->held = NO;
 	} else if (how != SHARED && !ret) {
+		/* Its token is not known, unless it held before */
+		if (me->held != YES)
+			me->token = me->leased = 0;
 		me->held = YES;
 		claim();
 	} else if (ret == -EINTR) {
 		/* It is not known which request is away now */
 		me->held = AWAY;
 		me->ticket = 0;
-	} else if (ret == -EAGAIN) {
+	} else if (ret == -EAGAIN || ret == -ESTALE) {
 		me->held = NO;
 	} else if (ret == -ECANCELED) {
 		me->held = UNKNOWN;
@@ -836,19 +935,25 @@ static int do_flock(const struct op *op, __u32 *allowed)
 static int do_release(const struct op *op, __u32 *allowed)
 {
 	enum file file = operand(op, 0);
+	bool stale = file == OWN && is_stale();
 	int ret;
 
 	if (file == OWN)
 		unclaim();
 	ret = call_ioctl(file, TLOCK_IOC_RELEASE, NULL, operand(op, 1));
-	*allowed = can(0) | can(EPERM);
+	*allowed = can(0) | can(EPERM) | can(ESTALE);
 	if (file == OWN && !atomic_load(&shared->stop)) {
 		if (me->held == YES || me->held == AWAY || me->held == ASKED)
-			*allowed = can(0);
+			*allowed = can(0) |
+				   (may_be_revoked() ? can(ESTALE) : 0);
 		if (me->held == NO)
 			*allowed = can(EPERM);
+		if (stale)
+			*allowed = can(ESTALE);
 	}
-	if (file == OWN && (!ret || ret == -EPERM))
+	if (ret == -ESTALE && (file != OWN || !me->own_lock))
+		atomic_fetch_add(&shared->stale, 1);
+	if (file == OWN && (!ret || ret == -EPERM || ret == -ESTALE))
 		me->held = NO;
 	cannot_use(file, allowed);
 	return ret;
@@ -878,6 +983,7 @@ static void judge_status(const struct tlock_status *st,
 	    before->timed_out > st->timed_out ||
 	    before->interrupted > st->interrupted ||
 	    before->abandoned > st->abandoned ||
+	    before->revoked > st->revoked ||
 	    before->yielded > st->yielded ||
 	    before->wait_ns_total > st->wait_ns_total ||
 	    before->wait_ns_max > st->wait_ns_max ||
@@ -910,6 +1016,51 @@ static int do_status(const struct op *op, __u32 *allowed)
 	if (file == OWN && me->own_lock && !own_is_writable())
 		*allowed |= can(ENODEV);
 	cannot_use(file, allowed);
+	return ret;
+}
+
+static int do_revoke(const struct op *op, __u32 *allowed)
+{
+	enum file file = operand(op, 0);
+	enum whose whose = operand(op, 1);
+	enum field field = operand(op, 3);
+	enum at at = operand(op, 4);
+	struct tlock_revoke arg = { .grace_ns = operand(op, 2) };
+	void *uarg = place(at);
+	struct tlock_status st;
+	__u64 index;
+	int ret;
+
+	/* Only a thread's own file can be another lock's */
+	if (file != OWN || !me->own_lock || status(me->own, &st))
+		st = look(eye);
+	if (whose != NOBODYS)
+		arg.token = st.holder.token - (whose == FORMER);
+	if (field == REVOKE_FLAG)
+		arg.flags = 1;
+	else if (field == REVOKE_RESERVED)
+		arg.reserved[ARRAY_SIZE(arg.reserved) - 1] = 1;
+	if (at == GOOD || at == UNALIGNED || at == SHORT)
+		memcpy(uarg, &arg, sizeof(arg));
+
+	atomic_fetch_add(&shared->revokes, 1);
+	ret = call_ioctl(file, TLOCK_IOC_REVOKE, uarg, operand(op, 5));
+	*allowed = can(ESTALE) | (whose == HOLDERS && arg.token ? can(0) : 0);
+	if (field)
+		*allowed = can(EINVAL);
+	/* What there is to read there is another argument: it has no such token */
+	if (at == RACING || at == READONLY)
+		*allowed = can(ESTALE) | can(EINVAL) |
+			   (at == RACING ? can(EFAULT) : 0);
+	else if (at >= CUT)
+		*allowed = can(EFAULT);
+	if (!cannot_use(file, allowed) && file == OWN && !own_is_writable())
+		*allowed = not_writable();
+
+	index = arg.token - shared->first_token;
+	if (!ret && !arg.grace_ns && (file != OWN || !me->own_lock) &&
+	    arg.token >= shared->first_token && index < MAX_GRANTS)
+		atomic_fetch_or(&shared->returned_token[index], TAKEN);
 	return ret;
 }
 
@@ -976,13 +1127,14 @@ static void judge_event(const struct tlock_event *e, __u64 seq)
 	bool token = e->token, ticket = e->ticket, deleted;
 
 	deleted = e->kind == TLOCK_EVENT_DELETED;
-	if (e->size != sizeof(*e) || !e->kind || e->kind > TLOCK_EVENT_DELETED)
+	if (e->size != sizeof(*e) || !e->kind || e->kind > TLOCK_EVENT_REVOKED)
 		broken("event %llu has size %u and kind %u", e->seq, e->size,
 		       e->kind);
 	if (seq && e->seq != seq + 1 + e->lost)
 		broken("event %llu after %llu, and %u were lost", e->seq, seq,
 		       e->lost);
-	if (e->flags & ~TLOCK_UNFETCHED || (e->flags && !(token && ticket)) ||
+	if (e->flags & ~(TLOCK_UNFETCHED | TLOCK_LEASED | TLOCK_REVOKING) ||
+	    (e->flags && !token) || (e->flags & TLOCK_UNFETCHED && !ticket) ||
 	    e->comm[sizeof(e->comm) - 1] || e->job[sizeof(e->job) - 1] ||
 	    (deleted ? e->pid || *e->comm || *e->job : !*e->comm))
 		broken("event %llu: flags %#x, pid %d, %.16s, %.64s", e->seq,
@@ -998,6 +1150,7 @@ static void judge_event(const struct tlock_event *e, __u64 seq)
 	case TLOCK_EVENT_RELEASED:
 	case TLOCK_EVENT_YIELDED:
 	case TLOCK_EVENT_ABANDONED:
+	case TLOCK_EVENT_REVOKED:
 		if (!token)
 			break;
 		return;
@@ -1092,7 +1245,8 @@ static int do_ioctl(const struct op *op, __u32 *allowed)
 	/* The result may be one of our own commands */
 	if (cmd == TLOCK_IOC_ACQUIRE || cmd == TLOCK_IOC_RELEASE ||
 	    cmd == TLOCK_IOC_REACQUIRE || cmd == TLOCK_IOC_STATUS ||
-	    cmd == TLOCK_IOC_WAITER || cmd == TLOCK_IOC_MONITOR)
+	    cmd == TLOCK_IOC_WAITER || cmd == TLOCK_IOC_REVOKE ||
+	    cmd == TLOCK_IOC_MONITOR)
 		return -ENOTTY;
 	cannot_use(file, allowed);
 	return call_ioctl(file, cmd, place(GOOD), operand(op, 4));
@@ -1104,7 +1258,7 @@ static int look_at_fdinfo(int fd, bool mine)
 	static const char *const states[] = {
 		"idle\n", "holding\ntlock-token:\t",
 		"waiting\ntlock-ticket:\t", "away\ntlock-ticket:\t",
-		"decided\ntlock-ticket:\t",
+		"decided\ntlock-ticket:\t", "revoked\n",
 	};
 	/* Indexes of the states that the thread's own file may be in */
 	static const unsigned int of_own[] = {
@@ -1116,6 +1270,8 @@ static int look_at_fdinfo(int fd, bool mine)
 	const char *found;
 	ssize_t len;
 	int info;
+
+	bool stale = mine && is_stale();
 
 	if (mine && me->held == ASKED && me->decided)
 		allowed = 1 << 4;
@@ -1133,6 +1289,10 @@ static int look_at_fdinfo(int fd, bool mine)
 	if (!found)
 		return 0;
 	found += strlen(state);
+	if (mine && may_be_revoked() && (me->held == YES || me->held == ASKED))
+		allowed |= 1 << 5;
+	if (stale)
+		allowed = 1 << 5;
 	if (atomic_load(&shared->stop))
 		allowed = ~0U;
 	for (int i = 0; i < ARRAY_SIZE(states); i++)
@@ -1238,8 +1398,11 @@ static int do_call(const struct op *op, __u32 *allowed)
 	return result_of(ret);
 }
 
-/* Checks what poll(2) said of a thread's own file */
-static void judge_events(short events)
+/*
+ * Checks what poll(2) said of a thread's own file; @stale: its grant was revoked
+ * before
+ */
+static void judge_events(short events, bool stale)
 {
 	const short wanted = POLLIN | POLLPRI;
 	bool out = events & POLLOUT;
@@ -1255,12 +1418,20 @@ static void judge_events(short events)
 			broken("poll says %#x of a reader", events);
 		return;
 	}
-	if (events & ~(POLLOUT | wanted) ||
-	    (events & wanted && (events & wanted) != wanted))
+	if (events & ~(POLLOUT | POLLERR | wanted) ||
+	    (events & POLLERR ? !(events & POLLPRI) :
+	     events & wanted && (events & wanted) != wanted))
 		broken("poll says %#x", events);
 	if (me->held == UNKNOWN || atomic_load(&shared->stop))
 		return;
-	if (!out && (me->held != ASKED || me->decided || events))
+	if (events & POLLERR && (!may_be_revoked() ||
+				 (me->held != YES && me->held != ASKED)))
+		broken("poll says %#x, but it lost nothing", events);
+	if (stale && !(events & POLLERR))
+		broken("poll says %#x, but its grant was revoked", events);
+	/* It may be decided and revoked at this very moment */
+	if (!out && (me->held != ASKED || me->decided ||
+		     (events && !(events & POLLERR))))
 		broken("poll says %#x, but nothing is undecided", events);
 	if (events & wanted && me->held != YES && me->held != ASKED)
 		broken("poll says %#x, but it does not hold the lock", events);
@@ -1273,11 +1444,12 @@ static int do_watch(const struct op *op, __u32 *allowed)
 	enum file file = operand(op, 0);
 	enum watch what = operand(op, 1);
 	struct pollfd pfd = { .fd = fd_of(file) };
+	bool stale = file == OWN && is_stale();
 	int limit = shared->strict ? STILL / MSEC : 1, ret;
 
 	pfd.events = what == DECIDED ? POLLOUT :
 		     what == WANTED ? POLLIN | POLLPRI :
-		     POLLOUT | POLLIN | POLLPRI;
+		     what == LOST ? 0 : POLLOUT | POLLIN | POLLPRI;
 	/* Its decision, or its release at the end, must wake the thread */
 	if (what == DECIDED && file == OWN && me->held == ASKED)
 		limit = -1;
@@ -1294,9 +1466,9 @@ static int do_watch(const struct op *op, __u32 *allowed)
 		return -errno;
 	/* If it asks for one event, it does not learn of the others */
 	if (file == OWN && what == GLANCE)
-		judge_events(pfd.revents);
+		judge_events(pfd.revents, stale);
 	else if (file == OWN && what == DECIDED && me->held == ASKED &&
-		 pfd.revents == POLLOUT)
+		 pfd.revents & POLLOUT)
 		me->decided = true;
 	return what != GLANCE && shared->strict && !ret ? -ETIMEDOUT : 0;
 }
@@ -1332,6 +1504,7 @@ static int do_open(const struct op *op, __u32 *allowed)
 		me->own_lock = lock;
 		memset(&me->own_before, 0, sizeof(me->own_before));
 		me->held = NO;
+		me->leased = false;
 	} else if (fd >= 0) {
 		int old = atomic_exchange(&slot[file], fd);
 
@@ -1702,6 +1875,7 @@ static int run_op(const struct op *op, __u32 *allowed)
 		return do_dup(op, allowed);
 	case ACQUIRE:
 	case REACQUIRE:
+	case RENEW:
 	case START:
 	case START_AGAIN:
 	case FETCH:
@@ -1712,6 +1886,8 @@ static int run_op(const struct op *op, __u32 *allowed)
 		return do_flock(op, allowed);
 	case STATUS:
 		return do_status(op, allowed);
+	case REVOKE:
+		return do_revoke(op, allowed);
 	case IOCTL:
 		return do_ioctl(op, allowed);
 	case CALL:
@@ -2006,7 +2182,8 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 	struct tlock_status st = look(eye);
 	/* Calls whose results are not known */
 	int lost = shared->begun - shared->ended;
-	int maybe = lost + shared->faults + shared->canceled + shared->unknown;
+	int maybe = lost + shared->faults + shared->canceled +
+		    shared->unknown + shared->stale;
 	/* Requests of which no grant was fetched, or no outcome at all */
 	int ungranted = shared->started - shared->fetched;
 	int unfetched = ungranted - shared->missed;
@@ -2036,10 +2213,14 @@ static void judge_end(const struct tlock_status *before, __s64 took)
 		if (arg.token < shared->first_token + shared->grants)
 			broken("token %llu after %llu and %d grants", arg.token,
 			       shared->first_token, shared->grants);
-		/* Each abandonment is reported once */
+		/* Each abandonment is reported once, and each revocation */
 		shared->abandoned += arg.result & TLOCK_ABANDONED;
+		shared->revoked += !!(arg.result & TLOCK_REVOKED);
 		GREW(abandoned, shared->abandoned,
 		     shared->abandoned + lost + shared->unknown);
+		/* If a holder that did not report one is revoked, two become one */
+		GREW(revoked, shared->revoked,
+		     shared->revokes || shared->leases ? many : 0);
 	}
 	if (release(fd))
 		broken("a release fails");
@@ -2112,6 +2293,9 @@ static void prepare(void)
 	fill(&contents[4], MSEC, UNTERMINATED);
 	fill(&contents[5], MSEC, PLAIN);
 	contents[5].flags = TLOCK_ASYNC;
+	fill(&contents[6], MSEC, BRIEF);
+	contents[6].flags = TLOCK_RENEW;
+	fill(&contents[7], MSEC, BRIEF);
 	if (write(contents_fd, contents, sizeof(contents)) != sizeof(contents))
 		die("no memory");
 	mprotect(READONLY_PAGE, page, PROT_READ | PROT_WRITE);

@@ -30,7 +30,8 @@
 #define ANY		1
 
 enum verb {
-	OPEN, CLOSE, DUP, ACQUIRE, REACQUIRE, RELEASE, FLOCK, STATUS, IOCTL, CALL,
+	OPEN, CLOSE, DUP, ACQUIRE, REACQUIRE, RENEW, RELEASE, FLOCK, STATUS,
+	REVOKE, IOCTL, CALL,
 	/* An acquire and a reacquire with TLOCK_ASYNC, and one that fetches */
 	START, START_AGAIN, FETCH,
 	/* Who waits; to monitor the lock, and to read what happened */
@@ -58,12 +59,18 @@ enum name {
 	TOO_LONG, NO_NAME, NAME_OF_FIRST, NAME_OF_DEVICE, SLASH, DOTS, DASH, NEWLINES,
 };
 
-/* What a call asks for: a job, a flag, or a field that is not defined yet */
+/* What a call asks for: a job, a lease, a flag, or a field that is not defined */
 enum ask {
-	PLAIN, EMPTY, LONGEST, NOT_UTF8, LAST_VALID = NOT_UTF8,
-	UNTERMINATED, NEWLINE, DEL, C1, FLAG, FLAGS, LEASE, RESERVED,
-	LAST_RESERVED,
+	PLAIN, EMPTY, LONGEST, NOT_UTF8, BRIEF, LEASE, ENDLESS,
+	LAST_VALID = ENDLESS,
+	UNTERMINATED, NEWLINE, DEL, C1, FLAG, FLAGS, RESERVED, LAST_RESERVED,
 };
+
+/* The grant to revoke: the present one, the one before it, or none */
+enum whose { HOLDERS, FORMER, NOBODYS };
+
+/* Fields that are not defined */
+enum field { NO_FIELD, REVOKE_FLAG, REVOKE_RESERVED };
 
 /*
  * The ticket passed: that of the last request of this thread that was
@@ -94,17 +101,20 @@ enum memory {
 	MAKE_NONE, MAKE_READABLE, MAKE_WRITABLE, MAKE_GONE, MAKE_FRESH,
 	/* Change its contents to the entry with this number */
 	MAKE_TRY, MAKE_BRIEF, MAKE_NEVER, MAKE_FLAG, MAKE_UNTERMINATED,
-	MAKE_ASYNC,
+	MAKE_ASYNC, MAKE_RENEW, MAKE_LEASE,
 };
-#define CONTENTS	6
+#define CONTENTS	8
 
 enum signals { FAIL, RESTART, QUIT };
 enum child { LEAVE, LINGER, TAKE, RELEASES, CLOSES, KILLED, STARTS };
 enum end { EXIT, EXEC, KILL, KILL_OTHER };
 enum await { AWAIT_FREE = -2, AWAIT_HELD = -1 };
 
-/* poll(2) without waiting, or until the request is decided, or somebody waits */
-enum watch { GLANCE, DECIDED, WANTED };
+/*
+ * poll(2) without waiting, or until the request is decided, somebody waits, or the
+ * grant is revoked
+ */
+enum watch { GLANCE, DECIDED, WANTED, LOST };
 
 struct op {
 	__u8 verb;
@@ -131,7 +141,7 @@ extern const char *const verb_names[VERBS];
 __s64 operand(const struct op *op, int i);
 
 /* Names of results; the last is for all that no call of ours returns */
-#define OUTCOMES	26
+#define OUTCOMES	27
 int outcome_of(int ret);
 const char *outcome_name(int outcome);
 
