@@ -443,7 +443,9 @@ TEST_F(tlock, g12_flock_and_leases)
 	}
 }
 
-/* flock(2) cannot report a revocation of somebody else, so the next ioctl does. */
+/*
+ * flock(2) cannot report a revocation of somebody else, so the next ioctl does.
+ */
 TEST_F(tlock, g12_revoked_outlasts_flock)
 {
 	int fd = contender();

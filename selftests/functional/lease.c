@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Guarantee 12: a hung holder is not a deadlock either. A grant that has expired
- * lasts until somebody else wants the lock, and is then revoked. Here the expiry
- * is the end of a lease, which the holder has not renewed. (For revocations by an
- * operator see revoke.c, for what each call returns afterwards states.c, for
- * poll(2) poll.c, for a suspend interruptions.c.)
+ * Guarantee 12: a hung holder is not a deadlock either. A grant that has
+ * expired lasts until somebody else wants the lock, and is then revoked. Here
+ * the expiry is the end of a lease, which the holder has not renewed. (For
+ * revocations by an operator see revoke.c, for what each call returns
+ * afterwards states.c, for poll(2) poll.c, for a suspend interruptions.c.)
  */
 #include <limits.h>
 #include <sched.h>
@@ -465,8 +465,8 @@ TEST_F(lease, g12_huge_leases)
 {
 	const __u64 leases[] = {
 		~0ULL, ~0ULL - 1, 1ULL << 63, INT64_MAX, INT64_MAX - 1,
-		INT64_MAX - now() + PATIENCE, ~0ULL - now(), (1ULL << 63) - now(),
-		(1ULL << 63) + 1, INT64_MAX / 4 * 3,
+		INT64_MAX - now() + PATIENCE, ~0ULL - now(),
+		(1ULL << 63) - now(), (1ULL << 63) + 1, INT64_MAX / 4 * 3,
 	};
 	struct tlock_acquire arg;
 	struct tlock_holder holder;
@@ -918,7 +918,9 @@ TEST_F(unseen, g12_sleeper_learns)
 	EXPECT_EQ(0, release(self->other));
 }
 
-/* And so it does if its argument cannot be written: no other call would say it. */
+/*
+ * And so it does if its argument cannot be written: no other call would say it.
+ */
 TEST_F(unseen, g12_sleeper_learns_without_its_argument)
 {
 	struct tlock_acquire arg = ask(FOREVER, "next");
@@ -1105,8 +1107,8 @@ TEST_F(hung, g12_granted_while_hung)
 }
 
 /*
- * A chain of contenders that all hang: each gets the lock and loses it at the end
- * of its lease.
+ * A chain of contenders that all hang: each gets the lock and loses it at the
+ * end of its lease.
  */
 #define MANY	1000
 
@@ -1191,9 +1193,9 @@ TEST_F(lease, g12_on_time)
 }
 
 /*
- * Renewals race with the expiry, from several threads and processes on one file,
- * while others want the lock by different calls. A reacquire that began at a time
- * and returned 0 keeps the grant for a lease from then on.
+ * Renewals race with the expiry, from several threads and processes on one
+ * file, while others want the lock by different calls. A reacquire that began
+ * at a time and returned 0 keeps the grant for a lease from then on.
  */
 #define RACES		20000
 #define RACE_LEASE	MSEC

@@ -117,7 +117,8 @@ static int spring(struct trap *t)
 
 /*
  * A reacquire that has nothing to do is stalled, while its file loses the lock
- * and gets it again. It must not say that it has renewed the grant that was lost.
+ * and gets it again. It must not say that it has renewed the grant that was
+ * lost.
  */
 TEST_F(memory, g12_stalled_before_it_renews)
 {

@@ -193,7 +193,8 @@ TEST_F(pages, g12_acquire_of_a_revoked_holder)
 	int expected, ret;
 
 	for (EACH_OF_THE_PLACES(there)) {
-		ASSERT_EQ(0, revoke_grant(self->other, take(self->fd, "victim"), 0));
+		ASSERT_EQ(0, revoke_grant(self->other,
+					  take(self->fd, "victim"), 0));
 		arg = place(self, there, LONG, "victim");
 		expected = FAULTS_AT_THE_START() ? -EFAULT : -ESTALE;
 		SPOIL();

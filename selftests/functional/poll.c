@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * poll(2) and its kin on a contender: POLLOUT once its request is decided,
- * POLLIN and POLLPRI while it holds the lock and somebody waits, POLLERR once its
- * grant was revoked. No wake-up is lost, and none takes part in the race for the
- * lock. (For what poll(2) says in each state see states.c.)
+ * POLLIN and POLLPRI while it holds the lock and somebody waits, POLLERR once
+ * its grant was revoked. No wake-up is lost, and none takes part in the race
+ * for the lock. (For what poll(2) says in each state see states.c.)
  */
 #include <linux/io_uring.h>
 #include <poll.h>

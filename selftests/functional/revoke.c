@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Guarantee 12: a hung holder is not a deadlock either. TLOCK_IOC_REVOKE takes
- * the lock from its holder, at once or after a grace; the holder shown is the one
- * that loses it, and no later one. (For how a grace ends see lease.c.)
+ * the lock from its holder, at once or after a grace; the holder shown is the
+ * one that loses it, and no later one. (For how a grace ends see lease.c.)
  */
 #include <linux/capability.h>
 #include <sched.h>

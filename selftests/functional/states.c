@@ -411,7 +411,10 @@ FIXTURE_VARIANT_ADD(state, holding_by_flock_and_wanted)
 	.events = POLLOUT | POLLIN | POLLPRI,
 };
 
-/* Those of an asynchronous request, in which only a call with its ticket differs */
+/*
+ * Those of an asynchronous request, in which only a call with its ticket
+ * differs
+ */
 #define CELLS_ASYNC(fetch) {						\
 	LEAVES(-EBUSY), LEAVES(-EBUSY),					\
 	NOT_ITS_KIND, FOREIGN,						\

@@ -66,7 +66,9 @@ int start_monitor(int fd);
 /* read(2) of a file that monitors: the number of bytes, or the negative errno */
 ssize_t read_events(int fd, void *events, size_t size);
 
-/* flock(2) with LOCK_EX, LOCK_EX | LOCK_NB and LOCK_UN; the argument is unused */
+/*
+ * flock(2) with LOCK_EX, LOCK_EX | LOCK_NB and LOCK_UN; the argument is unused
+ */
 int flock_wait(int fd, struct tlock_acquire *arg);
 int flock_try(int fd, struct tlock_acquire *arg);
 int flock_end(int fd, struct tlock_acquire *arg);
