@@ -338,6 +338,25 @@ TEST_F(lease, g12_not_renewed)
 	EXPECT_EQ(0, release(self->c));
 }
 
+/* A request that fails by itself shows the holder's expiry, too. */
+TEST_F(lease, g5_expiry_at_the_deadline)
+{
+	struct tlock_holder holder;
+	struct tlock_acquire arg;
+
+	take_lease(self->c, "c", LONG);
+	for (int revoking = 0; revoking < 2; revoking++) {
+		holder = look(self->c).holder;
+		arg = start_acquire(self->wanter, 1, "wanter");
+		ASSERT_TRUE(await_state(self->wanter, "decided"));
+		EXPECT_EQ(-ETIMEDOUT, acquire(self->wanter, &arg));
+		EXPECT_EQ(0, memcmp(&holder, &arg.holder, sizeof(holder)));
+		ASSERT_EQ(0, revoke_grant(self->c, holder.token, LONG / 2));
+	}
+	EXPECT_EQ(TLOCK_LEASED | TLOCK_REVOKING, holder.flags);
+	EXPECT_EQ(0, release(self->c));
+}
+
 /* It is never too late, if only nobody else wants the lock. */
 TEST_F(lease, g12_renewed_late)
 {
@@ -1313,6 +1332,62 @@ static int want_often(int fd, struct tlock_acquire *arg)
 			return ret;
 	}
 	return 0;
+}
+
+static int reacquire_at(int fd, struct tlock_acquire *arg)
+{
+	__s64 at = arg->timeout_ns;
+
+	while (now() < at)
+		;
+	arg->timeout_ns = LONG;
+	/* When it began, if it succeeds */
+	arg->holder.since_ns = now();
+	return reacquire(fd, arg);
+}
+
+/*
+ * A renewal meets somebody who tries, just after the lease has ended: one of the
+ * two fails. It is made later if it was first, and earlier if not, to stay close
+ * to where they meet.
+ */
+TEST_F(lease, g12_try_meets_renewal)
+{
+	__s64 delay = 0, step = 128 * USEC, end = now() + 3 * SEC, at;
+	int rounds = 0, renewed = 0, both = 0, ret, renewal;
+	struct tlock_acquire arg, try;
+	struct call *renewer;
+	bool was_first = false;
+
+	for (; now() < end; rounds++) {
+		take_lease(self->c, "c", RACE_LEASE);
+		at = look(self->c).holder.expires_ns;
+		arg = ask(at + delay, "");
+		renewer = call_with(self->c, reacquire_at, &arg);
+		while (now() < at)
+			;
+		try = ask(0, "try");
+		ret = acquire(self->wanter, &try);
+		renewal = result(renewer);
+		if (ret) {
+			ASSERT_EQ(-ETIMEDOUT, ret);
+			ASSERT_EQ(0, renewal);
+			renewed++;
+			ASSERT_EQ(0, release(self->c));
+		} else {
+			/* The renewal came too late, or in time and long ago */
+			both += !renewal && look(self->c).holder.since_ns <
+				arg.holder.since_ns + RACE_LEASE;
+			ASSERT_EQ(renewal ? -EPERM : -ESTALE, release(self->c));
+			ASSERT_EQ(0, release(self->wanter));
+		}
+		if (!renewal != was_first && step > USEC)
+			step /= 2;
+		was_first = !renewal;
+		delay += was_first ? step : -step;
+	}
+	TH_LOG("%d of %d leases were renewed", renewed, rounds);
+	EXPECT_EQ(0, both);
 }
 
 TEST_F(lease, g12_never_early)
