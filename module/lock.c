@@ -259,32 +259,37 @@ void tlock_suspend(bool suspended)
 	WRITE_ONCE(tlock_resumed_ns, suspended ? KTIME_MAX : ktime_get_ns());
 }
 
-/* When a lease ends that was renewed at @renewed; KTIME_MAX if it never does */
-static u64 tlock_lease_end(const struct tlock_contender *c, u64 renewed)
+/*
+ * When a lease ends that was renewed at @renewed, and before the system resumed at
+ * @resumed; KTIME_MAX if it never does
+ */
+static u64 tlock_lease_end(const struct tlock_contender *c, u64 renewed,
+			   u64 resumed)
 {
-	u64 begin = max(renewed, READ_ONCE(tlock_resumed_ns));
-
-	return ktime_add_safe(begin, min_t(u64, c->lease_ns, KTIME_MAX));
+	return ktime_add_safe(max(renewed, resumed),
+			      min_t(u64, c->lease_ns, KTIME_MAX));
 }
 
 /*
  * When the lease of the holder or the grace of its revocation ends, whichever is
  * first; KTIME_MAX if neither does.
  */
-static u64 tlock_expires(const struct tlock *lock)
+static u64 tlock_expires(const struct tlock *lock, u64 resumed)
 {
 	const struct tlock_contender *c = lock->holder;
 	u64 at = lock->revoking ? lock->revoke_ns : KTIME_MAX;
 
 	if (c->lease_ns)
-		at = min(at, tlock_lease_end(c, READ_ONCE(c->renewed_ns)));
+		at = min(at, tlock_lease_end(c, READ_ONCE(c->renewed_ns),
+					     resumed));
 	return at;
 }
 
 /* The same, as in struct tlock_holder */
 static noinline u64 tlock_holder_expires(const struct tlock *lock)
 {
-	return lock->revoking || lock->holder->lease_ns ? tlock_expires(lock) : 0;
+	return lock->revoking || lock->holder->lease_ns ?
+	       tlock_expires(lock, READ_ONCE(tlock_resumed_ns)) : 0;
 }
 
 /*
@@ -295,8 +300,9 @@ static noinline u64 tlock_holder_expires(const struct tlock *lock)
 static bool tlock_end_lease(struct tlock_contender *c, u64 now)
 {
 	u64 renewed = READ_ONCE(c->renewed_ns);
+	u64 resumed = READ_ONCE(tlock_resumed_ns);
 
-	return c->lease_ns && now >= tlock_lease_end(c, renewed) &&
+	return c->lease_ns && now >= tlock_lease_end(c, renewed, resumed) &&
 	       cmpxchg(&c->renewed_ns, renewed, 0) == renewed;
 }
 
@@ -370,17 +376,20 @@ static bool tlock_unfetched_expired(const struct tlock *lock, ktime_t now)
 /* Starts the timer that ends the grant, if it can expire and somebody waits. */
 static void tlock_arm_expiry(struct tlock *lock, ktime_t now)
 {
+	u64 resumed;
 	ktime_t at;
 
 	lockdep_assert_held(&lock->spinlock);
 	if (!lock->waiters || !tlock_can_expire(lock))
 		return;
-	at = tlock_expires(lock);
+	/* Read once: no timer would be started if the suspend ended in between */
+	resumed = READ_ONCE(tlock_resumed_ns);
+	at = tlock_expires(lock, resumed);
 	if (lock->unfetched)
 		at = tlock_unfetched_expired(lock, now) ? now :
 		     min(at, tlock_deadline(lock->holder));
 	/* Neither the end of a process nor that of a suspend starts the timer */
-	if (lock->unfetched || READ_ONCE(tlock_resumed_ns) == KTIME_MAX)
+	if (lock->unfetched || resumed == KTIME_MAX)
 		at = min(at, ktime_add_ns(now, TLOCK_EXPIRY_CHECK_NS));
 	if (at == KTIME_MAX)
 		return;
