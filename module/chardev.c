@@ -295,9 +295,13 @@ static int tlock_ioctl_take(struct file *file,
  * TLOCK_IOC_REACQUIRE if nobody waits. It must cost almost nothing, so it reads
  * and writes no more of the argument than necessary. Returns false if the slow
  * path has to be taken.
+ *
+ * @leased: whether @c had a lease when the call began. One that it got later began
+ * later, too, and need not be renewed.
  */
-static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
-				       struct tlock_acquire __user *uarg)
+static __always_inline bool
+tlock_ioctl_reacquire_fast(struct tlock_contender *c,
+			   struct tlock_acquire __user *uarg, bool leased)
 {
 	const struct word_at_a_time consts = WORD_AT_A_TIME_CONSTANTS;
 	unsigned long __user *from = (unsigned long __user *)uarg->job;
@@ -316,7 +320,7 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 	    ((flags & ~TLOCK_ASYNC) | ticket | reserved))
 		goto no;
 	/* 0 keeps the lease, and so does the same one */
-	if (lease_ns && lease_ns != READ_ONCE(c->lease_ns))
+	if (lease_ns && (!leased || lease_ns != READ_ONCE(c->lease_ns)))
 		goto no;
 	unsafe_get_user(word, from, no);
 	/* An empty job keeps the job, and so does the same one */
@@ -333,11 +337,19 @@ static bool tlock_ioctl_reacquire_fast(struct tlock_contender *c,
 	unsafe_put_user(0, &uarg->result, no);
 	unsafe_put_user(token, &uarg->token, no);
 	user_access_end();
-	return !READ_ONCE(c->lease_ns) || tlock_renew_fast(c, token);
+	return !leased || tlock_renew_fast(c, token);
 
 no:
 	user_access_end();
 	return false;
+}
+
+/* Not inline: without a lease, there must be nothing to remember meanwhile */
+static noinline bool
+tlock_ioctl_reacquire_leased(struct tlock_contender *c,
+			     struct tlock_acquire __user *uarg)
+{
+	return tlock_ioctl_reacquire_fast(c, uarg, true);
 }
 
 static int tlock_ioctl_waiter(struct file *file,
@@ -469,7 +481,10 @@ static long tlock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case TLOCK_IOC_RELEASE:
 		return tlock_release(c);
 	case TLOCK_IOC_REACQUIRE:
-		if (tlock_ioctl_reacquire_fast(c, uarg))
+		/* Read before the grant is */
+		if (unlikely(smp_load_acquire(&c->lease_ns)) ?
+		    tlock_ioctl_reacquire_leased(c, uarg) :
+		    tlock_ioctl_reacquire_fast(c, uarg, false))
 			return 0;
 		return tlock_ioctl_take(file, uarg, true);
 	default:

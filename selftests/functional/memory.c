@@ -117,17 +117,17 @@ static int spring(struct trap *t)
 
 /*
  * A reacquire that has nothing to do is stalled, while its file loses the lock
- * and gets it again. It must not say that it has renewed the grant that was
- * lost.
+ * and gets it again, with a lease or without. It must not say that it has renewed
+ * the grant that was lost.
  */
-TEST_F(memory, g12_stalled_before_it_renews)
+static void expect_later_grant(struct __test_metadata *_metadata,
+			       FIXTURE_DATA(memory) *self, __u64 lease_ns)
 {
 	struct tlock_acquire *arg = (void *)self->trap.second;
 	struct tlock_acquire asked = ask(LONG, ""), next;
 	struct call *stalled;
 	int c = contender();
 
-	NEED_TRAP();
 	take_lease(c, "c", MSEC);
 	stalled = call_with(c, reacquire, arg);
 	ASSERT_TRUE(trapped(&self->trap));
@@ -136,7 +136,7 @@ TEST_F(memory, g12_stalled_before_it_renews)
 	EXPECT_EQ(TLOCK_REVOKED, next.result);
 	EXPECT_LOST(c);
 	ASSERT_EQ(0, release(self->fd));
-	next.token = take_lease(c, "c", LONG);
+	next.token = take_lease(c, "c", lease_ns);
 
 	ASSERT_EQ(0, serve(&self->trap, &asked, sizeof(asked)));
 	ASSERT_EQ(0, result(stalled));
@@ -144,6 +144,18 @@ TEST_F(memory, g12_stalled_before_it_renews)
 	EXPECT_EQ(next.token, look(self->fd).holder.token);
 	EXPECT_EQ(0, release(c));
 	close(c);
+}
+
+TEST_F(memory, g12_stalled_before_it_renews)
+{
+	NEED_TRAP();
+	expect_later_grant(_metadata, self, LONG);
+}
+
+TEST_F(memory, g12_stalled_and_then_without_a_lease)
+{
+	NEED_TRAP();
+	expect_later_grant(_metadata, self, 0);
 }
 
 /* The same, and the lock is lost for good. */
