@@ -494,7 +494,7 @@ static int finish(struct running *r, int status)
 static int fork_and_wait(struct tlock *t, const struct run *run)
 {
 	static const int passed_on[] = {
-		SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
+		SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGCONT
 	};
 	struct running running = { .run = run, .t = t };
 	sigset_t signals, old;

@@ -706,7 +706,7 @@ test_no_fork() {
 }
 
 test_signals_passed_on() {
-	for signal in HUP INT QUIT TERM USR1 USR2; do
+	for signal in HUP INT QUIT TERM USR1 USR2 CONT; do
 		rm -f ready
 		background "$tlock" run bash -c "
 			trap 'exit 9' $signal
