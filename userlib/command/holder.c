@@ -379,7 +379,7 @@ void print_notes(const struct row *rows, size_t num, FILE *out)
 				pid);
 			break;
 		case STATE_EXPIRED:
-			fprintf(out, "(PID %d) let its lease or grace end; the lock passes on as soon as somebody wants it",
+			fprintf(out, "(PID %d) has let its lease or grace expire; the lock passes on as soon as somebody wants it",
 				pid);
 			break;
 		case STATE_STOPPED:

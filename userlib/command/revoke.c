@@ -18,13 +18,13 @@ static const char usage[] =
 "Usage:\n"
 " tlock revoke [options] LOCK\n"
 "\n"
-"Take a lock from a holder that hangs. It learns of that if it ever goes on, and\n"
-"so does the next holder. Only root and the holder's user may do this.\n"
+"Take a lock from a holder that hangs. The next holder learns of that; so does\n"
+"the old one, if it goes on. Only root and the holder's user may do this.\n"
 "\n"
 "Options:\n"
-"     --grace SECONDS  let the holder finish: take the lock after this time, as\n"
-"                      soon as somebody wants it\n"
-"     --token N        only if this is the token of the holder's grant\n"
+"     --grace SECONDS  give the holder this long to finish; after that, take the\n"
+"                      lock as soon as somebody wants it\n"
+"     --token N        only if the holder's grant has this token\n"
 " -h, --help           display this help\n"
 " -V, --version        display version\n"
 "\n"
@@ -133,7 +133,7 @@ static void print_outcome(const struct tlock *t, const char *path,
 		left = human_time(left_ns);
 		printf("%s: will be revoked in %s%s\n", path, left,
 		       status.waiters ? "" :
-		       ", or when somebody wants it after that");
+		       ", or as soon as somebody wants it after that");
 		free(left);
 	} else if (status.holder.token) {
 		printf("%s: revoked, and now ", path);

@@ -362,7 +362,7 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 		warnx("%s was abandoned: its holder ended without releasing it; the instrument may be in the middle of a command",
 		      run->path);
 	if (tlock_revoked(t))
-		warnx("%s was revoked: an earlier holder lost it, and may still be talking to the instrument",
+		warnx("%s was revoked from an earlier holder, which may still be talking to the instrument",
 		      run->path);
 	return true;
 }

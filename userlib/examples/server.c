@@ -6,17 +6,15 @@
  *
  *	24 move 7.5
  *
- * The answer is "ok", or "refused: " and why. The server refuses tokens that
- * are older than the newest one that it has seen. So once the next holder has
- * sent its first command, nothing can come in between any more from a holder
- * that has lost the lock: it was revoked while it hung, say, and goes on where
- * it was, with a command that it has decided on long ago. A new holder begins
- * with a command that does no harm, such as a query.
+ * The answer is "ok", or "refused: " and why. The server refuses tokens older
+ * than the newest it has seen. So once the next holder has sent its first
+ * command, no late command of an earlier holder gets through: of one, say, that
+ * hung, was revoked, and then goes on where it was. A new holder begins with a
+ * command that does no harm, such as a query.
  *
- * This needs nothing of tlock, so that it works as well in a server on another
- * host, or in the firmware of the instrument. After a restart, a server accepts
- * any token until it has seen one; one that must not do that keeps the newest
- * in a file.
+ * The server does not use tlock, so this works just as well on another host, or
+ * in the firmware of the instrument. After a restart, it accepts any token until
+ * it has seen one. A server that must not do so keeps the newest in a file.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -67,8 +65,7 @@ static void obey(const char *line, char *answer, size_t size)
 	}
 	if (token < newest) {
 		snprintf(answer, size,
-			 "refused: a holder of token %" PRIu64 " came later\n",
-			 newest);
+			 "refused: the newest token is %" PRIu64 "\n", newest);
 		return;
 	}
 	newest = token;
@@ -89,7 +86,7 @@ static bool serve(int fd, struct client *c)
 	while ((end = memchr(line, '\n', c->len))) {
 		*end++ = '\0';
 		obey(line, answer, sizeof(answer));
-		/* A client that does not read its answers is let go */
+		/* Drop a client that does not read its answers */
 		if (send(fd, answer, strlen(answer), MSG_NOSIGNAL) !=
 		    (ssize_t)strlen(answer))
 			return false;

@@ -851,7 +851,7 @@ state_is() {
 was_revoked() {
 	run 0 "$tlock" run -w 120 "$@" printenv TLOCK_REVOKED TLOCK_ABANDONED
 	[[ $(<out) == 1$'\n'0 ]]
-	[[ $(<err) == "tlock: /dev/tlock was revoked: an earlier holder lost it, and may still be talking to the instrument" ]]
+	[[ $(<err) == "tlock: /dev/tlock was revoked from an earlier holder, which may still be talking to the instrument" ]]
 	not_revoked
 }
 
@@ -1026,7 +1026,7 @@ test_revoke() {
 test_revoke_with_grace() {
 	hold --lease 3600
 	run 0 "$tlock" revoke --grace 1800 tlock
-	[[ $(tail -n 1 out) =~ ^"/dev/tlock: will be revoked in "(30m 0|29m 5[0-9])"s, or when somebody wants it after that"$ ]]
+	[[ $(tail -n 1 out) =~ ^"/dev/tlock: will be revoked in "(30m 0|29m 5[0-9])"s, or as soon as somebody wants it after that"$ ]]
 	state revoking "(PID $holder) is being revoked; it keeps the lock until its grace has ended and somebody wants it"
 	# It keeps the lock meanwhile
 	run 1 "$tlock" run -n true
@@ -1047,7 +1047,7 @@ test_grace_ends() {
 	hold --lease 2
 	run 0 "$tlock" revoke --grace 1 tlock
 	until_ok state_is expired
-	state expired "(PID $holder) let its lease or grace end; the lock passes on as soon as somebody wants it"
+	state expired "(PID $holder) has let its lease or grace expire; the lock passes on as soon as somebody wants it"
 	run 0 "$tlock" status
 	in_file '^tlock expired head .* ended +0$' out
 	run 0 "$tlock" revoke --grace 1 tlock

@@ -599,7 +599,7 @@ TEST_F(server, g12_old_token_is_refused)
 	EXPECT_ANSWER("ok", self->new_fd, "%llu where?\n", new);
 	EXPECT_LINE("where?", self->output);
 	snprintf(refused, sizeof(refused),
-		 "refused: a holder of token %llu came later", new);
+		 "refused: the newest token is %llu", new);
 	EXPECT_ANSWER(refused, self->old_fd, "%llu move 3\n", old);
 
 	/* It has learnt of it, and gets its turn */

@@ -56,7 +56,7 @@ class Examples(TestCase):
         self.assertTrue(tlock.revoke(holder.token))
         self.assertRegex(process.communicate(timeout=LONG)[0],
                          r"^(Acquiring data\n)*The last sample is not valid: "
-                         r"the lock was taken from job 'acq'.*\n$")
+                         r"job 'acq' has lost the lock.*\n$")
         self.assertEqual(process.returncode, 1)
         # The next one knows
         self.assertEqual(self.run_example("leased_acquisition.py", "0"),

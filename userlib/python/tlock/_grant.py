@@ -30,18 +30,18 @@ class Grant:
 
     @property
     def revoked(self) -> bool:
-        """Whether its last grant came after a holder from which the lock was
-        taken: the instrument may be in the middle of a command, and that holder
-        may even go on talking to it. False after a release_and_acquire() that
-        let nobody in."""
+        """Whether its last grant came after one that was revoked: the instrument
+        may be in the middle of a command, and the earlier holder may even still
+        be talking to it. False after a release_and_acquire() that let nobody
+        in."""
         return self._result & REVOKED != 0
 
     def _say_job(self) -> str:
         return self._terms.job.decode("utf-8", "replace")
 
     def _make_revoked(self, path: str) -> Revoked:
-        return Revoked(ESTALE, "the lock was taken from job %r: its lease had "
-                       "ended, or it was revoked" % self._say_job(), path)
+        return Revoked(ESTALE, "job %r has lost the lock: its lease ended, or "
+                       "it was revoked" % self._say_job(), path)
 
     def _loss(self, number: int, path: str, text: str) -> RuntimeError:
         """The exception for an errno, with this text if it is not ESTALE"""
@@ -65,10 +65,10 @@ class LastGrant:
 
     @property
     def revoked(self) -> bool:
-        """Whether this object last acquired the lock after a holder from which
-        it was taken: the instrument may be in the middle of a command, and that
-        holder may even go on talking to it. A release_and_acquire() that let
-        nobody in makes it False."""
+        """Whether this object's last grant came after one that was revoked: the
+        instrument may be in the middle of a command, and the earlier holder may
+        even still be talking to it. A release_and_acquire() that let nobody in
+        makes it False."""
         return self._granted is not None and self._granted.revoked
 
     @property
