@@ -283,7 +283,7 @@ static int tlock_ioctl_take(struct file *file,
 	case -ECANCELED:
 		return tlock_write_arg(uarg, &arg, err);
 	case -ESTALE:
-		/* No other call would say it, so it comes before EFAULT */
+		/* No later call would report it, so it comes before EFAULT */
 		tlock_write_arg(uarg, &arg, err);
 		return err;
 	default:
@@ -387,7 +387,7 @@ static noinline int tlock_ioctl_revoke(struct file *file,
 	    memchr_inv(revoke.reserved, 0, sizeof(revoke.reserved)))
 		return -EINVAL;
 	err = tlock_revoke(lock, &revoke, false);
-	/* Only asked for if needed: its use is audited */
+	/* Checked only if needed: the use of a capability is audited */
 	if (err == -EPERM && capable(CAP_KILL))
 		err = tlock_revoke(lock, &revoke, true);
 	return err;

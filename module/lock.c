@@ -13,10 +13,11 @@
  * For an asynchronous request no thread sleeps. Its outcome stays in the
  * contender until a call fetches it, and its deadline is kept by a timer.
  *
- * A grant can have an expiry, past which it lasts until somebody else wants the
- * lock: no call has fetched it, its lease has ended, or it is being revoked. While
- * somebody waits, a timer ends it; a newcomer ends it by itself. So nothing has to
- * happen at an expiry that is in nobody's way, and renewing a lease takes no lock.
+ * A grant can have an expiry: it has a lease, it is being revoked, or no call
+ * has fetched it yet. After that, it lasts until somebody else wants the lock.
+ * While somebody waits, a timer ends it; a newcomer ends it by itself. So
+ * nothing has to happen at an expiry that is in nobody's way, and renewing a
+ * lease takes no lock.
  *
  * A thread that wakes for its deadline or a signal takes the spinlock and
  * checks its request. If the request was decided in the meantime, the decision
@@ -105,7 +106,7 @@ static noinline void tlock_unlock_and_poll(struct tlock *lock,
 	__poll_t events = EPOLLIN | EPOLLRDNORM | EPOLLPRI |
 			  EPOLLOUT | EPOLLWRNORM;
 
-	/* Not in any case: io_uring reports it without another look */
+	/* Only if so: io_uring reports these without calling poll again */
 	if (todo->poll->revoked)
 		events |= EPOLLERR;
 	/* The contender may be gone from now on, but its queue stays one */
@@ -242,8 +243,8 @@ static void tlock_end_async(struct tlock_contender *c,
 }
 
 /*
- * When leases began that were renewed before the system was last suspended: as it
- * resumed. KTIME_MAX while it suspends, so that no lease ends.
+ * When the system last resumed: older leases began anew then. KTIME_MAX while
+ * it suspends, so that no lease ends.
  */
 static u64 tlock_resumed_ns;
 
@@ -251,8 +252,8 @@ static u64 tlock_resumed_ns;
  * tlock_suspend - let no lease end while the system suspends
  * @suspended: whether it begins to suspend, or has resumed
  *
- * When it resumes, all leases begin anew: their holders may be the last to run
- * again.
+ * When it resumes, all leases begin anew: their holders may be the last
+ * processes to run again.
  */
 void tlock_suspend(bool suspended)
 {
@@ -271,8 +272,8 @@ static u64 tlock_lease_end(const struct tlock_contender *c, u64 renewed,
 }
 
 /*
- * When the lease of the holder or the grace of its revocation ends, whichever is
- * first; KTIME_MAX if neither does.
+ * When the holder's lease or the grace of its revocation ends, whichever is
+ * earlier; KTIME_MAX if neither does.
  */
 static u64 tlock_expires(const struct tlock *lock, u64 resumed)
 {
@@ -293,9 +294,9 @@ static noinline u64 tlock_holder_expires(const struct tlock *lock)
 }
 
 /*
- * Ends the lease of @c, if it is time. Returns whether that succeeded; then the
- * grant must end, too. As tlock_renew_fast() changes @renewed_ns without the
- * spinlock, either of us makes the other fail.
+ * Ends the lease of @c if its time is over. Returns whether it did; then the
+ * grant must end, too. tlock_renew_fast() changes @renewed_ns without the
+ * spinlock, but only one of the two can succeed.
  */
 static bool tlock_end_lease(struct tlock_contender *c, u64 now)
 {
@@ -307,8 +308,8 @@ static bool tlock_end_lease(struct tlock_contender *c, u64 now)
 }
 
 /*
- * Renews the lease of @c, unless tlock_renew_fast() has just done so: no renewal
- * takes back what another one promised.
+ * Renews the lease of @c, unless tlock_renew_fast() has just done so: a renewal
+ * must not shorten what another one has promised.
  */
 static void tlock_renew(struct tlock_contender *c, u64 now)
 {
@@ -365,7 +366,7 @@ static bool tlock_can_expire(const struct tlock *lock)
 	return lock->expiring | lock->holder->lease_ns;
 }
 
-/* Whether a grant that no call has fetched must no longer wait for that */
+/* Whether the time in which a call could fetch the grant is over */
 static bool tlock_unfetched_expired(const struct tlock *lock, ktime_t now)
 {
 	return lock->unfetched &&
@@ -482,7 +483,7 @@ void tlock_describe_lost(const struct tlock_contender *c,
 	memcpy(lost->job, c->id.job, sizeof(lost->job));
 }
 
-/* Ends the holder's grant against its will. */
+/* Revokes the holder's grant. */
 static void tlock_take_away(struct tlock *lock, u64 now,
 			    struct tlock_deferred *todo)
 {
@@ -507,9 +508,9 @@ static void tlock_take_away(struct tlock *lock, u64 now,
 }
 
 /*
- * Ends the grant if it has expired, because somebody wants the lock. Returns the
- * contender if nobody had fetched the grant in time, and the lock is free now:
- * then the next holder is its blocker.
+ * Ends the grant if it has expired, because somebody wants the lock. Returns
+ * the contender if no call had fetched the grant in time and the lock is free
+ * now: then the next holder is its blocker.
  */
 static struct tlock_contender *tlock_expire(struct tlock *lock, u64 now,
 					    struct tlock_deferred *todo)
@@ -746,7 +747,7 @@ static bool tlock_grant_stands(struct tlock_contender *c, u64 token)
 	       READ_ONCE(c->id.token) == token;
 }
 
-/* Forgets that the grant of @c was revoked: the caller learns it. */
+/* Forgets that the grant of @c was revoked: the caller returns ESTALE. */
 static void tlock_learn(struct tlock_contender *c)
 {
 	lockdep_assert_held(&c->lock->spinlock);
@@ -1071,8 +1072,8 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
  * @c: the contender, which has a lease
  * @token: what tlock_reacquire_fast() has just returned for it
  *
- * If somebody finds at this moment that the lease has ended, either of us makes
- * the other fail: see tlock_end_lease(). So no lease ends early.
+ * If somebody finds at this moment that the lease has ended, only one of the
+ * two succeeds: see tlock_end_lease(). So no lease ends early.
  *
  * Return: whether the lease was renewed; if not, tlock_reacquire() must be called.
  */
@@ -1204,7 +1205,7 @@ void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
  * @any: whether the caller may revoke the grants of all users
  *
  * Return: 0, -ESTALE if the token is not that of the present grant, or -EPERM if
- * the holder is another user and @any is false.
+ * the holder is another user's and @any is false.
  */
 int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any)
 {
@@ -1221,7 +1222,7 @@ int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any)
 	} else if (!any && !uid_eq(c->id.uid, current_euid())) {
 		err = -EPERM;
 	} else if (!arg->grace_ns) {
-		/* For those who watch */
+		/* The event's flags tell this from the end of a lease */
 		WRITE_ONCE(lock->revoking, true);
 		tlock_take_away(lock, now, &todo);
 	} else {

@@ -32,8 +32,8 @@
 
 /*
  * In tlock_holder.flags and tlock_event.flags. UNFETCHED: no call has returned
- * the grant yet, see TLOCK_ASYNC. LEASED: the grant has a lease. REVOKING: it is
- * being revoked by TLOCK_IOC_REVOKE.
+ * the grant yet, see TLOCK_ASYNC. LEASED: the grant has a lease. REVOKING:
+ * TLOCK_IOC_REVOKE was called for it.
  */
 #define TLOCK_UNFETCHED	0x1U
 #define TLOCK_LEASED	0x2U
@@ -52,9 +52,9 @@
  * @flags: any of TLOCK_UNFETCHED, TLOCK_LEASED and TLOCK_REVOKING
  * @reserved: 0
  * @expires_ns: with TLOCK_LEASED or TLOCK_REVOKING, when the lease or the grace
- *	ends, whichever is first, on the caller's CLOCK_MONOTONIC; from then on
+ *	ends, whichever is earlier, on the caller's CLOCK_MONOTONIC; after that,
  *	the grant is revoked as soon as somebody else wants the lock.
- *	9223372036854775807 stands for never. 0 without these flags.
+ *	9223372036854775807 means never. 0 without these flags.
  * @comm: command name of that process at that time; may contain any byte but
  *	NUL
  * @job: the holder's own words for what it is doing, without control
@@ -104,7 +104,7 @@ struct tlock_holder {
  * @result: out, on success: any of TLOCK_ABANDONED and TLOCK_REVOKED. The
  *	instrument may then be in the middle of a command; after TLOCK_REVOKED,
  *	the earlier holder may even still be talking to it. Only the next
- *	successful call reports it.
+ *	successful call returns these flags.
  * @token: out, on success: token of this grant. Each grant of a lock has a
  *	larger one than the grant before it, so that a device or a log can
  *	recognize a late message from an earlier holder. Tokens keep growing
@@ -120,8 +120,8 @@ struct tlock_holder {
  * @lease_ns: in: how long the grant lasts unless it is renewed, counted from
  *	the grant. Each TLOCK_IOC_REACQUIRE that succeeds renews it, and so does
  *	the call that fetches an asynchronous grant. 0 means no lease; in
- *	TLOCK_IOC_REACQUIRE, it keeps the lease that there is. See
- *	TLOCK_IOC_REVOKE for what happens at its end.
+ *	TLOCK_IOC_REACQUIRE, it keeps the present lease. See TLOCK_IOC_REVOKE
+ *	for what happens when the lease ends.
  * @reserved: in: 0
  * @job: in: what the caller is going to do: up to 63 bytes and a NUL, without
  *	control characters (bytes below 0x20, 0x7f, and U+0080 to U+009F in
@@ -231,11 +231,12 @@ struct tlock_waiter {
  *	had acquired the lock, or no call had fetched the grant, that is
  *	RELEASED.
  * @TLOCK_EVENT_DELETED: the lock was deleted; the last event
- * @TLOCK_EVENT_REVOKED: a grant was revoked, with TLOCK_REVOKING in @flags if by
- *	TLOCK_IOC_REVOKE
+ * @TLOCK_EVENT_REVOKED: a grant was revoked: by TLOCK_IOC_REVOKE if @flags has
+ *	TLOCK_REVOKING, and otherwise because its lease had ended
  *
  * A grant ends with an event RELEASED, YIELDED, TIMED_OUT, ABANDONED or REVOKED
- * that has its token. If somebody waits, the next event with a token is the next grant.
+ * that has its token. If somebody waits, the next event with a token is the
+ * next grant.
  */
 enum tlock_event_kind {
 	TLOCK_EVENT_WAITING = 1,
@@ -263,7 +264,7 @@ enum tlock_event_kind {
  *	0 if that namespace does not contain it, or is nested in more than three
  *	others. Unlike in struct tlock_holder, the process may have ended.
  * @uid: effective user of that process, as the reader's user namespace sees it
- * @flags: of the grant, as in struct tlock_holder; 0 if the event is about none
+ * @flags: of the grant, as in struct tlock_holder; 0 without a grant
  * @lost: how many events just before this one were lost, because they were not
  *	read in time; 4294967295 stands for that many or more
  * @reserved: 0
@@ -289,8 +290,8 @@ struct tlock_event {
 /**
  * struct tlock_revoke - argument of TLOCK_IOC_REVOKE
  * @token: in: token of the grant to revoke, from struct tlock_holder
- * @grace_ns: in: how long the holder may keep the lock; 0 takes it at once, even
- *	if nobody waits
+ * @grace_ns: in: how long the holder may still keep the lock; 0 takes it at
+ *	once, even if nobody waits
  * @flags: in: 0
  * @reserved: in: 0
  */
@@ -317,8 +318,8 @@ struct tlock_revoke {
  * deleted. EINVAL: @flags, @reserved or @job is invalid. ESTALE: this file's
  * grant was revoked, see TLOCK_IOC_REVOKE; reported once, and nothing else was
  * done. EDEADLK: this file already holds the lock, and keeps it. EBUSY: another
- * thread waits on this file. ETIMEDOUT: the deadline has passed; @holder says who has the
- * lock. ECANCELED: this file has no request with this @ticket, or
+ * thread waits on this file. ETIMEDOUT: the deadline has passed; @holder says
+ * who has the lock. ECANCELED: this file has no request with this @ticket, or
  * TLOCK_IOC_RELEASE withdrew the request or ended its grant before this call
  * could return.
  *
@@ -343,8 +344,8 @@ struct tlock_revoke {
  * A grant that no call has fetched lasts until another contender wants the lock
  * after the request's deadline, or after the end of the process that made it,
  * which may take a second to be noticed. Then the lock passes on, and the
- * request fails with ETIMEDOUT; that is no revocation. Closing the file before is
- * no abandonment.
+ * request fails with ETIMEDOUT; this is not a revocation. Closing the file
+ * before that is not an abandonment.
  *
  * poll(2) reports, on a file that is open for writing: POLLOUT unless the file
  * has a request that is not decided yet; POLLIN and POLLPRI while it holds the
@@ -372,8 +373,9 @@ struct tlock_revoke {
  * everyone who waits now and ahead of everyone who comes later. If nobody
  * waits, the call returns at once and the caller keeps the lock and its token.
  *
- * With TLOCK_RENEW, a holder only renews its lease and may change the job: it
- * keeps the lock and its token, whoever waits. @timeout_ns is ignored.
+ * With TLOCK_RENEW, the call only renews the lease, and may change the job and
+ * @lease_ns: the caller keeps the lock and its token, whoever waits.
+ * @timeout_ns is ignored.
  *
  * EPERM: this file does not hold the lock. EBUSY: another thread waits on this
  * file. EBADF, ENODEV, EINVAL and ESTALE as for TLOCK_IOC_ACQUIRE; after EINVAL
@@ -413,22 +415,24 @@ struct tlock_revoke {
 /**
  * TLOCK_IOC_REVOKE - take the lock from a holder that hangs
  *
- * A grant may have an expiry: the end of its lease, or of the grace given here,
- * whichever is first; renewing the lease does not prolong the grace. After its
- * expiry a grant lasts until another contender wants the lock, even if that only
- * tries or calls flock(2). Then the grant is revoked: the lock passes on. With
- * @grace_ns 0, that happens at once. The time of a system suspend does not count
- * for leases, which begin anew when the system resumes.
+ * A grant may have an expiry: the end of its lease or of the grace given here,
+ * whichever is earlier. After its expiry, a grant lasts until another contender
+ * wants the lock, that is, waits or tries, by ioctl(2) or flock(2). Then the
+ * grant is revoked, and the lock passes on. With @grace_ns 0, that happens at
+ * once. A second call can shorten the grace, but not prolong it; nor can
+ * renewing the lease. When the system resumes from a suspend, all leases begin
+ * anew.
  *
  * The next holder finds TLOCK_REVOKED in @result. The file that lost the lock
  * reports POLLERR, and its next TLOCK_IOC_ACQUIRE, TLOCK_IOC_REACQUIRE,
  * TLOCK_IOC_RELEASE or flock(2) fails with ESTALE, once.
  *
- * Anything that the old holder does to the instrument until then may come after
- * what the next holder does: only an instrument that refuses old tokens is safe.
+ * Until then, what the old holder sends to the instrument may arrive after
+ * commands of the next holder: only an instrument that refuses old tokens is
+ * safe.
  *
- * Needs a file of the lock that is open for writing, which may be any. The caller
- * must have the effective user of the holder, or CAP_KILL in the initial user
+ * The file may be any of the lock that is open for writing. The caller must
+ * have the effective user of the holder, or CAP_KILL in the initial user
  * namespace.
  *
  * EBADF: the file is not open for writing; ENODEV instead if the lock was deleted.

@@ -102,8 +102,8 @@ void print_seconds(int64_t ns, FILE *out);
 void print_json_text(const char *text, FILE *out);
 
 /*
- * Prints who holds the lock, for what, how long, and when that expires. The
- * sentence goes on after it.
+ * Prints who holds the lock, for what, how long, and when that expires, without
+ * a newline.
  */
 void print_holder(const struct tlock_holder *holder, FILE *out);
 
@@ -121,10 +121,10 @@ int64_t now_ns(clockid_t clock);
  */
 int64_t wall_clock_ns(void);
 
-/* Whether the grant has an end of which time is left, or none any more */
+/* Whether the grant has an expiry, past or to come */
 bool expires(const struct tlock_holder *holder);
 
-/* How much time is left until then: negative if it has passed */
+/* How much time is left until that expiry: negative if it has passed */
 int64_t ns_left(const struct tlock_holder *holder);
 
 /* How long ago on CLOCK_MONOTONIC @since_ns was, in nanoseconds */

@@ -307,7 +307,7 @@ static bool still_holds(const struct row *row)
 	return same;
 }
 
-/* The state of a holder whose process goes on */
+/* The state of a holder whose process runs */
 static enum holder_state state_of_grant(const struct row *row)
 {
 	uint32_t flags = row->status.holder.flags;
@@ -319,7 +319,7 @@ static enum holder_state state_of_grant(const struct row *row)
 	return flags & TLOCK_UNFETCHED ? STATE_GRANTED : STATE_HELD;
 }
 
-/* Whether all of this is known from the lock itself */
+/* Whether the lock itself reports this state: then it needs no second look */
 static bool is_reported(enum holder_state state)
 {
 	return state == STATE_FREE || state == STATE_HELD ||

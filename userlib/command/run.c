@@ -8,9 +8,8 @@
  * then the lock is not released here. The kernel passes it on, and the next
  * holder learns that it was abandoned.
  *
- * With a lease, this process renews it as long as the command can go on, which
- * only its parent or root may know. If the lock is revoked all the same, the
- * command must not go on.
+ * With a lease, this process renews it as long as the command can run. If the
+ * lock is revoked all the same, the command must not go on.
  */
 #define _GNU_SOURCE
 #include <ctype.h>

@@ -416,8 +416,8 @@ static void print(const struct request *request, const struct row *rows,
 }
 
 /*
- * A terminal has hardly room for one more column: shows EXPIRES, after SINCE,
- * only where there is something to show.
+ * A terminal has little room for one more column: EXPIRES appears, after SINCE,
+ * only if it has something to show.
  */
 static void add_expires(struct view *view, const struct found *found)
 {

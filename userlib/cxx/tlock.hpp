@@ -61,9 +61,9 @@ std::int64_t timeout(const std::chrono::duration<Rep, Period> &time)
 }
 
 /**
- * class revoked_error - what a contender throws that has lost the lock
+ * class revoked_error - thrown by a contender whose grant was revoked
  *
- * Its lease ended, or somebody revoked its grant. The code is that of ESTALE.
+ * Its lease ended, or somebody called revoke(). The code is that of ESTALE.
  */
 class revoked_error : public std::system_error {
 public:
@@ -112,9 +112,9 @@ concept event_loop = requires(Loop &loop, int fd, void (*callback)()) {
  * That includes EDEADLK if this contender holds the lock already, and
  * ECANCELED. ESTALE is a revoked_error.
  *
- * A contender whose grant was revoked learns it once, from its next call of any
- * kind that takes, renews or releases the lock. All but unlock() throw, and it
- * can ask for the lock again; after unlock(), lost() is true.
+ * A contender whose grant was revoked learns of it once, from its next call
+ * that takes, renews or releases the lock. All but unlock() throw; after
+ * either, lost() is true, and the contender can ask for the lock again.
  *
  * A thread needs one contender for each lock. While it holds a lock, another
  * contender of the same lock cannot get it: lock() would wait for ever, and
@@ -238,9 +238,9 @@ public:
 	 *
 	 * EPERM if it is not held. But after a call that failed and so lost the
 	 * lock, such as reacquire(), this does nothing, once, so that a
-	 * std::unique_lock around it can end. For the same reason it does not
-	 * throw if the grant was revoked: see lost(). In a forked child, it
-	 * does not release the parent's lock.
+	 * std::unique_lock around it can be destroyed. For the same reason, it
+	 * does not throw if the grant was revoked: see lost(). In a forked
+	 * child, it does not release the parent's lock.
 	 */
 	void unlock()
 	{
@@ -286,11 +286,11 @@ public:
 
 	/**
 	 * set_lease() - promise to come back to the lock in time
-	 * @time: how long a grant lasts that is not renewed; 0: no lease
+	 * @time: how long a grant lasts if it is not renewed; 0: no lease
 	 *
-	 * As tlock_set_lease(): it applies to all calls from now on that ask
-	 * for the lock, those of std::unique_lock and coroutines, too. renew()
-	 * and each reacquire() begin the lease anew.
+	 * As tlock_set_lease(): it applies to all later calls that ask for the
+	 * lock, including those of std::unique_lock and coroutines. renew() and
+	 * each reacquire() begin the lease anew.
 	 *
 	 *	stage.set_lease(std::chrono::seconds(30));
 	 */
@@ -322,7 +322,7 @@ public:
 	/**
 	 * revoke() - take the lock from a holder that hangs
 	 * @token: of the grant to revoke, from blocker() or status()
-	 * @grace: how long the holder may still have the lock
+	 * @grace: how long the holder may still keep the lock
 	 *
 	 * As tlock_revoke().
 	 *
@@ -459,8 +459,8 @@ public:
 	/**
 	 * lost() - whether this contender's own last grant was revoked
 	 *
-	 * As tlock_lost(): unlock(), or a call that threw revoked_error, found
-	 * it out.
+	 * As tlock_lost(): true once unlock(), or a call that threw
+	 * revoked_error, has found that out.
 	 */
 	bool lost() const noexcept { return tlock_lost(t_); }
 

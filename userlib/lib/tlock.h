@@ -27,13 +27,13 @@
  * tlock_abandoned().
  *
  * A holder that hangs can lose the lock, too. With tlock_set_lease(), it
- * promises to come back in time, by tlock_reacquire() or tlock_renew(); and an
- * operator may call tlock_revoke(). A grant that is past its lease is revoked
- * as soon as somebody else wants the lock. Whoever gets it then sees
- * tlock_revoked(); the old holder's next call fails with ESTALE, once, and
- * tlock_lost() is true. What the old holder sends to the instrument before that
- * may come too late: put tlock_token() into each command, and have the
- * instrument's server refuse old tokens, as examples/server.c does.
+ * promises to come back in time, by tlock_reacquire() or tlock_renew(); or an
+ * operator calls tlock_revoke(). A grant whose lease has ended is revoked as
+ * soon as somebody else wants the lock. For the next holder, tlock_revoked() is
+ * true; the old holder's next call fails with ESTALE, once, and tlock_lost() is
+ * true. What the old holder sends to the instrument before that may come too
+ * late: put tlock_token() into each command, and have the instrument's server
+ * refuse old tokens, as examples/server.c does.
  *
  * A handle that asks for the lock makes a request: a place in the queue and a
  * deadline. The request outlives a call that a signal handler interrupts
@@ -316,20 +316,20 @@ int tlock_finish(struct tlock *t);
 /**
  * tlock_set_lease - promise to come back to the lock in time
  * @t: the handle
- * @lease_ns: how long a grant lasts that is not renewed, in nanoseconds, as
+ * @lease_ns: how long a grant lasts if it is not renewed, in nanoseconds, as
  *	tlock_seconds() returns them; 0, or a negative value: no lease
  *
- * From now on, the calls of @t that ask for the lock, in any way, ask for it
- * with this lease; it begins with the grant. tlock_reacquire(),
- * tlock_start_reacquire(), tlock_renew() and tlock_finish() renew it: it begins
- * anew each time that one of them returns 0. If @t already holds the lock, the
- * next tlock_renew() or tlock_reacquire() gives it the new lease. But 0 takes
- * away no lease: such a grant keeps what it has.
+ * All later calls with @t that ask for the lock ask for it with this lease,
+ * which begins with the grant. tlock_reacquire(), tlock_start_reacquire(),
+ * tlock_renew() and tlock_finish() renew it: it begins anew each time that one
+ * of them returns 0. If @t already holds the lock, the next tlock_renew() or
+ * tlock_reacquire() gives it the new lease. But 0 does not remove a lease: a
+ * grant that has one keeps it.
  *
- * A grant is not lost because its lease has ended: it can still be renewed,
- * until somebody else wants the lock. So choose a lease that is longer than the
- * longest pause of a program that works, and as short as others can wait for a
- * program that does not. It begins anew when the system resumes from a suspend.
+ * When its lease has ended, a grant is not lost yet: it can be renewed until
+ * somebody else wants the lock. So choose a lease longer than the longest pause
+ * of a program that works, and as long as others can wait for one that hangs.
+ * When the system resumes from a suspend, the lease begins anew.
  *
  * Makes no system call.
  */
@@ -346,7 +346,8 @@ void tlock_set_lease(struct tlock *t, int64_t lease_ns);
  * whether the lock is still held.
  *
  * Call it where the program talks to the instrument. A thread or timer that
- * only renews would go on while that hangs, and then the lease is of no use.
+ * does nothing else would keep renewing the lease while the rest of the program
+ * hangs.
  *
  * Return: 0: the lock is held. Or -1 and errno. ESTALE: the grant was revoked.
  * EPERM: @t did not hold the lock. EINVAL: @job is not valid; the lock is still
@@ -358,25 +359,24 @@ int tlock_renew(struct tlock *t, const char *job);
 /**
  * tlock_revoke - take the lock from a holder that hangs
  * @t: any handle for this lock that was opened with O_RDWR
- * @token: which grant to revoke: the token of its holder, from tlock_status()
- *	or tlock_blocker()
- * @grace_ns: how long the holder may still have the lock, in nanoseconds, as
- *	tlock_seconds() returns them; 0 takes it at once
+ * @token: of the grant to revoke, from tlock_status() or tlock_blocker()
+ * @grace_ns: how long the holder may still keep the lock, in nanoseconds, as
+ *	tlock_seconds() returns them; 0 takes it at once, even if nobody wants
+ *	it
  *
  *	if (tlock_acquire(t, "job", tlock_seconds(3)) && errno == ETIMEDOUT)
  *		tlock_revoke(t, tlock_blocker(t)->token, tlock_seconds(1));
  *
  * After the grace, the grant is revoked as soon as somebody else wants the
- * lock. No renewal prolongs the grace; the holder may see the revocation coming
- * as TLOCK_REVOKING in tlock_status(). Revoking it again can shorten the grace.
- * At once means: even if nobody wants the lock, which then is free.
+ * lock. Renewing the lease does not prolong the grace; another call can shorten
+ * it. Until then, the holder can see TLOCK_REVOKING in tlock_status().
  *
- * A newer grant than the one that @token names is never revoked.
+ * A grant newer than that of @token is never revoked.
  *
  * Return: 0; or -1 and errno. ESTALE: @token is not that of the present grant;
- * the lock is free, or somebody else holds it by now. EPERM: the holder is of
- * another user, and the caller does not have the capability CAP_KILL. EBADF: @t
- * is for looking only. EINVAL: @grace_ns is negative. ENODEV: the lock was
+ * the lock is free, or somebody else holds it by now. EPERM: the holder is
+ * another user's, and the caller does not have the capability CAP_KILL. EBADF:
+ * @t is for looking only. EINVAL: @grace_ns is negative. ENODEV: the lock was
  * deleted.
  */
 int tlock_revoke(const struct tlock *t, uint64_t token, int64_t grace_ns);
@@ -575,15 +575,15 @@ uint64_t tlock_ticket(const struct tlock *t);
 bool tlock_abandoned(const struct tlock *t);
 
 /**
- * tlock_revoked - whether the lock was taken from an earlier holder
+ * tlock_revoked - whether the lock was revoked from an earlier holder
  * @t: the handle
  *
  * If so, the instrument may be in the middle of a command, and the earlier
  * holder may even still be talking to it: only a server that refuses old tokens
- * keeps it out. To learn that @t itself has lost the lock, see tlock_lost().
+ * keeps it out. See tlock_lost() for whether @t itself has lost the lock.
  *
- * Return: whether it is so for the last grant of @t; as for tlock_abandoned().
- * Both can be true.
+ * Return: whether this is so for the last grant of @t, as for
+ * tlock_abandoned(). Both can be true.
  */
 bool tlock_revoked(const struct tlock *t);
 
@@ -592,8 +592,8 @@ bool tlock_revoked(const struct tlock *t);
  * @t: the handle
  *
  * Makes no system call: it is true once a call of @t has failed with ESTALE,
- * until @t gets the lock again. Only such a call, for example tlock_renew(),
- * finds out that the grant was revoked.
+ * until @t gets the lock again. Before such a call, for example tlock_renew(),
+ * it is false even if the grant was revoked.
  *
  * Return: whether the last grant of @t was revoked
  */
@@ -702,8 +702,8 @@ static inline void tlock_scope_leave(struct tlock_scope *scope)
  * failed, leaving it releases nothing; but it withdraws a request that was
  * interrupted or started. In a forked child it leaves the parent's grant and
  * request alone: see tlock_adopt(). Leaving the block keeps errno. But if the
- * grant was revoked, and nothing in the block has noticed it, errno is ESTALE
- * then, and tlock_lost() is true.
+ * grant was revoked, and no call in the block has failed with ESTALE, errno is
+ * ESTALE then, and tlock_lost() is true.
  *
  * The second block, which may be left out, runs if tlock_acquire() fails, with
  * its errno; after EINTR the request has been withdrawn.

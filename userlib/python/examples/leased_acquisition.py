@@ -5,11 +5,11 @@
 usage: leased_acquisition.py [SAMPLES]
 
 SAMPLES is how many it takes, ten in a second; 50 if not given. The acquisition
-promises to be back within 30 seconds: that is its lease. While it is, nobody can
-take the lock from it. If it hangs, because somebody stops it, or in a read that
-never returns, it loses the lock to the first one who wants it after that time,
-and learns so from its next call. To see it, stop it by Ctrl-Z, and run
-"tlock run -w 60 true" in another terminal.
+has a lease: it promises to call the lock again within 30 seconds. If it hangs,
+because somebody stops it, or in a read that never returns, it loses the lock to
+the first one who wants it after that time, and learns of that from its next
+call. To see it, stop it by Ctrl-Z, and run "tlock run -w 60 true" in another
+terminal.
 """
 import sys
 import time

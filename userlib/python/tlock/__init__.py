@@ -6,7 +6,7 @@ the TimeoutLock of OCS; "python3 -m tlock.ocs" runs an agent of OCS with it,
 unchanged. tlock.aio and tlock.twisted have a TimeoutLock for event loops.
 status() and waiters() look at a lock without taking it. A Monitor, here or in
 tlock.aio, returns what happens to it. revoke() takes it from a holder that
-hangs; that holder's next call raises Revoked.
+hangs, whose next call then raises Revoked.
 
 All need the kernel module tlock. If a class or a function cannot open a
 lock's device, it raises an OSError that says why and what to do:

@@ -165,13 +165,13 @@ MONITOR = _ioc(0, 0x06, 0)
 
 
 class Revoked(OSError, RuntimeError):
-    """The lock was taken from its holder, who does not hold it any more.
+    """The lock was taken from its holder, which does not hold it any more.
 
-    Either the lease had ended and somebody else wanted the lock, or somebody
-    revoked the grant. The first call that concerns the acquisition raises this,
-    and so does the end of its block, once; errno is ESTALE. Somebody else may
-    talk to the instrument by now, and may have done so since before the last
-    command of this program.
+    Either its lease ended and somebody else wanted the lock, or somebody
+    revoked the grant. The next call that concerns the acquisition, or the end
+    of its block, raises this, once; errno is ESTALE. Somebody else may be
+    talking to the instrument by now, perhaps since before this program's last
+    command.
     """
 
 
@@ -217,8 +217,8 @@ class Holder(NamedTuple):
     revoking: bool
     """whether revoke() has given it a grace"""
     expires_ns: Optional[int]
-    """when its lease or its grace ends, whichever is first, in nanoseconds of
-    time.monotonic_ns(); None: never. From then on it loses the lock as soon as
+    """when its lease or its grace ends, whichever is earlier, in nanoseconds of
+    time.monotonic_ns(); None: never. After that, it loses the lock as soon as
     somebody else wants it."""
 
 
@@ -242,8 +242,7 @@ class Status(NamedTuple):
     abandoned: int
     """holders that ended without a release"""
     revoked: int
-    """holders from which the lock was taken: their lease had ended, or they
-    were revoked"""
+    """holders that lost the lock to a revocation"""
     yielded: int
     """reacquires that let a waiter in"""
     wait_ns_total: int
@@ -534,20 +533,19 @@ def contenders() -> List[Contender]:
 def revoke(token: int, grace: float = 0, path: PathLike = DEFAULT_PATH) -> bool:
     """Takes a lock from a holder that hangs.
 
-    The next holder sees `revoked`, and the old one learns it from Revoked, or
-    ESTALE in other languages. Until then it may go on talking to the
+    The next holder sees `revoked`. The old one gets Revoked from its next call,
+    or ESTALE in other languages. Until then it may go on talking to the
     instrument; only an instrument that refuses old tokens is safe from that.
 
     token: of the grant to revoke, from status().holder or a lock's `blocker`
-    grace: how long the holder may still keep the lock, in seconds. 0 takes the
-        lock at once. Otherwise the holder loses it as soon as somebody else
-        wants it after that time. Calling this again can shorten the time, but
-        not prolong it. More than 292 years means never.
+    grace: how long the holder may still keep the lock, in seconds. After that,
+        it loses the lock as soon as somebody else wants it. 0 takes the lock at
+        once. Another call can shorten the time, but not prolong it. More than
+        292 years means never.
     path: a device's path or a lock's name, by default the first lock, whatever
         TLOCK in the environment says. Write permission is needed.
 
-    Returns False if this grant does not hold the lock: it is free, or another
-    grant holds it. Then nothing was done.
+    Returns whether this grant held the lock. If not, nothing was done.
 
     Raises PermissionError unless this process has the effective user of the
     holder, or CAP_KILL outside of all user namespaces; OSError if the lock's

@@ -80,8 +80,8 @@ class Acquisition(Grant):
     def release(self) -> None:
         """Gives the lock to the longest waiter. Does not block.
 
-        Raises RuntimeError if this acquisition does not hold the lock: Revoked
-        if the lock was taken from it, and no call has said so yet.
+        Raises RuntimeError if this acquisition does not hold the lock, Revoked
+        if the lock was taken from it, and no call has reported it yet.
         """
         number = self._end()
         if number:

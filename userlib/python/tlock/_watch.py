@@ -51,8 +51,8 @@ class Event(NamedTuple):
     interrupted: a signal, a stop or the like interrupted the wait;
     withdrawn: a request was withdrawn;
     abandoned: the holder exited or was killed without a release;
-    revoked: the lock was taken from the holder: its lease had ended, or it was
-    revoked;
+    revoked: the lock was taken from the holder, whose lease had ended, or by
+    revoke();
     deleted: the lock was deleted, and there are no more events;
     unknown: something that this version does not know"""
     seq: int

@@ -350,10 +350,10 @@ class TimeoutLock(_event.Lock):
     acquisitions; it may use the object in a loop of its own, to compete with
     the parent.
 
-    If the process hangs while it holds the lock, and its lease has ended, or
-    somebody calls revoke(), the kernel passes the lock on, too, and the next
-    holder sees `revoked`. The next call that concerns the old acquisition, or the
-    end of its block, raises Revoked, which is a RuntimeError.
+    If the process hangs while it holds the lock, the kernel passes the lock on,
+    too, once its lease has ended or somebody calls revoke(). The next holder
+    sees `revoked`. The next call that concerns the old acquisition, or the end
+    of its block, raises Revoked, which is a RuntimeError.
 
     default_timeout: for calls without a timeout, in seconds; see acquire()
     path: path of the lock's device, or a lock's name, as for tlock.TimeoutLock
@@ -388,11 +388,10 @@ class TimeoutLock(_event.Lock):
             None is an empty job.
         blocking: as for a threading.Lock, instead of a timeout: False tries,
             True waits for ever. A timeout that is True or False means the same.
-        lease: how long the lock is held unless release_and_acquire() or renew()
-            renews it, in seconds, counted from each grant and renewal. A holder
-            that hangs then loses the lock, as soon as somebody else wants it
-            after that time. More than 0; more than 292 years means never. None
-            is no lease.
+        lease: in seconds from the grant, or from the last release_and_acquire()
+            or renew(). After that, the holder loses the lock as soon as
+            somebody else wants it. More than 0; more than 292 years means
+            never. None is no lease.
 
         Returns True if the lock is held; `abandoned`, `revoked` and `token`
         describe the grant. Returns False if somebody else has it; see `job` and
@@ -411,8 +410,8 @@ class TimeoutLock(_event.Lock):
         """Gives the lock to the longest waiter. Does not block.
 
         Raises RuntimeError if the acquisition that this means (see the class)
-        does not hold it: Revoked if the lock was taken from it, and no call has
-        said so yet. This includes a caller that has lost the lock in
+        does not hold it, Revoked if the lock was taken from it, and no call has
+        reported it yet. This includes a caller that has lost the lock in
         release_and_acquire(): then another contender has it, and keeps it.
         """
         acquisition = self._find(self._own())
@@ -455,13 +454,13 @@ class TimeoutLock(_event.Lock):
         """Renews the lease, and keeps the lock even if somebody waits.
 
         For a step that must not be interrupted; otherwise
-        release_and_acquire() is fairer. Without a lease, this only makes sure
-        that the lock is still held. Does not block.
+        release_and_acquire() is fairer. Without a lease, this only checks that
+        the lock is still held. Does not block.
 
-        lease: from now on, as for acquire(); None keeps the one that there is
+        lease: from now on, as for acquire(); None keeps the present lease
 
         Raises RuntimeError if the acquisition that this means (see the class)
-        does not hold the lock, or is in its release_and_acquire(): Revoked if
+        does not hold the lock, or is in its release_and_acquire(), Revoked if
         the lock was taken away. Raises ValueError or TypeError for a bad lease,
         and then changes nothing.
         """
@@ -496,7 +495,7 @@ class TimeoutLock(_event.Lock):
 
         The beginning of the block raises the errors of acquire(). Its end
         raises Revoked if the lock was taken away and no call in the block has
-        said so, unless another exception ends the block.
+        reported it, unless another exception ends the block.
         """
         return _Block(self, self._timeout(timeout), make_terms(job, lease))
 

@@ -252,10 +252,10 @@ class TimeoutLock(_event.Lock):
     the object, but only once Python's garbage collector has found that. A forked
     child does not share its parent's acquisitions.
 
-    If the process hangs while it holds the lock, and its lease has ended, or
-    somebody calls revoke(), the kernel passes the lock on, too, and the next
-    holder sees `revoked`. The next call that concerns the old acquisition, or the
-    end of its block, fails with Revoked, which is a RuntimeError.
+    If the process hangs while it holds the lock, the kernel passes the lock on,
+    too, once its lease has ended or somebody calls revoke(). The next holder
+    sees `revoked`. The next call that concerns the old acquisition, or the end
+    of its block, fails with Revoked, which is a RuntimeError.
 
     default_timeout: for calls without a timeout, in seconds; see acquire()
     path: path of the lock's device, or a lock's name, as for tlock.TimeoutLock
@@ -284,11 +284,10 @@ class TimeoutLock(_event.Lock):
             None is an empty job.
         blocking: as for a threading.Lock, instead of a timeout: False tries,
             True waits for ever. A timeout that is True or False means the same.
-        lease: how long the lock is held unless release_and_acquire() or renew()
-            renews it, in seconds, counted from each grant and renewal. A holder
-            that hangs then loses the lock, as soon as somebody else wants it
-            after that time. More than 0; more than 292 years means never. None
-            is no lease.
+        lease: in seconds from the grant, or from the last release_and_acquire()
+            or renew(). After that, the holder loses the lock as soon as
+            somebody else wants it. More than 0; more than 292 years means
+            never. None is no lease.
 
         The result is True if the lock is held; `abandoned`, `revoked` and
         `token` describe the grant. It is False if somebody else has the lock;
@@ -305,8 +304,8 @@ class TimeoutLock(_event.Lock):
     def release(self) -> None:
         """Gives the lock to the longest waiter. Does not block.
 
-        Raises RuntimeError if no acquisition of this object holds it: Revoked
-        if the lock was taken from it, and no call has said so yet.
+        Raises RuntimeError if no acquisition of this object holds it, Revoked
+        if the lock was taken from it, and no call has reported it yet.
         """
         last = self._last()
         number = last._end()
@@ -341,13 +340,13 @@ class TimeoutLock(_event.Lock):
         """Renews the lease, and keeps the lock even if somebody waits.
 
         For a step that must not be interrupted; otherwise
-        release_and_acquire() is fairer. Without a lease, this only makes sure
-        that the lock is still held. Does not block.
+        release_and_acquire() is fairer. Without a lease, this only checks that
+        the lock is still held. Does not block.
 
-        lease: from now on, as for acquire(); None keeps the one that there is
+        lease: from now on, as for acquire(); None keeps the present lease
 
         Raises RuntimeError if no acquisition of this object holds the lock, or
-        if it is in its release_and_acquire(): Revoked if the lock was taken
+        if it is in its release_and_acquire(), Revoked if the lock was taken
         away. Raises ValueError or TypeError for a bad lease, and then changes
         nothing.
         """
@@ -377,7 +376,8 @@ class TimeoutLock(_event.Lock):
         a block, as in "with (yield lock.acquire_timeout(3)) as acquired:", it
         releases the lock at the end if that acquisition still holds it, and
         nothing else. The end raises Revoked if the lock was taken away and no
-        call in the block has said so, unless another exception ends the block.
+        call in the block has reported it, unless another exception ends the
+        block.
 
         Fails, and raises errors, as acquire() does.
         """
