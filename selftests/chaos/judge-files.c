@@ -454,7 +454,7 @@ struct state {
 	__u32 pending;		/* its asynchronous request, or NOBODY */
 	bool decided;		/* that is certainly decided */
 	bool by_flock;		/* flock() made its last request */
-	bool revoked;		/* its grant certainly was, and no call told */
+	bool revoked;		/* its grant certainly was, without an ESTALE */
 	__u64 lease;		/* of its grant */
 };
 

@@ -246,7 +246,7 @@ static bool was_taken(__u64 token)
 	       atomic_load(&shared->returned_token[index]) & TAKEN;
 }
 
-/* Whether no call has told this thread yet that its grant was revoked */
+/* Whether this thread is yet to learn that its grant was revoked */
 static bool is_stale(void)
 {
 	return me->held == YES && was_taken(me->token);
