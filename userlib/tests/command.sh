@@ -1004,7 +1004,7 @@ test_lease_values() {
 test_revoke() {
 	hold -j 'my job'
 	run 0 "$tlock" revoke tlock
-	[[ ! -s err && $(<out) =~ ^"/dev/tlock: held by job 'my job' (head, pid $holder, user root) for "[0-9.]+m?s", token "[0-9]+$'\n'"/dev/tlock: revoked, and now free"$ ]]
+	[[ ! -s err && $(<out) =~ ^"/dev/tlock: held by job 'my job' (head, pid $holder, user root) for "[0-9.]+[um]?s", token "[0-9]+$'\n'"/dev/tlock: revoked, and now free"$ ]]
 	is token 0
 	ends 75 "$holder"
 	[[ $(<holder-err) == "tlock: /dev/tlock was revoked: ending head" ]]
@@ -1017,7 +1017,7 @@ test_revoke() {
 	other=$!
 	until_ok is waiters 1
 	run 0 "$tlock" revoke /dev/tlock-psu
-	[[ $(tail -n 1 out) =~ ^"/dev/tlock-psu: revoked, and now held by job 'other' (head, pid $other, user root) for "[0-9.]+m?s$ ]]
+	[[ $(tail -n 1 out) =~ ^"/dev/tlock-psu: revoked, and now held by job 'other' (head, pid $other, user root) for "[0-9.]+[um]?s$ ]]
 	ends 75 "$holder"
 	echo >fifo
 	ends 0 $other
