@@ -63,7 +63,7 @@ named() {
 # A grant is revoked while its command runs
 revoked() {
 	record -e tlock:tlock_revoked -- \
-		sh -c "tlock run --job hung -- sh -c 'tlock revoke'; true" &&
+		sh -c "tlock run --job hung -- sh -c 'tlock revoke tlock'; true" &&
 		event "tlock_revoked: .*tlock job='hung' token=[1-9][0-9]* ticket=0 pid=[1-9][0-9]* uid=0" &&
 		is 1 grep -c tlock_ events
 }
