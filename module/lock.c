@@ -103,16 +103,14 @@ static noinline void tlock_unlock_and_poll(struct tlock *lock,
 					   struct tlock_deferred *todo)
 	__releases(&lock->spinlock)
 {
-	__poll_t events = EPOLLIN | EPOLLRDNORM | EPOLLPRI |
-			  EPOLLOUT | EPOLLWRNORM;
+	/* Exact: io_uring reports these without calling poll again */
+	__poll_t events = tlock_poll_events(todo->poll);
 
-	/* Only if so: io_uring reports these without calling poll again */
-	if (todo->poll->revoked)
-		events |= EPOLLERR;
 	/* The contender may be gone from now on, but its queue stays one */
 	rcu_read_lock();
 	tlock_unlock_and_wake(lock, todo->wake);
-	wake_up_poll(&todo->poll->pollers, events);
+	/* All, also with EPOLLEXCLUSIVE: it stays true until a call changes it */
+	__wake_up(&todo->poll->pollers, TASK_NORMAL, 0, poll_to_key(events));
 	rcu_read_unlock();
 }
 
