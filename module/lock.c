@@ -476,7 +476,8 @@ static void tlock_end_grant(struct tlock *lock, u64 now,
 void tlock_describe_lost(const struct tlock_contender *c,
 			 struct tlock_lost *lost)
 {
-	lost->token = c->id.token;
+	/* Of a file that is closed, which may be granted the lock right now */
+	lost->token = READ_ONCE(c->id.token);
 	lost->pid = pid_nr(c->id.pid);
 	memcpy(lost->job, c->id.job, sizeof(lost->job));
 }
