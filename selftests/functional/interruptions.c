@@ -502,6 +502,11 @@ static void expect_lease_of_suspended(struct __test_metadata *_metadata,
 
 	ASSERT_EQ(0, agent_do(self->a[3], acquire, &arg));
 	self->before = look(self->fd);
+	/* So that the thawed waiter comes while the system still resumes */
+	if (can_hold_back()) {
+		run_on(0, 0);
+		run_on(self->a[0]->pid, 1);
+	}
 	if (async) {
 		wants = start_acquire(fd, FOREVER, "waiter");
 	} else {

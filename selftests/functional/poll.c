@@ -292,6 +292,10 @@ FIXTURE_SETUP(poll)
 
 FIXTURE_TEARDOWN(poll)
 {
+	/* A ring that was closed may keep the files for a moment */
+	release(self->holder);
+	release(self->c);
+	release(self->other);
 	close(self->holder);
 	close(self->c);
 	close(self->other);
