@@ -11,10 +11,15 @@
  * ended and its file stays open: others get the lock nevertheless. If there are
  * any, the other threads are not interrupted, and can read what a call returns.
  *
+ * With LEASES, the first contender may have a lease, and an operator may revoke
+ * its grants. Its threads may then stop while it holds the lock: others get the
+ * lock nevertheless.
+ *
  * The names are those of lock.c. What lock.c does under the spinlock is one
- * step here (atomic), except for what a sleeper can see without the spinlock.
- * Memory is sequentially consistent. Counters, jobs and flock(2) are left out.
- * So are times: a deadline may pass at any moment, or there is none.
+ * step here (atomic), except for what others can see without the spinlock.
+ * Memory is sequentially consistent. Counters, jobs, flock(2) and suspend are
+ * left out. So are times: a deadline may pass at any moment, or there is none. A
+ * clock ticks now and then: leases and graces last until it has ticked.
  *
  * This is a single lock: locks are independent of each other. devices.pml has
  * what they share.
@@ -38,8 +43,13 @@
 #ifndef ASYNC
 #define ASYNC 0
 #endif
+#ifndef LEASES
+#define LEASES 0
+#endif
 /* With more than two threads, asynchronous requests make a model too large */
 #define SMALL (ASYNC && THREADS > 2)
+/* So do leases, unless no wait ends early, no copy fails and no file is closed */
+#define FEW (LEASES && THREADS > 2)
 #define NOBODY CONTENDERS
 #define NONE THREADS
 
@@ -49,9 +59,18 @@ byte holder = NOBODY;
 byte waiters;
 bool unfetched;
 bool pending_result;
-bool expiry;			/* the timer runs */
+
+/* What is NEW is OVER once the clock has ticked */
+#define NO 0
+#define NEW 1
+#define OVER 2
+byte revoking;			/* the grace */
+byte expiry;			/* what the timer waits for, if it runs */
 
 /* struct tlock_contender */
+bool leased;			/* these only of the first contender */
+byte renewed;			/* NO: the lease was ended */
+bool revoked;
 byte ticket[CONTENDERS];	/* 0: no request, or it is decided */
 bool queued[CONTENDERS];
 bool async[CONTENDERS];
@@ -70,6 +89,8 @@ bool stands[THREADS];		/* token is of the contender's last grant */
 bool patient[THREADS];		/* no timeout, and no signal will come */
 bool running[THREADS] = true;	/* the task's state is TASK_RUNNING */
 
+byte stopped;			/* threads of the first contender */
+
 bool polls[THREADS];		/* it is on its contender's queue of pollers */
 
 /*
@@ -79,15 +100,29 @@ bool polls[THREADS];		/* it is on its contender's queue of pollers */
 mtype = { NO_TICKET, ITS_REQUEST, STALE };
 mtype knows[THREADS] = NO_TICKET;
 
+/* What a thread read that is going to renew the lease */
+byte now[THREADS];		/* the clock */
+bool same[THREADS];		/* nobody has written @renewed since */
+
+/* What the owner of the spinlock read, who may end the lease, or has done so */
+bool lapsed;			/* @renewed was OVER */
+bool unchanged;			/* nobody has written it since */
+
 /* State that exists only for the assertions */
 bool before[CONTENDERS * CONTENDERS];	/* a's request was made before b's */
 bool inside[CONTENDERS];	/* a call returned that it holds the lock */
 bool owed;			/* a holder died, and no call reported it yet */
+bool unlearned;			/* a grant was revoked, and no call said so yet */
+bool overdue;			/* because its lease had ended */
+byte promised;			/* the newest renewal by a call that returned 0 */
 byte calls[CONTENDERS];		/* that run now: none is there at a close */
 
 /* Temporary: used only within one step */
 hidden byte i, first;
+hidden byte ends;
 
+#define LEASED (holder == 0 && leased)
+#define EXPIRES (unfetched && (!endless[holder] || ended[holder]))
 #define BEFORE(a, b) before[(a) * CONTENDERS + (b)]
 
 inline tlock_lock()
@@ -103,7 +138,17 @@ inline tlock_unlock()
 	assert(waiters == 0 || holder != NOBODY);
 	/* An abandonment is neither forgotten nor invented */
 	assert(pending_result == owed);
+	/* Nor is a revocation, to the contender that lost its grant */
+	assert(revoked == unlearned);
+	/* An operator revokes one grant, and no later one */
+	assert(!revoking || holder == 0);
 	assert(unfetched == (holder != NOBODY && async[holder % CONTENDERS]));
+	/* Keeps the model small: these mean nothing any more */
+	leased = leased && (holder == 0 || ticket[0]);
+	renewed = (LEASED -> renewed : NO);
+	promised = (LEASED -> promised : NO);
+	lapsed = false;
+	unchanged = false;
 	spinlock = false
 }
 
@@ -193,7 +238,7 @@ inline tlock_enqueue()
 		result[me] = false;
 		if
 		:: patient[me] = true
-		:: patient[me] = false
+		:: !FEW -> patient[me] = false
 		fi;
 		wait[c] = me
 	fi;
@@ -208,14 +253,32 @@ inline tlock_dequeue(x)
 	waiters--
 }
 
-/* It looks again and again while the grant can expire */
+/* For unfetched grants, it looks again and again */
 inline tlock_arm_expiry()
 {
 	if
-	:: waiters && unfetched ->
-		expiry = true
+	:: waiters && (unfetched || LEASED || revoking) ->
+		expiry = (expiry == OVER || revoking == OVER ||
+			  (LEASED && renewed == OVER) -> OVER : NEW)
 	:: else
 	fi
+}
+
+/* Makes every cmpxchg() fail that expects the old value */
+inline set_renewed(value)
+{
+	renewed = value;
+	unchanged = false;
+	for (i : 0 .. THREADS - 1) {
+		same[i] = false
+	}
+}
+
+/* The call returns 0 */
+inline renews(time)
+{
+	set_renewed(time);
+	promised = (promised == NEW -> NEW : time)
 }
 
 /* A call asks for the lock: it comes after all earlier requests */
@@ -236,7 +299,12 @@ inline tlock_grant(x)
 	};
 	/* Exclusion */
 	assert(holder == NOBODY);
-	holder = x
+	holder = x;
+	if
+	:: LEASED -> renews(NEW)
+	:: holder == 0 && !leased -> set_renewed(NO)
+	:: else
+	fi
 }
 
 inline tlock_end_request(x)
@@ -252,32 +320,32 @@ inline tlock_end_request(x)
 inline tlock_end_away()
 {
 	tlock_end_request(c);
-	tlock_forget()
+	tlock_forget(c)
 }
 
-inline tlock_forget()
+inline tlock_forget(x)
 {
 	for (i : 0 .. THREADS - 1) {
 		if
-		:: i % CONTENDERS == c && knows[i] == ITS_REQUEST ->
+		:: i % CONTENDERS == x && knows[i] == ITS_REQUEST ->
 			knows[i] = STALE
 		:: else
 		fi
 	}
 }
 
-inline tlock_end_async()
+inline tlock_end_async(x)
 {
-	async[c] = false;
+	async[x] = false;
 	if
-	:: holder == c ->
+	:: holder == x ->
 		unfetched = false
 	:: else
 	fi;
-	ended[c] = false;
-	endless[c] = false;
-	blocker[c] = false;
-	timer[c] = (timer[c] == DEADLINE -> OFF : timer[c])
+	ended[x] = false;
+	endless[x] = false;
+	blocker[x] = false;
+	timer[x] = (timer[x] == DEADLINE -> OFF : timer[x])
 }
 
 /* tlock_decide(): an error */
@@ -299,8 +367,7 @@ inline tlock_hand_over(x)
 		unfetched = true;
 		tlock_grant(x);
 		/* Left out: it still fires, and finds nothing to do */
-		timer[x] = OFF;
-		tlock_arm_expiry()
+		timer[x] = OFF
 	:: else ->
 		wake = wait[x];
 		tlock_dequeue(x);
@@ -310,16 +377,19 @@ inline tlock_hand_over(x)
 		stands[wake] = true;
 		result[wake] = pending_result
 	fi;
+	tlock_arm_expiry();
 	tlock_notify(x)
 }
 
 inline tlock_end_grant()
 {
+	/* The token of a revoked grant stays until the contender learns it */
 	for (i : 0 .. THREADS - 1) {
-		stands[i] = false
+		stands[i] = stands[i] && revoked && i % CONTENDERS == 0
 	};
 	inside[holder] = false;
 	holder = NOBODY;
+	revoking = NO;
 	/* rb_first_cached() */
 	first = NOBODY;
 	for (i : 0 .. CONTENDERS - 1) {
@@ -348,8 +418,8 @@ inline tlock_end()
 			tlock_notify(c)
 		:: else
 		fi;
-		tlock_forget();
-		tlock_end_async();
+		tlock_forget(c);
+		tlock_end_async(c);
 		if
 		:: holder == c ->
 			tlock_end_grant()
@@ -363,31 +433,96 @@ inline tlock_end()
 	fi
 }
 
-#define EXPIRES (unfetched && (!endless[holder] || ended[holder]))
+/* Contender 0 loses the lock, which it holds. The caller ends its grant. */
+inline tlock_take_away()
+{
+	revoked = true;
+	unlearned = true;
+	pending_result = true;
+	owed = true;
+	if
+	:: async[0] ->
+		tlock_forget(0);
+		tlock_end_async(0)
+	:: else
+	fi;
+	for (i : 0 .. ASYNC - 1) {
+		if
+		:: polls[i] && i % CONTENDERS == 0 -> timer[0] = AT_ONCE
+		:: else
+		fi
+	}
+}
 
-/* The next holder is the blocker, if there is one; otherwise it is noted later */
+/* The caller learns that the grant was revoked: ESTALE */
+inline tlock_learn()
+{
+	assert(unlearned);
+	revoked = false;
+	unlearned = false;
+	overdue = false;
+	for (i : 0 .. THREADS - 1) {
+		stands[i] = stands[i] && i % CONTENDERS != 0
+	}
+}
+
+/* tlock_end_lease(), in two steps, by whoever wants the lock */
+inline look()
+{
+	lapsed = renewed == OVER;
+	unchanged = true
+}
+
+inline end_lease()
+{
+	if
+	:: lapsed && unchanged ->	/* cmpxchg() */
+		set_renewed(NO)
+	:: else ->
+		lapsed = false
+	fi
+}
+
+/*
+ * Ends the grant if it has expired. If nobody had fetched it, the next holder is
+ * the blocker; if there is none, it is noted later.
+ */
 inline tlock_expire()
 {
-	expired = holder;
-	unfetched = false;
-	tlock_end_grant();
+	ends = true;
 	if
-	:: holder != NOBODY ->
+	:: EXPIRES ->
+		expired = holder;
+		unfetched = false
+	:: !unfetched || !ended[holder] ->
+		if
+		:: holder == 0 && revoking == OVER ->
+			tlock_take_away()
+		:: LEASED && lapsed ->
+			/* Never early */
+			assert(promised != NEW);
+			overdue = true;
+			tlock_take_away()
+		:: else ->
+			ends = false
+		fi
+	fi;
+	if
+	:: ends -> tlock_end_grant()
+	:: else
+	fi;
+	if
+	:: expired != NOBODY && holder != NOBODY ->
 		blocker[expired] = true;
 		expired = NOBODY
 	:: else
 	fi
 }
 
-/* A call of somebody else wants the lock */
-inline wants()
+/* The contender has learned of every revocation */
+inline has_learned()
 {
-	if
-	:: EXPIRES ->
-		tlock_expire()
-	:: !unfetched || !ended[holder] ->
-		skip
-	fi
+	assert(c != 0 || !unlearned)
 }
 
 /* The call returns 0 */
@@ -395,6 +530,7 @@ inline holds()
 {
 	/* Its grant stands, and nobody else believes that it holds the lock */
 	assert(holder == c && stands[me]);
+	has_learned();
 	for (i : 0 .. CONTENDERS - 1) {
 		assert(i == c || !inside[i])
 	};
@@ -404,7 +540,8 @@ inline holds()
 /* The call fails: no grant is lost */
 inline does_not_hold()
 {
-	assert(!(holder == c))
+	assert(!(holder == c));
+	has_learned()
 }
 
 /* An asynchronous request fails at its deadline, while another one holds */
@@ -448,7 +585,11 @@ inline tlock_fetch()
 	knows[me] = NO_TICKET;
 	if
 	:: holder == c ->
-		tlock_end_async();
+		tlock_end_async(c);
+		if
+		:: LEASED -> renews(NEW)
+		:: else
+		fi;
 		tlock_take_result();
 		stands[me] = true;
 		holds();
@@ -456,7 +597,7 @@ inline tlock_fetch()
 	:: else ->
 		/* It names the contender that had the lock, or got it */
 		assert(blocker[c]);
-		tlock_end_async();
+		tlock_end_async(c);
 		does_not_hold();
 		goes_on = RETURN
 	fi
@@ -483,11 +624,15 @@ inline try()
 		goes_on = HOLDS
 	:: else ->
 		does_not_hold();
+		/* A grace that is over does not outlast a try */
+		assert(revoking != OVER);
 		goes_on = RETURN
 	fi
 }
 
 mtype = { SLEEP, HOLDS, RETURN };
+
+#define MUST_LEARN (c == 0 && revoked)
 
 proctype thread(byte me)
 {
@@ -502,24 +647,41 @@ idle:
 	if
 	:: atomic {
 		/*
-		 * A thread does not stop while its contender holds: it may be
+		 * A thread does not stop while its contender holds, if it may be
 		 * the only one that can end the grant.
 		 */
-		!inside[c] ->
+		!inside[c] || LEASED || revoking ->
 		ended[c] = ended[c] || (knows[me] == ITS_REQUEST && async[c]);
 		knows[me] = NO_TICKET;
+		stopped = stopped + (c == 0);
 		goto done
 	   }
 	:: atomic {			/* tlock_acquire() */
 		tlock_lock();
 		calls[c]++;
 		if
+		:: LEASED && c != 0 && wait[c] == NONE && !async[c] -> look()
+		:: else -> goto acquire
+		fi
+	   };
+	   atomic {
+		end_lease();
+		if
+		:: lapsed
+		:: else -> goto acquire
+		fi
+	   };
+acquire:
+	   atomic {
+		if
+		:: MUST_LEARN ->			/* ESTALE */
+			goto stale
 		:: wait[c] != NONE || async[c] ->	/* EBUSY */
 			goes_on = RETURN
 		:: wait[c] == NONE && !async[c] && holder == c ->	/* EDEADLK */
 			goes_on = RETURN
 		:: else ->
-			wants();
+			tlock_expire();
 			if
 			:: ticket[c] ->		/* replaced */
 				tlock_end_away()
@@ -527,6 +689,11 @@ idle:
 			fi;
 			knows[me] = NO_TICKET;
 			arrives();
+			if
+			:: c == 0 -> leased = false
+			:: c == 0 && LEASES -> leased = true
+			:: c != 0
+			fi;
 			if
 			:: holder != NOBODY ->
 				new_ticket();
@@ -543,14 +710,30 @@ idle:
 		tlock_lock();
 		calls[c]++;
 		if
-		:: knows[me] == STALE ->	/* ECANCELED */
+		:: LEASED && c != 0 && knows[me] == ITS_REQUEST -> look()
+		:: else -> goto resume
+		fi
+	   };
+	   atomic {
+		end_lease();
+		if
+		:: lapsed
+		:: else -> goto resume
+		fi
+	   };
+resume:
+	   atomic {
+		if
+		:: MUST_LEARN ->			/* ESTALE */
+			goto stale
+		:: !MUST_LEARN && knows[me] == STALE ->	/* ECANCELED */
 			knows[me] = NO_TICKET;
 			goes_on = RETURN
-		:: knows[me] == ITS_REQUEST && me < ASYNC ->
+		:: !MUST_LEARN && knows[me] == ITS_REQUEST && me < ASYNC ->
 			tlock_fetch()
 		:: else ->
 			knows[me] = NO_TICKET;
-			wants();
+			tlock_expire();
 			if
 			:: holder != NOBODY ->
 				tlock_enqueue();
@@ -565,11 +748,24 @@ idle:
 		tlock_lock();
 		calls[c]++;
 		if
-		:: holder != c || async[c] ->	/* EBUSY or EPERM */
+		:: MUST_LEARN ->			/* ESTALE */
+			goto stale
+		:: !MUST_LEARN && (holder != c || async[c]) ->	/* EBUSY or EPERM */
 			goes_on = RETURN
 		:: holder == c && !async[c] && !waiters ->
-			goes_on = RETURN
-		:: else ->
+			goes_on = RETURN;
+			if
+			:: c == 0 && leased ->
+				now[me] = NEW;
+				goto renew
+			:: else
+			fi
+		:: holder == c && !async[c] && c == 0 && LEASES ->
+			leased = true;		/* TLOCK_RENEW */
+			goes_on = RETURN;
+			now[me] = NEW;
+			goto renew
+		:: holder == c && !async[c] && waiters ->
 			arrives();
 			if
 			:: new_ticket();
@@ -580,25 +776,67 @@ idle:
 				does_not_hold();
 				goes_on = RETURN
 			fi
-		fi
+		fi;
+		has_learned()
 	   }
 	:: atomic {			/* tlock_reacquire_fast() */
-		holder == c && !waiters && inside[c] ->
+		holder == c && !waiters && !revoking && inside[c] ->
 		/* There is no waiter to let in */
 		for (i : 0 .. CONTENDERS - 1) {
 			assert(!queued[i])
 		};
+		if
+		:: c == 0 && leased ->	/* read first, in fact */
+			calls[c]++;
+			stands[me] = true
+		:: else -> goto idle
+		fi
+	   };
+	   atomic {			/* tlock_renew_fast() */
+		same[me] = true;
+		if
+		:: renewed == NO -> goto not_renewed
+		:: else
+		fi
+	   };
+	   atomic {
+		if
+		:: holder == c && stands[me] -> now[me] = NEW
+		:: else -> goto not_renewed
+		fi
+	   };
+	   atomic {
+		if
+		:: same[me] ->		/* cmpxchg() */
+			/* A lease that ended is not renewed */
+			assert(!overdue);
+			/* It does not renew a later grant */
+			assert(!(holder == c && !stands[me]));
+			if
+			:: LEASED -> renews(now[me])
+			:: else
+			fi
+		:: else
+		fi;
+not_renewed:
+		stands[me] = false;
+		same[me] = false;
+		now[me] = NO;
+		calls[c]--;
 		goto idle
 	   }
 	:: atomic {			/* tlock_release() */
 		/*
 		 * A thread that shares no file releases only what it knows of.
 		 */
-		(c == 0 && THREADS > CONTENDERS) || inside[c] || knows[me] != NO_TICKET;
+		(c == 0 && THREADS > CONTENDERS) || inside[c] || MUST_LEARN ||
+			knows[me] != NO_TICKET;
 		tlock_lock();
 		calls[c]++;
 		knows[me] = NO_TICKET;
 		if
+		:: MUST_LEARN ->		/* ESTALE */
+			goto stale
 		:: wait[c] != NONE ->	/* of tlock_end(), as well */
 			tlock_cancel(c)
 		:: else ->
@@ -606,10 +844,11 @@ idle:
 		fi;
 		/* It neither holds nor has a request */
 		assert(holder != c && ticket[c] == 0 && !queued[c] && !async[c]);
+		has_learned();
 		goes_on = RETURN
 	   }
 	:: atomic {			/* tlock_contender_exit() */
-		calls[c] == 0 && !SMALL;
+		calls[c] == 0 && !SMALL && !FEW;
 		tlock_lock();
 		calls[c]++;
 		knows[me] = NO_TICKET;
@@ -618,6 +857,8 @@ idle:
 			inside[c] = false;
 			pending_result = true;
 			owed = true
+		:: MUST_LEARN ->
+			tlock_learn()
 		:: else
 		fi;
 		tlock_end();
@@ -629,7 +870,15 @@ idle:
 		goto poll
 	   }
 	fi;
+	goto unlock;
 
+stale:
+	atomic {
+		tlock_learn();
+		knows[me] = NO_TICKET;
+		goes_on = RETURN
+	};
+unlock:
 	tlock_unlock_and_wake();
 returns:
 	atomic {
@@ -645,6 +894,18 @@ returns:
 		fi
 	};
 
+renew:					/* tlock_renew() */
+	atomic {
+		if
+		:: renewed == NEW	/* a call on the same file renewed it */
+		:: renewed != NEW || now[me] == NEW -> renews(now[me])
+		fi;
+		now[me] = NO;
+		tlock_arm_expiry();
+		tlock_unlock();
+		goto returns
+	};
+
 poll:
 	atomic {
 		running[me] = false;
@@ -655,7 +916,7 @@ poll:
 	:: else ->
 		if
 		:: running[me]		/* woken */
-		:: !async[c] && !waiters	/* gives up: nobody comes */
+		:: holder == c && !waiters	/* gives up: nobody comes */
 		fi
 	fi;
 	atomic {
@@ -693,7 +954,7 @@ give_up:				/* tlock_wait() */
 			if
 			:: tlock_end_request(c);	/* ETIMEDOUT */
 				tlock_unlock()
-			:: !ASYNC ->			/* ERESTARTSYS */
+			:: !ASYNC && !FEW ->		/* ERESTARTSYS */
 				knows[me] = ITS_REQUEST;
 				tlock_unlock();
 				goto away
@@ -760,7 +1021,7 @@ decided:
 	fi;
 	atomic {
 		if
-		:: stands[me] ->
+		:: stands[me] && !MUST_LEARN ->
 			reported = false;
 			holds();
 			goto copy_out
@@ -768,8 +1029,22 @@ decided:
 		fi
 	};
 
-lost:					/* ECANCELED */
+lost:
 	atomic {
+		if
+		:: LEASES ->
+			tlock_lock();
+			if
+			:: MUST_LEARN && stands[me] ->	/* ESTALE */
+				/* It was this grant, and not a later one */
+				assert(unlearned && stands[me]);
+				tlock_learn()
+			:: else
+			fi;
+			tlock_unlock()
+		:: else
+		fi;
+		/* ECANCELED */
 		assert(!stands[me]);
 		calls[c]--;
 		goto idle
@@ -785,7 +1060,7 @@ copy_out:
 		goto idle
 	   }
 	:: atomic {			/* tlock_undo() */
-		!ASYNC || (me < ASYNC && !SMALL);
+		!FEW && (!ASYNC || (me < ASYNC && !SMALL));
 		tlock_lock();
 		if
 		:: reported ->
@@ -798,6 +1073,8 @@ copy_out:
 		:: holder == c && stands[me] ->
 			inside[c] = false;
 			tlock_end_grant()
+		:: MUST_LEARN && stands[me] ->
+			tlock_learn()
 		:: else
 		fi;
 		goes_on = RETURN
@@ -849,11 +1126,26 @@ proctype tlock_expiry_timer()
 end:
 	do
 	:: atomic {
-		expiry && (!waiters || !unfetched || EXPIRES);
+		expiry == OVER || (expiry && (!waiters || EXPIRES ||
+			(!unfetched && !LEASED && !revoking)));
 		tlock_lock();
-		expiry = false;
+		expiry = NO;
 		if
-		:: waiters && EXPIRES ->
+		:: LEASED && waiters -> look()
+		:: else -> goto expire
+		fi
+	   };
+	   atomic {
+		end_lease();
+		if
+		:: lapsed
+		:: else -> goto expire
+		fi
+	   };
+expire:
+	   atomic {
+		if
+		:: waiters ->
 			tlock_expire()
 		:: else
 		fi;
@@ -870,6 +1162,56 @@ end:
 	od
 }
 
+/* TLOCK_IOC_REVOKE */
+proctype operator()
+{
+	byte wake = NONE;
+	byte poke = NOBODY;
+
+end:
+	do
+	:: atomic {
+		/*
+		 * If all who could release it have stopped, nobody may depend on
+		 * an operator: that would hide a lost wake-up.
+		 */
+		holder == 0 && stopped < 1 + THREADS - CONTENDERS && !spinlock;
+		tlock_lock();
+		if
+		:: tlock_take_away();
+			tlock_end_grant()
+		:: !revoking ->
+			if
+			:: revoking = NEW
+			:: revoking = OVER
+			fi;
+			tlock_arm_expiry()
+		fi;
+		tlock_unlock_at_once()
+	   }
+	od
+}
+
+#define AGED(time) (time == NEW -> OVER : time)
+
+/* Time passes */
+proctype clock()
+{
+end:
+	do
+	:: atomic {
+		renewed == NEW || revoking == NEW || promised == NEW;
+		renewed = AGED(renewed);
+		revoking = AGED(revoking);
+		promised = AGED(promised);
+		expiry = AGED(expiry);
+		for (i : 0 .. THREADS - 1) {
+			now[i] = AGED(now[i])
+		}
+	   }
+	od
+}
+
 init {
 	atomic {
 		for (i : 0 .. CONTENDERS - 1) {
@@ -880,8 +1222,14 @@ init {
 			fi
 		};
 		if
-		:: ASYNC ->
+		:: ASYNC || LEASES ->
 			run tlock_expiry_timer()
+		:: else
+		fi;
+		if
+		:: LEASES ->
+			run operator();
+			run clock()
 		:: else
 		fi;
 		for (i : 0 .. THREADS - 1) {
