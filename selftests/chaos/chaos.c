@@ -87,6 +87,8 @@ static struct shared {
 /* This thread */
 static _Thread_local struct actor *me;
 static _Thread_local __u64 random_state;
+/* It goes on until all others have ended, so its calls are no progress */
+static _Thread_local bool tireless;
 /* And its process */
 static __u32 my_process;
 static unsigned long seed;
@@ -194,8 +196,8 @@ static void end(struct record *r, __s64 at)
 		r->after[s] = atomic_load(&me->signals[s]);
 	r->stops_after = atomic_load(&history->process[me->process].stops);
 	atomic_store(&r->end, at);
-	/* These go on until all others have ended */
-	if (r->kind != LOOK && r->kind != DELETE)
+	/* And so do these */
+	if (!tireless && r->kind != LOOK && r->kind != DELETE)
 		atomic_fetch_add(&shared->progress, 1);
 }
 
@@ -1296,6 +1298,7 @@ static void run_operator(__u32 actor)
 	__u64 token, seen[PERMANENT] = { 0 };
 
 	new_actor(actor);
+	tireless = true;
 	for (__u8 i = 0; i < PERMANENT; i++)
 		f[i] = do_open(O_RDWR, i);
 	while (!atomic_load(&shared->alone)) {
@@ -1308,7 +1311,8 @@ static void run_operator(__u32 actor)
 				  token - 1 - rnd(4),
 				  rnd(3) ? some_period() : 0);
 		seen[name] = token;
-		nap(rnd(4 * MSEC));
+		/* If the others are stuck, records must last until that is noticed */
+		nap(rnd(atomic_load(&shared->stop) ? 40 * MSEC : 4 * MSEC));
 	}
 	for (__u8 i = 0; i < PERMANENT; i++)
 		do_close(&f[i]);
