@@ -641,7 +641,7 @@ static bool grant_unfetched(FIXTURE_DATA(expiry) *self,
 		die("the holder does not hold the lock");
 	if (variant->later) {
 		want(self, variant);
-		if (!await_state(self->wanter, "waiting"))
+		if (!await_busy(self->wanter))
 			die("nobody waits");
 	}
 	if (!strcmp(look(self->holder).holder.job, "c") &&

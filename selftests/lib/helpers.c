@@ -385,6 +385,18 @@ bool await_state(int fd, const char *state)
 	return true;
 }
 
+bool await_busy(int fd)
+{
+	__s64 deadline = now() + PATIENCE;
+
+	while (!strcmp(state_of(fd, NULL), "idle")) {
+		if (now() > deadline)
+			return false;
+		pause_briefly();
+	}
+	return true;
+}
+
 void sleep_until(__s64 when)
 {
 	struct timespec ts = {

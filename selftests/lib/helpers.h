@@ -113,6 +113,8 @@ bool await_acquired(int fd, __u64 at_least);
 bool await_value(atomic_int *value, int at_least);
 bool await_asleep(pid_t tid);
 bool await_state(int fd, const char *state);
+/* Waits until it has a request or the lock */
+bool await_busy(int fd);
 
 /* Sleeps until this time on CLOCK_MONOTONIC */
 void sleep_until(__s64 when);
