@@ -166,7 +166,8 @@ bool judge_polls(struct court *c)
 		if (!may_wait(c, r))
 			return reject(c, POLLED,
 				"poll %u: POLLPRI, and nobody waited", i);
-		if (!f->shared && !may_hold(c, f, r->begin, r->end) &&
+		if (!f->shared &&
+		    !may_hold(c, f, settled_before(c, r->begin), r->end) &&
 		    !may_have_lost(c, r->file, r))
 			return reject(c, POLLED,
 				"poll %u: POLLPRI of a file that did not hold",

@@ -253,7 +253,8 @@ static bool study_pending(struct court *c, struct request *q,
 			q->undecided = max64(q->undecided,
 					     settled_before(c, r->begin));
 	}
-	if (r->end && r->ret == -ESTALE) {
+	/* REVOKE fails with ESTALE because of another grant */
+	if (r->end && r->ret == -ESTALE && r->kind != REVOKE) {
 		q->revoked = true;
 		q->revoked_hi = min64(q->revoked_hi, r->end);
 		q->decided = min64(q->decided, r->end);
