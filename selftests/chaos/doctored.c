@@ -1938,6 +1938,23 @@ static void accepts_revoked_shared(void)
 	tell_revoked_shared();
 }
 
+/* ESTALE of REVOKE is about the grant that it names, not about its own file. */
+static void accepts_late_revoke_of_a_waiter(void)
+{
+	tell_async();
+	revoke(1, 132, 138, -ESTALE, FIRST, 0);
+}
+
+static void canceled_by_a_late_revoke(void)
+{
+	tell_canceled();
+	canceled.release->kind = REVOKE;
+	canceled.release->token = FIRST;
+	canceled.release->ret = -ESTALE;
+	/* Another thread does use the file, but later */
+	add(RELEASE, 2, 330, 340, -EPERM)->file = 2;
+}
+
 static void both_learn_it(void)
 {
 	tell_revoked_shared()->ret = -ESTALE;
@@ -3130,6 +3147,8 @@ static const struct test {
 	TEST(accepts_revoked, ACCEPTED),
 	TEST(accepts_late_renewal, ACCEPTED),
 	TEST(accepts_revoked_shared, ACCEPTED),
+	TEST(accepts_late_revoke_of_a_waiter, ACCEPTED),
+	TEST(canceled_by_a_late_revoke, CANCELED),
 	TEST(both_learn_it, STALE),
 	TEST(neither_learns_it, STALE),
 	TEST(revoked_before_its_lease_ended, REVOCATION),

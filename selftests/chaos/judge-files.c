@@ -670,7 +670,7 @@ static bool may_be_canceled(struct court *c, struct file *f, __u32 i)
 			return true;
 		if (!s->end ? takes(s) || ends(s) :
 		    s->kind == RELEASE ? !s->ret || s->ret == -ESTALE :
-		    s->ret == -ESTALE || yields(c, c->op[j]) ||
+		    c->stale[c->op[j]] || yields(c, c->op[j]) ||
 		    (s->kind == ACQUIRE && !s->ticket &&
 		     !refused(c, c->op[j]) && (r->ticket || disturbed(c, r))))
 			return true;
