@@ -241,8 +241,8 @@ static void tlock_end_async(struct tlock_contender *c,
 }
 
 /*
- * When the system last resumed: older leases began anew then. KTIME_MAX while
- * it suspends, so that no lease ends.
+ * When the system last resumed, which renewed all leases. KTIME_MAX while it
+ * suspends, so that no lease ends.
  */
 static u64 tlock_resumed_ns;
 
@@ -250,8 +250,8 @@ static u64 tlock_resumed_ns;
  * tlock_suspend - let no lease end while the system suspends
  * @suspended: whether it begins to suspend, or has resumed
  *
- * When it resumes, all leases begin anew: their holders may be the last
- * processes to run again.
+ * Resuming renews all leases: their holders may be the last processes to run
+ * again.
  */
 void tlock_suspend(bool suspended)
 {

@@ -1899,7 +1899,7 @@ enum move {
 	CREATED, DELETED, WAS_BUSY, MISSED, GONE,
 	PENDED, FETCHED, TOO_EARLY, FAILED, EXPIRED, DECIDED, CUED,
 	RENEWED, LEASE_ENDED, TAKEN, GRACED, TOO_LATE, FORBIDDEN, LEARNED_ESTALE,
-	SAW_POLLERR, TOLD, FROZEN, MOVES
+	SAW_POLLERR, AFTER_REVOCATION, FROZEN, MOVES
 };
 
 static const char *const move_names[MOVES] = {
@@ -1941,7 +1941,7 @@ static void count_moves(const struct record *r)
 	moves[FORBIDDEN] += r->kind == REVOKE && r->ret == -EPERM;
 	moves[LEARNED_ESTALE] += r->kind != REVOKE && r->ret == -ESTALE;
 	moves[SAW_POLLERR] += r->kind == POLL && r->events & POLLERR;
-	moves[TOLD] += takes && r->result & TLOCK_REVOKED;
+	moves[AFTER_REVOCATION] += takes && r->result & TLOCK_REVOKED;
 }
 
 /* Whether somebody took the lock from that grant without a grace, or tried */
