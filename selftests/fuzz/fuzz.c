@@ -219,6 +219,9 @@ static void claim(void)
 	atomic_store(&shared->seat[me->number].leased, me->leased);
 	if (atomic_compare_exchange_strong(claim, &who, mine))
 		return;
+	/* Revoked as soon as it was granted: this claim is the older one */
+	if (me->leased)
+		return;
 	if (atomic_load(&shared->dying[running->thread[who - 1].process]) ||
 	    atomic_load(&shared->revokes) ||
 	    atomic_load(&shared->seat[who - 1].leased)) {
