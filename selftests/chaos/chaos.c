@@ -51,7 +51,10 @@
 #define EPOCH		(5 * SEC)
 /* If nothing happens for this long, the processes are stuck */
 #define STILL		(30 * SEC)
-/* For how much longer it goes on if not all has happened yet */
+/*
+ * For how much longer it goes on if not all has happened yet, unless the caller
+ * has chosen how long
+ */
 #define GO_ON		(600 * SEC)
 /*
  * Whether the kernel interrupts every CPU for membarrier(), rather than wait
@@ -2219,9 +2222,9 @@ static bool fought(void)
 	return all;
 }
 
-static bool test_history(__s64 duration)
+static bool test_history(__s64 duration, __s64 more)
 {
-	__s64 until = now() + duration, latest = until + GO_ON;
+	__s64 until = now() + duration, latest = until + more;
 	__s64 judged = 0, at;
 	bool expedited = read_number(EXPEDITED);
 	struct verdict v;
@@ -2291,13 +2294,15 @@ static bool test_history(__s64 duration)
 int main(int argc, char **argv)
 {
 	struct timespec ts;
-	__s64 duration = 30 * SEC;
+	__s64 duration = 30 * SEC, more = GO_ON;
 	char name[80];
 	bool ok;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	if (argc > 1)
+	if (argc > 1) {
 		duration = atoll(argv[1]) * SEC;
+		more = 0;
+	}
 	seed = argc > 2 ? strtoul(argv[2], NULL, 0) :
 			  (ts.tv_nsec ^ ts.tv_sec) % 1000000;
 	setlinebuf(stdout);
@@ -2307,7 +2312,7 @@ int main(int argc, char **argv)
 		ok = test_judge(i, name, sizeof(name));
 		ksft_test_result(ok, "%s\n", name);
 	}
-	ok = test_history(duration);
+	ok = test_history(duration, more);
 	ksft_test_result(ok, "history\n");
 	ksft_test_result(fought(), "fight\n");
 	ksft_finished();
