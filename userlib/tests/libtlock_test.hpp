@@ -7,6 +7,7 @@
 #ifndef LIBTLOCK_TEST_HPP
 #define LIBTLOCK_TEST_HPP
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -124,6 +125,8 @@ private:
 inline void run_tests(
 	const std::vector<std::pair<const char *, void (*)()>> &tests)
 {
+	/* If a test aborts, what the others found is known */
+	std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
 	ksft_print_header();
 	ksft_set_plan(tests.size());
 	for (const auto &[name, test] : tests) {
