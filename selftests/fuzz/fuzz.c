@@ -6,6 +6,7 @@
  * and random changes to those of the corpus, until the time is over.
  *
  * usage: fuzz [SECONDS [SEED [CASES]]]
+ *        fuzz --late
  *
  * Random cases run for SECONDS, by default for TLOCK_FUZZ_SECONDS or 10. The
  * same SEED makes the same random cases, but the order in which threads run is
@@ -15,6 +16,12 @@
  * fuzz.h.
  *
  *	scripts/vm --kernel debug --timeout 900 -- build/selftests/fuzz 600
+ *
+ * With --late, only the cases of the corpus are run, each of them once for each
+ * of its operations, before which the thread sleeps for a while. A case that
+ * breaks a rule then depends on how fast its threads are. This takes minutes.
+ *
+ *	scripts/vm --timeout 1200 -- build/selftests/fuzz --late
  *
  * Rules for each call: its errno is one that the ABI allows, as far as the
  * thread can know; it does not time out early; what it writes is consistent.
@@ -125,6 +132,10 @@ enum mark {
 };
 
 static const struct fuzz_case *running;
+
+/* The operation that comes late, if any, and by how much */
+static int late_thread = -1, late_op;
+#define LATE		(40 * MSEC)
 
 /* Of this process, except common: opened before the processes start */
 static int common[SLOTS];
@@ -1982,6 +1993,8 @@ static void *run_program(void *data)
 				goto stop;
 			atomic_store(&seat->times, times);
 			atomic_store(&seat->at, i);
+			if (me->number == late_thread && i == late_op)
+				nap(LATE);
 			ret = run_op(&p->op[i], &allowed);
 			atomic_fetch_add(&shared->progress, 1);
 			atomic_fetch_add(&shared->results[p->op[i].verb]
@@ -2392,6 +2405,18 @@ static bool run_random(const struct fuzz_case *cases, unsigned int n,
 	return ok;
 }
 
+static bool run_late(const struct fuzz_case *c)
+{
+	for (late_thread = 0; late_thread < c->threads; late_thread++)
+		for (late_op = 0; late_op < c->thread[late_thread].ops; late_op++)
+			if (!run_case(c, true)) {
+				printf("# thread %d, operation %d was late\n",
+				       late_thread, late_op);
+				return false;
+			}
+	return true;
+}
+
 static void print_counts(void)
 {
 	unsigned long total = 0;
@@ -2417,7 +2442,7 @@ int main(int argc, char **argv)
 	unsigned long seed;
 	struct timespec ts;
 	unsigned int n;
-	bool given = argc > 3;
+	bool given = argc > 3, late = argc == 2 && !strcmp(argv[1], "--late");
 
 	/* This is what END executes */
 	if (argc == 2 && !strcmp(argv[1], "--gone"))
@@ -2433,10 +2458,13 @@ int main(int argc, char **argv)
 		die("no cases");
 	prepare();
 	ksft_print_header();
-	ksft_set_plan(given ? 1 : n + 1);
+	ksft_set_plan(given ? 1 : late ? n : n + 1);
 	for (unsigned int i = 0; !given && i < n; i++)
-		ksft_test_result(run_case(&cases[i], true), "%s\n",
-				 cases[i].name);
+		ksft_test_result(late ? run_late(&cases[i]) :
+					run_case(&cases[i], true),
+				 "%s\n", cases[i].name);
+	if (late)
+		ksft_finished();
 	ksft_test_result(run_random(cases, n, atoll(seconds ?: "10") * SEC,
 				    seed, given), "%s\n",
 			 given ? "cases" : "random");
