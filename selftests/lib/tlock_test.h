@@ -17,6 +17,10 @@
 #include "agent.h"
 #include "helpers.h"
 
+/* The time limit of a test in seconds: only one that hangs takes as long */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	80
+
 /* At the start of each test */
 #define ASSERT_FREE(fd) do {						\
 	struct tlock_status __st = look(fd);				\

@@ -22,6 +22,10 @@
 #include "kselftest_harness.h"
 #include <tlock.h>
 
+/* The time limit of a test in seconds: only one that hangs takes as long */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	80
+
 #define MSEC		1000000LL
 #define SEC		1000000000LL
 /* Only a broken library waits this long */
