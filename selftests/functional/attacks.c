@@ -541,7 +541,7 @@ static __s64 contend_until(int fd, int waiters)
 	return longest;
 }
 
-TEST_F_TIMEOUT(crowd, g3_times_out_at_once, 120)
+TEST_F_TIMEOUT(crowd, g3_times_out_at_once, 300)
 {
 	struct tlock_status after;
 	__s64 longest;
@@ -569,7 +569,7 @@ TEST_F_TIMEOUT(crowd, g3_times_out_at_once, 120)
 	EXPECT_EQ(0, release(self->fd));
 }
 
-TEST_F_TIMEOUT(crowd, g9_stops_and_goes_on_at_once, 120)
+TEST_F_TIMEOUT(crowd, g9_stops_and_goes_on_at_once, 300)
 {
 	struct tlock_status after;
 	__s64 longest, took;
@@ -613,7 +613,7 @@ TEST_F_TIMEOUT(crowd, g9_stops_and_goes_on_at_once, 120)
 	EXPECT_EQ(self->before.abandoned, after.abandoned);
 }
 
-TEST_F_TIMEOUT(crowd, g6_is_killed_at_once, 120)
+TEST_F_TIMEOUT(crowd, g6_is_killed_at_once, 300)
 {
 	struct tlock_status after;
 	__s64 longest;

@@ -387,7 +387,7 @@ TEST_F_TIMEOUT(faults, create_lock, 300)
 }
 
 /* A lock is deleted entirely or not at all. */
-TEST_F_TIMEOUT(faults, delete_lock, 120)
+TEST_F_TIMEOUT(faults, delete_lock, 300)
 {
 	int file = open(DELETE_LOCK, O_WRONLY | O_CLOEXEC), fd, ret;
 

@@ -92,7 +92,7 @@ FIXTURE_TEARDOWN(names)
 #define OTHERS	FIRST "#+-.:=@_"
 
 /* Every byte as the first one, and as a later one */
-TEST_F_TIMEOUT(names, each_byte, 120)
+TEST_F_TIMEOUT(names, each_byte, 300)
 {
 	for (int byte = 0; byte < 256; byte++) {
 		char first[3] = { byte, 'x' }, second[3] = { 'x', byte };
@@ -800,7 +800,7 @@ TEST_F(two, are_shared_and_abandoned_by_one_process)
 
 #define MANY	100
 
-TEST_F_TIMEOUT(names, many_at_once, 60)
+TEST_F(names, many_at_once)
 {
 	char name[16], job[16];
 	int fds[MANY];
@@ -984,7 +984,7 @@ static int race_show(int none, struct tlock_acquire *arg)
 
 #define DELETIONS	100
 
-TEST_F_TIMEOUT(names, races, 120)
+TEST_F_TIMEOUT(names, races, 300)
 {
 	static int (*const racers[])(int fd, struct tlock_acquire *arg) = {
 		race_create, race_create, race_delete, race_delete, race_take,
