@@ -18,7 +18,7 @@ from ._lock import Acquisition, TimeoutLock
 from ._watch import Event, Monitor, Waiter, waiters
 
 # Must match the file VERSION, which a package built by pip cannot reach
-__version__ = "0.2"
+__version__ = "0.3"
 
 __all__ = ["Acquisition", "DEFAULT_PATH", "Event", "Holder", "Monitor", "Revoked",
            "Status", "TimeoutLock", "Waiter", "revoke", "status", "waiters"]
