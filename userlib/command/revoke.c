@@ -108,6 +108,10 @@ static int refused(const char *path, const struct tlock_holder *holder)
 		      holder->uid ? user : "");
 		free(user);
 		return EX_NOPERM;
+	case ENOTTY:
+		/* The lock was opened: its module is older than this program */
+		cannot_open(path, ENOTTY);
+		return EX_OSERR;
 	default:
 		warn("%s", path);
 		return EX_OSERR;

@@ -344,6 +344,10 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 			warnx("%s was revoked before %s began", run->path,
 			      run->command[0]);
 			*status = EX_TEMPFAIL;
+		} else if (errno == EINVAL && run->lease_ns) {
+			/* The job is valid: an older module knows no leases */
+			cannot_open(run->lock, ENOTTY);
+			*status = EX_OSERR;
 		} else {
 			warn("%s", run->path);
 			*status = EX_OSERR;

@@ -126,7 +126,7 @@ static void explain_module(struct text *text)
 	else
 		say(text, "the tlock module is not loaded: as root, for a container on its host, run 'insmod tlock.ko' or, where it is installed, 'modprobe tlock'");
 	if (signatures_enforced())
-		say(text, "; if that says 'Key was rejected by service' or 'Operation not permitted', the kernel does not trust the module's signature (Secure Boot): enroll the key (of dkms: 'mokutil --import /var/lib/dkms/mok.pub') and reboot");
+		say(text, "; if that says 'Key was rejected by service' or 'Operation not permitted', the kernel does not trust the module's signature (Secure Boot): enroll the key (of dkms: 'mokutil --import /var/lib/dkms/mok.pub' with a new password), reboot, and select 'Enroll MOK'");
 }
 
 /* The class has other files, too */
@@ -242,7 +242,7 @@ static void explain_missing(struct text *text, const char *path, int err)
 	if (exists && err == ENOTTY && S_ISCHR(st.st_mode) &&
 	    tlock_is_lock(st.st_rdev)) {
 		read_line("/sys/module/tlock/version", is, sizeof(is));
-		say(text, "the tlock module, version %s, does not know this program's ioctls: install the module and the library or package of the same version",
+		say(text, "the tlock module, version %s, does not know this program's ioctls: install the module and the library or package of the same version, and load it: reboot, or run 'rmmod tlock && modprobe tlock' as root",
 		    is);
 		return;
 	}

@@ -119,7 +119,8 @@ const char *tlock_path(const char *lock, char buf[TLOCK_PATH_SIZE]);
 /**
  * tlock_explain - say why a lock could not be opened, and what to do about it
  * @lock: the argument of tlock_open()
- * @err: the errno that tlock_open() set
+ * @err: the errno that tlock_open() set; or ENOTTY from another function, which
+ *	means that the module is older than the library
  * @buf: where to write the text; TLOCK_EXPLAIN_SIZE is a good size
  * @size: of @buf. A text that does not fit is cut off; it always ends with a
  *	NUL, unless @size is 0.
@@ -191,7 +192,8 @@ int tlock_fd(const struct tlock *t);
  * interrupted, see tlock_resume(). ESTALE: a grant of @t was revoked, this
  * call's or the one that @t had before; the next call asks again. ECANCELED:
  * see tlock_cancel(); or another process with this contender called
- * tlock_release(). EINVAL: @job is not valid. EDEADLK: @t holds the lock
+ * tlock_release(). EINVAL: @job is not valid, or @t has a lease and the
+ * module is older than 0.2, which has none. EDEADLK: @t holds the lock
  * already, and still does. EBADF: @t is for looking only. EBUSY: @t has a
  * started request, which is left as it is; or such a call of @t is already
  * running, in another thread or process; or a signal handler left one by
@@ -350,9 +352,9 @@ void tlock_set_lease(struct tlock *t, int64_t lease_ns);
  * hangs.
  *
  * Return: 0: the lock is held. Or -1 and errno. ESTALE: the grant was revoked.
- * EPERM: @t did not hold the lock. EINVAL: @job is not valid; the lock is still
- * held, and the lease not renewed. EBUSY: as for tlock_acquire(). ECANCELED:
- * see tlock_cancel().
+ * EPERM: @t did not hold the lock. EINVAL: @job is not valid, or the module is
+ * older than 0.2; the lock is still held, and the lease not renewed. EBUSY: as
+ * for tlock_acquire(). ECANCELED: see tlock_cancel().
  */
 int tlock_renew(struct tlock *t, const char *job);
 
@@ -377,7 +379,7 @@ int tlock_renew(struct tlock *t, const char *job);
  * the lock is free, or somebody else holds it by now. EPERM: the holder is
  * another user's, and the caller does not have the capability CAP_KILL. EBADF:
  * @t is for looking only. EINVAL: @grace_ns is negative. ENODEV: the lock was
- * deleted.
+ * deleted. ENOTTY: the module is older than 0.2.
  */
 int tlock_revoke(const struct tlock *t, uint64_t token, int64_t grace_ns);
 

@@ -9,7 +9,7 @@ import stat
 import sys
 import threading
 import weakref
-from errno import EPERM, ESTALE
+from errno import EINVAL, ENOTTY, EPERM, ESTALE
 from fcntl import ioctl
 from math import ceil
 from typing import (Any, Callable, List, NamedTuple, Optional, TypeVar,
@@ -447,7 +447,11 @@ class Contender:
         self.terms = terms
 
     def error(self, number: int) -> OSError:
-        return OSError(number, os.strerror(number), self.path)
+        error = OSError(number, os.strerror(number), self.path)
+        if number in (ENOTTY, EINVAL):
+            # All arguments are valid: the module is older than this package
+            return explain(error, self.path, STATUS)
+        return error
 
     def look(self) -> StatusStruct:
         raw = StatusStruct()

@@ -6,7 +6,8 @@ deadline, and makes its file writable once the request is decided. A loop that
 watches the file then fetches the outcome with the request's ticket. So an event
 that is meant for an earlier request of the same file decides nothing.
 """
-from errno import ECANCELED, EINPROGRESS, EPERM, ESTALE, ETIMEDOUT
+from errno import (ECANCELED, EINPROGRESS, EINVAL, EPERM, ESTALE,
+                   ETIMEDOUT)
 from fcntl import ioctl
 from typing import Callable, List, Optional, Tuple, Type
 
@@ -97,9 +98,13 @@ class Acquisition(Grant):
         terms = self._terms.with_lease(lease)
         self._check_pending()
         try:
-            number = self._claim[0].renew(terms)
+            contender = self._claim[0]
+            number = contender.renew(terms)
         except IndexError:
             number = EPERM
+        # An older module: nothing has changed
+        if number == EINVAL:
+            raise contender.error(number)
         if number:
             # It has neither the lock nor a request any more
             self._lost |= number == ESTALE

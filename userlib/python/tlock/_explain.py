@@ -46,6 +46,9 @@ def check_device(path: str, number: int, name: bytes) -> int:
 def explain(error: OSError, path: str, status: int) -> OSError:
     """Returns the error with a text that gives the reason and the remedy.
 
+    The error is that of opening the lock; or it is ENOTTY or EINVAL, of a later
+    call with valid arguments, which only an older module refuses.
+
     status: number of the STATUS ioctl
     """
     number = error.errno or 0
@@ -65,6 +68,8 @@ def explain(error: OSError, path: str, status: int) -> OSError:
         text = ("devices are restricted here: allow this one for the "
                 "container (docker: --device) or the service (systemd: "
                 "DeviceAllow=)")
+    elif number == errno.EINVAL and _is_lock(path):
+        text = _other_version()
     elif number == errno.ENAMETOOLONG:
         text = ("the name is too long: a device's name has at most %d bytes" %
                 (_NAME_SIZE - 1))
@@ -165,7 +170,8 @@ def _module() -> str:
         text += ("; if that says 'Key was rejected by service' or 'Operation "
                  "not permitted', the kernel does not trust the module's "
                  "signature (Secure Boot): enroll the key (of dkms: 'mokutil "
-                 "--import /var/lib/dkms/mok.pub') and reboot")
+                 "--import /var/lib/dkms/mok.pub' with a new password), "
+                 "reboot, and select 'Enroll MOK'")
     return text
 
 
@@ -199,6 +205,14 @@ def _no_lock(name: str) -> str:
             (_lock_name(name), _lock_name(name)) + _locks("; "))
 
 
+def _other_version() -> str:
+    return ("the tlock module, version %s, does not know this program's "
+            "ioctls: install the module and the library or package of the "
+            "same version, and load it: reboot, or run 'rmmod tlock && "
+            "modprobe tlock' as root" %
+            _read_line("/sys/module/tlock/version"))
+
+
 def _kind_of_file(mode: int) -> str:
     return {stat.S_IFREG: "a regular file",
             stat.S_IFDIR: "a directory",
@@ -221,9 +235,7 @@ def _missing(path: str, number: int, status: int) -> str:
                 "host, remove it and load the tlock module again" %
                 _kind_of_file(info.st_mode))
     if info and number == errno.ENOTTY and _is_lock(path):
-        return ("the tlock module, version %s, does not know this program's "
-                "ioctls: install the module and the library or package of "
-                "the same version" % _read_line("/sys/module/tlock/version"))
+        return _other_version()
     if info and number == errno.ENOTTY and not own_name:
         return "not a tlock" + _locks(": ")
     if info and number == errno.ENXIO and own_name:

@@ -5,7 +5,7 @@ import sys
 import warnings
 import weakref
 from contextvars import ContextVar
-from errno import ECANCELED, EINTR, EPERM, ESTALE, ETIMEDOUT
+from errno import ECANCELED, EINTR, EINVAL, EPERM, ESTALE, ETIMEDOUT
 from fcntl import ioctl
 from functools import lru_cache
 from threading import get_ident
@@ -710,6 +710,9 @@ class TimeoutLock(LastGrant):
         if number == 0:
             acquisition._terms = terms
             return
+        # An older module: nothing has changed
+        if number == EINVAL:
+            raise contender.error(number)
         if number != ESTALE:
             raise RuntimeError("another thread has released the lock")
         acquisition._claim.clear()
