@@ -23,6 +23,7 @@
 
 #include "compat.h"
 #include "device.h"
+#include "gate.h"
 #include "monitor.h"
 
 #ifndef CONFIG_64BIT
@@ -85,6 +86,8 @@ static int tlock_close(struct inode *inode, struct file *file)
 
 	tlock_describe_lost(c, &lost);
 	tlock_monitor_stop(c);
+	if (c->lock->gate)
+		tlock_gate_detach(c);
 	if (tlock_contender_exit(c))
 		tlock_device_report(tlock_device_of(file), "abandoned", &lost);
 	if (file->f_mode & FMODE_WRITE)
@@ -99,8 +102,11 @@ static int tlock_not_writable(struct file *file)
 	return tlock_device_deleted(tlock_device_of(file)) ? -ENODEV : -EBADF;
 }
 
-/* A job with control characters could forge lines in a log. */
-static bool tlock_job_valid(const char *job)
+/*
+ * A job with control characters could forge lines in a log. Inline, as each
+ * acquire comes here.
+ */
+static __always_inline bool tlock_job_valid(const char *job)
 {
 	for (;; job++) {
 		/* Most are printable characters of ASCII */
@@ -296,8 +302,8 @@ static int tlock_ioctl_take(struct file *file,
  * and writes no more of the argument than necessary. Returns false if the slow
  * path has to be taken.
  *
- * @leased: whether @c had a lease when the call began. One that it got later began
- * later, too, and need not be renewed.
+ * @leased: whether @c had a lease when the call began. One that it got later
+ *	began later, too, and need not be renewed.
  */
 static __always_inline bool
 tlock_ioctl_reacquire_fast(struct tlock_contender *c,
@@ -400,6 +406,105 @@ static int tlock_ioctl_monitor(struct file *file)
 	return tlock_monitor_start(file->private_data);
 }
 
+/*
+ * Whether a string from user space ends with a NUL. Pads it with NULs, so that
+ * nothing else is shown to others.
+ */
+static bool tlock_pad(char *text, size_t size)
+{
+	size_t len = strnlen(text, size);
+
+	memset(text + len, 0, size - len);
+	return len < size;
+}
+
+/* The same for a string that the gate's daemon wants others to see */
+static bool tlock_shown_valid(char *text, size_t size)
+{
+	return tlock_pad(text, size) && tlock_job_valid(text);
+}
+
+static bool tlock_gate_valid(struct tlock_gate *arg)
+{
+	struct tlock_holder *holder = &arg->holder;
+
+	return !(arg->flags & ~TLOCK_GATE_RECALL) &&
+	       !(arg->result & ~(TLOCK_ABANDONED | TLOCK_REVOKED)) &&
+	       !(holder->pid | holder->uid | holder->flags | holder->reserved |
+		 holder->expires_ns) &&
+	       tlock_pad(holder->comm, sizeof(holder->comm)) &&
+	       tlock_shown_valid(holder->job, sizeof(holder->job)) &&
+	       tlock_shown_valid(arg->host, sizeof(arg->host));
+}
+
+/* How far the caller's CLOCK_BOOTTIME is ahead of the kernel's own */
+static s64 tlock_boottime_offset(void)
+{
+	struct timespec64 time = {};
+
+	timens_add_boottime(&time);
+	return time.tv_sec * NSEC_PER_SEC + time.tv_nsec;
+}
+
+static int tlock_set_gate(struct tlock_contender *c, struct tlock_gate *arg)
+{
+	const s64 limit = KTIME_MAX / 2;
+
+	if (!tlock_gate_valid(arg))
+		return -EINVAL;
+	if (!arg->holder.token)
+		memset(&arg->holder, 0, sizeof(arg->holder));
+	arg->holder.since_ns -= tlock_callers_time(0);
+	/* No offset of a time namespace reaches half of the range */
+	arg->until_ns = clamp(arg->until_ns, -limit, limit) -
+			tlock_boottime_offset();
+	return tlock_gate_set(c, arg);
+}
+
+static noinline int tlock_ioctl_gate(struct file *file,
+				     struct tlock_gate __user *ugate)
+{
+	struct tlock_contender *c = file->private_data;
+	struct tlock_gate gate;
+	int err = 0;
+
+	if (tlock_device_deleted(tlock_device_of(file)))
+		return -ENODEV;
+	/* Whether it can be written must be known before the gate changes */
+	if (copy_from_user(&gate, ugate, sizeof(gate)) ||
+	    copy_to_user(ugate, &gate, sizeof(gate)))
+		return -EFAULT;
+	if (gate.op > TLOCK_GATE_SET || gate.reserved0 ||
+	    memchr_inv(gate.reserved, 0, sizeof(gate.reserved)))
+		return -EINVAL;
+	if (!c->lock->gate)
+		return -EOPNOTSUPP;
+
+	switch (gate.op) {
+	case TLOCK_GATE_ATTACH:
+		if (file->f_mode & FMODE_WRITE)
+			return -EBADF;
+		if (!capable(CAP_SYS_ADMIN))
+			return -EPERM;
+		err = tlock_gate_attach(c);
+		if (err)
+			return err;
+		fallthrough;
+	case TLOCK_GATE_LOOK:
+		tlock_gate_look(c, &gate);
+		break;
+	case TLOCK_GATE_SET:
+		err = tlock_set_gate(c, &gate);
+		if (err == -EPERM || err == -EINVAL)
+			return err;
+		break;
+	}
+	if (gate.until_ns)
+		gate.until_ns += tlock_boottime_offset();
+	tlock_to_callers_clock(&gate.holder);
+	return copy_to_user(ugate, &gate, sizeof(gate)) ? -EFAULT : err;
+}
+
 /* Returns the events of a file that monitors the lock. */
 static ssize_t tlock_read(struct file *file, char __user *buf, size_t size,
 			  loff_t *pos)
@@ -465,6 +570,8 @@ static noinline long tlock_ioctl_other(struct file *file, unsigned int cmd,
 		return tlock_ioctl_revoke(file, uarg);
 	case TLOCK_IOC_MONITOR:
 		return tlock_ioctl_monitor(file);
+	case TLOCK_IOC_GATE:
+		return tlock_ioctl_gate(file, uarg);
 	default:
 		return -ENOTTY;
 	}
@@ -506,6 +613,10 @@ static __poll_t tlock_poll(struct file *file, struct poll_table_struct *table)
 		events = smp_load_acquire(&c->lock->deleted) ? EPOLLHUP : 0;
 		if (tlock_has_event(c))
 			events |= EPOLLIN | EPOLLRDNORM;
+		if (tlock_is_daemon(c)) {
+			poll_wait(file, &c->lock->gate->self.pollers, table);
+			events |= tlock_poll_events(&c->lock->gate->self);
+		}
 		return events;
 	}
 	poll_wait(file, &c->pollers, table);

@@ -34,16 +34,16 @@
 #define tlock_assign_str(dst, src) __assign_str(dst)
 #endif
 
-/* Prepares a timer on CLOCK_MONOTONIC, for absolute times */
+/* Prepares a timer, for absolute times */
 static inline void tlock_timer_setup(struct hrtimer *timer,
 				     enum hrtimer_restart (*fn)(struct hrtimer *),
-				     enum hrtimer_mode mode)
+				     clockid_t clock, enum hrtimer_mode mode)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
-	hrtimer_init(timer, CLOCK_MONOTONIC, mode);
+	hrtimer_init(timer, clock, mode);
 	timer->function = fn;
 #else
-	hrtimer_setup(timer, fn, CLOCK_MONOTONIC, mode);
+	hrtimer_setup(timer, fn, clock, mode);
 #endif
 }
 

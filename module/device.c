@@ -24,6 +24,7 @@
 
 #include "compat.h"
 #include "device.h"
+#include "gate.h"
 #include "monitor.h"
 
 /*
@@ -133,9 +134,10 @@ static void tlock_report_revoked(struct work_struct *work)
 	tlock_device_report(tlock_device_with(lock), "revoked", &lost);
 }
 
-static int tlock_device_create(const char *name)
+static int tlock_device_create(const char *name, bool gated)
 {
 	struct tlock_device *tdev;
+	u64 token = 0;
 	int err, minor;
 
 	lockdep_assert_held(&tlock_mutex);
@@ -149,10 +151,19 @@ static int tlock_device_create(const char *name)
 	/*
 	 * From the clock, so that tokens still grow after a reload or reboot;
 	 * and above those of an earlier lock of this name, whatever the clock
-	 * says.
+	 * says. Those of a gated lock come from its daemon.
 	 */
-	tlock_init(&tdev->lock, max_t(u64, ktime_to_us(ktime_get_real()),
-				      tlock_deleted_token));
+	if (!gated)
+		token = max_t(u64, ktime_to_us(ktime_get_real()),
+			      tlock_deleted_token);
+	tlock_init(&tdev->lock, token);
+	if (gated) {
+		err = tlock_gate_create(&tdev->lock);
+		if (err) {
+			kfree(tdev);
+			return err;
+		}
+	}
 	INIT_DELAYED_WORK(&tdev->lock.report, tlock_report_revoked);
 	ratelimit_state_init(&tdev->uevents, 5 * HZ, 10);
 	/* The kernel's log must not mention those that are left out */
@@ -229,7 +240,7 @@ static int tlock_device_name(char name[TLOCK_NAME_SIZE], const char *lock,
 	return 0;
 }
 
-static int tlock_create(const char *lock, size_t len)
+static int tlock_create(const char *lock, size_t len, bool gated)
 {
 	char name[TLOCK_NAME_SIZE];
 	int err;
@@ -238,7 +249,7 @@ static int tlock_create(const char *lock, size_t len)
 	if (err)
 		return err;
 	mutex_lock(&tlock_mutex);
-	err = tlock_device_create(name);
+	err = tlock_device_create(name, gated);
 	mutex_unlock(&tlock_mutex);
 	return err;
 }
@@ -277,11 +288,21 @@ static ssize_t new_lock_store(TLOCK_CLASS_CONST struct class *class,
 			      TLOCK_CLASS_CONST struct class_attribute *attr,
 			      const char *buf, size_t count)
 {
-	int err = tlock_create(buf, tlock_written(buf, count));
+	int err = tlock_create(buf, tlock_written(buf, count), false);
 
 	return err ? err : count;
 }
 static CLASS_ATTR_WO(new_lock);
+
+static ssize_t new_gated_lock_store(TLOCK_CLASS_CONST struct class *class,
+				    TLOCK_CLASS_CONST struct class_attribute *attr,
+				    const char *buf, size_t count)
+{
+	int err = tlock_create(buf, tlock_written(buf, count), true);
+
+	return err ? err : count;
+}
+static CLASS_ATTR_WO(new_gated_lock);
 
 static ssize_t delete_lock_store(TLOCK_CLASS_CONST struct class *class,
 				 TLOCK_CLASS_CONST struct class_attribute *attr,
@@ -295,6 +316,7 @@ static CLASS_ATTR_WO(delete_lock);
 
 /* The names of the locks to create at load, separated by commas, or NULL */
 static char *tlock_names;
+static char *tlock_gated_names;
 
 /* Calls @fn for each of the names in a list, until it returns an error. */
 static int tlock_for_each_name(const char *names,
@@ -331,7 +353,7 @@ static int tlock_check_name(const char *lock, size_t len)
  */
 static int tlock_names_set(const char *value, const struct kernel_param *kp)
 {
-	char *names;
+	char **names = kp->arg, *all;
 	int err;
 
 	if (!*value)
@@ -339,40 +361,64 @@ static int tlock_names_set(const char *value, const struct kernel_param *kp)
 	err = tlock_for_each_name(value, tlock_check_name);
 	if (err)
 		return err;
-	names = kasprintf(GFP_KERNEL, "%s%s%s", tlock_names ? tlock_names : "",
-			  tlock_names ? "," : "", value);
-	if (!names)
+	all = kasprintf(GFP_KERNEL, "%s%s%s", *names ? : "", *names ? "," : "",
+			value);
+	if (!all)
 		return -ENOMEM;
-	kfree(tlock_names);
-	tlock_names = names;
+	kfree(*names);
+	*names = all;
 	return 0;
 }
 
 /* Also called if loading fails before the module's init function */
 static void tlock_names_free(void *arg)
 {
-	kfree(tlock_names);
-	tlock_names = NULL;
+	char **names = arg;
+
+	kfree(*names);
+	*names = NULL;
 }
 
 static const struct kernel_param_ops tlock_names_ops = {
 	.set = tlock_names_set,
 	.free = tlock_names_free,
 };
-module_param_cb(names, &tlock_names_ops, NULL, 0);
+module_param_cb(names, &tlock_names_ops, &tlock_names, 0);
 MODULE_PARM_DESC(names, "Locks to create besides the first: NAME,...");
+module_param_cb(gated, &tlock_names_ops, &tlock_gated_names, 0);
+MODULE_PARM_DESC(gated, "Gated locks to create, which hosts share: NAME,...");
+
+static int __init tlock_create_one(const char *lock, size_t len, bool gated)
+{
+	char name[TLOCK_NAME_SIZE];
+	struct tlock_device *tdev;
+	int err = 0;
+
+	tlock_device_name(name, lock, len);
+	/* Others may create and delete locks already */
+	mutex_lock(&tlock_mutex);
+	tdev = tlock_device_find(name);
+	/* Naming a lock twice does no harm, but it has a gate or not */
+	if (!tdev)
+		err = tlock_device_create(name, gated);
+	else if (!tdev->lock.gate == gated)
+		err = -EINVAL;
+	mutex_unlock(&tlock_mutex);
+	if (err)
+		pr_err("tlock: cannot create '%.*s': %s\n", (int)len, lock,
+		       err == -EINVAL ? "it can be in names= or in gated=, not in both" :
+		       err == -ENOSPC ? "too many locks" : "out of memory");
+	return err;
+}
 
 static int __init tlock_create_named(const char *lock, size_t len)
 {
-	int err = tlock_create(lock, len);
+	return tlock_create_one(lock, len, false);
+}
 
-	/* Naming a lock twice does no harm */
-	if (err == -EEXIST)
-		return 0;
-	if (err)
-		pr_err("tlock: cannot create '%.*s': %s\n", (int)len, lock,
-		       err == -ENOSPC ? "too many locks" : "out of memory");
-	return err;
+static int __init tlock_create_gated(const char *lock, size_t len)
+{
+	return tlock_create_one(lock, len, true);
 }
 
 /* Deletes all locks, and waits until nothing of them is left. */
@@ -383,6 +429,7 @@ static void tlock_devices_destroy(void)
 
 	/* These wait for writers, who could still create a lock */
 	class_remove_file(&tlock_class, &class_attr_new_lock);
+	class_remove_file(&tlock_class, &class_attr_new_gated_lock);
 	class_remove_file(&tlock_class, &class_attr_delete_lock);
 	mutex_lock(&tlock_mutex);
 	idr_for_each_entry(&tlock_devices, tdev, minor)
@@ -400,12 +447,19 @@ static int __init tlock_devices_create(void)
 	/* First of all: the first lock's uevent may cause others to be created */
 	err = class_create_file(&tlock_class, &class_attr_new_lock);
 	if (!err)
+		err = class_create_file(&tlock_class,
+					&class_attr_new_gated_lock);
+	if (!err)
 		err = class_create_file(&tlock_class, &class_attr_delete_lock);
 	if (!err) {
 		mutex_lock(&tlock_mutex);
-		err = tlock_device_create("tlock");
+		err = tlock_device_create("tlock", false);
 		mutex_unlock(&tlock_mutex);
 	}
+	/* First, as udev may create a lock of that name without a gate */
+	if (!err && tlock_gated_names)
+		err = tlock_for_each_name(tlock_gated_names,
+					  tlock_create_gated);
 	if (!err && tlock_names)
 		err = tlock_for_each_name(tlock_names, tlock_create_named);
 	if (err)

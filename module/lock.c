@@ -36,6 +36,7 @@
 #include <linux/timekeeping.h>
 
 #include "compat.h"
+#include "gate.h"
 #include "lock.h"
 #include "monitor.h"
 
@@ -65,18 +66,6 @@ struct tlock_wait {
 	u64 until_ns;
 	u64 token;
 	u32 result;
-};
-
-/**
- * struct tlock_deferred - work to do once the spinlock is released
- * @wake: a thread to wake, or NULL
- * @poll: a contender whose pollers to wake, or NULL
- * @put: a pid to put, or NULL
- */
-struct tlock_deferred {
-	struct task_struct *wake;
-	struct tlock_contender *poll;
-	struct pid *put;
 };
 
 static __always_inline void tlock_unlock_and_wake(struct tlock *lock,
@@ -114,7 +103,12 @@ static noinline void tlock_unlock_and_poll(struct tlock *lock,
 	rcu_read_unlock();
 }
 
-static void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
+/**
+ * tlock_unlock - release the spinlock, and then do what is left to do
+ * @lock: the lock
+ * @todo: what to do
+ */
+void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
 	__releases(&lock->spinlock)
 {
 	if (unlikely(todo->poll))
@@ -179,6 +173,8 @@ static void tlock_dequeue(struct tlock_contender *c)
 	WRITE_ONCE(c->queued, false);
 	WRITE_ONCE(lock->waiters, lock->waiters - 1);
 	c->wait = NULL;
+	if (tlock_is_shut(lock) && !lock->waiters)
+		tlock_gate_news(lock);
 }
 
 /* Makes @c the holder. Its request, if it had one, has already ended. */
@@ -259,8 +255,8 @@ void tlock_suspend(bool suspended)
 }
 
 /*
- * When a lease ends that was renewed at @renewed, and before the system resumed at
- * @resumed; KTIME_MAX if it never does
+ * When a lease ends that was renewed at @renewed, and before the system resumed
+ * at @resumed; KTIME_MAX if it never does
  */
 static u64 tlock_lease_end(const struct tlock_contender *c, u64 renewed,
 			   u64 resumed)
@@ -372,14 +368,14 @@ static bool tlock_unfetched_expired(const struct tlock *lock, ktime_t now)
 		tlock_pid_ended(lock->holder->id.pid));
 }
 
-/* Starts the timer that ends the grant, if it can expire and somebody waits. */
+/* Starts the timer that ends the grant, if it can expire and is wanted. */
 static void tlock_arm_expiry(struct tlock *lock, ktime_t now)
 {
 	u64 resumed;
 	ktime_t at;
 
 	lockdep_assert_held(&lock->spinlock);
-	if (!lock->waiters || !tlock_can_expire(lock))
+	if (!tlock_is_wanted(lock) || !tlock_can_expire(lock))
 		return;
 	/* Read once: no timer would be started if the suspend ended in between */
 	resumed = READ_ONCE(tlock_resumed_ns);
@@ -464,6 +460,8 @@ static void tlock_end_grant(struct tlock *lock, u64 now,
 
 	WRITE_ONCE(lock->revoking, false);
 	tlock_free(lock, now);
+	if (unlikely(lock->gate) && !tlock_gate_passes(lock, now))
+		return;
 	if (first)
 		tlock_decide(tlock_of(first), 0, now, todo);
 }
@@ -482,9 +480,14 @@ void tlock_describe_lost(const struct tlock_contender *c,
 	memcpy(lost->job, c->id.job, sizeof(lost->job));
 }
 
-/* Revokes the holder's grant. */
-static void tlock_take_away(struct tlock *lock, u64 now,
-			    struct tlock_deferred *todo)
+/**
+ * tlock_take_away - revoke the holder's grant
+ * @lock: the lock, which a contender holds
+ * @now: the time
+ * @todo: receives what to do once the spinlock is released: nothing, if the
+ *	lock passes on to the gate
+ */
+void tlock_take_away(struct tlock *lock, u64 now, struct tlock_deferred *todo)
 {
 	struct tlock_contender *c = lock->holder;
 
@@ -606,9 +609,10 @@ static enum hrtimer_restart tlock_expiry_timer(struct hrtimer *timer)
 
 	raw_spin_lock(&lock->spinlock);
 	now = ktime_get_ns();
-	if (lock->waiters)
+	if (lock->holder && tlock_is_wanted(lock))
 		tlock_expire(lock, now, &todo);
-	tlock_arm_expiry(lock, now);
+	if (lock->holder)
+		tlock_arm_expiry(lock, now);
 	/*
 	 * The lock of the pollers' queue sleeps on PREEMPT_RT. The contender's
 	 * own timer, which is no hard interrupt, wakes them.
@@ -636,6 +640,7 @@ static void tlock_describe(const struct tlock_identity *id,
 {
 	holder->token = id->token;
 	holder->since_ns = id->since_ns;
+	/* 0 if it is a gate's, which has no process */
 	holder->pid = tlock_pid_of(id);
 	holder->uid = from_kuid_munged(current_user_ns(), id->uid);
 	holder->flags = 0;
@@ -646,8 +651,12 @@ static void tlock_describe(const struct tlock_identity *id,
 	memcpy(holder->job, id->job, sizeof(holder->job));
 }
 
-static void tlock_describe_holder(struct tlock *lock,
-				  struct tlock_holder *holder)
+/**
+ * tlock_describe_holder - describe who holds the lock
+ * @lock: the lock
+ * @holder: filled in, as by tlock_get_status()
+ */
+void tlock_describe_holder(struct tlock *lock, struct tlock_holder *holder)
 {
 	const struct tlock_contender *c = lock->holder;
 
@@ -657,7 +666,7 @@ static void tlock_describe_holder(struct tlock *lock,
 		return;
 	}
 	tlock_describe(&c->id, holder);
-	if (unlikely(tlock_can_expire(lock))) {
+	if (unlikely(tlock_can_expire(lock) || lock->gate)) {
 		holder->flags = tlock_holder_flags(lock);
 		holder->expires_ns = tlock_holder_expires(lock);
 	}
@@ -814,7 +823,10 @@ static int tlock_wait(struct tlock_contender *c, struct tlock_acquire *arg,
 	if (holds) {
 		tlock_end_grant(lock, now, todo);
 	} else if (lock->waiters == 1) {
-		tlock_notify(lock->holder, todo);
+		if (tlock_is_shut(lock))
+			tlock_gate_news(lock);
+		else
+			tlock_notify(lock->holder, todo);
 		if (unlikely(tlock_can_expire(lock)))
 			tlock_arm_expiry(lock, now);
 	}
@@ -911,14 +923,17 @@ static noinline int tlock_request(struct tlock_contender *c,
 {
 	struct tlock *lock = c->lock;
 	bool async = arg->flags & TLOCK_ASYNC;
-	bool holds = lock->holder == c;
 	struct tlock_contender *expired = NULL;
 	struct tlock_deferred todo = {};
 	u64 now, ticket;
-	bool resumed, keeps;
+	bool holds, resumed, keeps;
 	int err = 0;
 
 	lockdep_assert_held(&lock->spinlock);
+	now = ktime_get_ns();
+	if (unlikely(lock->gate))
+		tlock_gate_catch_up(lock, now);
+	holds = lock->holder == c;
 	/* flock(2) passes no ticket: LOCK_EX resumes flock's own request */
 	if (arg->flags & TLOCK_FLOCK && arg->timeout_ns && c->flock && !c->wait)
 		arg->ticket = c->ticket;
@@ -942,14 +957,14 @@ static noinline int tlock_request(struct tlock_contender *c,
 	if (err || (resumed && async))
 		goto unlock;
 
-	now = ktime_get_ns();
 	if (!holds && lock->holder && unlikely(tlock_can_expire(lock)))
 		expired = tlock_expire(lock, now, &todo);
 	if (!resumed) {
 		/* A request that is away is replaced */
 		if (c->ticket)
 			tlock_withdraw(c, now);
-		keeps = holds && (!lock->waiters || arg->flags & TLOCK_RENEW);
+		keeps = holds && (!tlock_is_wanted(lock) ||
+				  arg->flags & TLOCK_RENEW);
 		if (holds && !keeps) {
 			lock->yielded++;
 			/* Before the job can change */
@@ -996,6 +1011,8 @@ static noinline int tlock_request(struct tlock_contender *c,
 		tlock_note(c, TLOCK_EVENT_TIMED_OUT, 0, ticket, now);
 		lock->timed_out++;
 		tlock_describe_holder(lock, &arg->holder);
+		if (unlikely(lock->gate))
+			tlock_gate_note_try(lock);
 		err = -ETIMEDOUT;
 	} else {
 		tlock_grant(c, now);
@@ -1011,6 +1028,45 @@ unlock:
 	return err;
 }
 
+/*
+ * Grants a free lock to an idle contender, at @now if that is not 0. Releases the
+ * spinlock.
+ */
+static __always_inline void tlock_acquire_free(struct tlock_contender *c,
+					       struct tlock_acquire *arg,
+					       u64 now)
+	__releases(&c->lock->spinlock)
+{
+	struct tlock *lock = c->lock;
+	struct pid *put = tlock_set_identity(c, arg->job);
+
+	c->flock = arg->flags & TLOCK_FLOCK;
+	WRITE_ONCE(c->lease_ns, arg->lease_ns);
+	tlock_grant(c, now ? : ktime_get_ns());
+	if (unlikely(tlock_watched(lock)))
+		tlock_record_acquired(c, 0);
+	arg->token = c->id.token;
+	tlock_take_result(lock, arg);
+	raw_spin_unlock_irq(&lock->spinlock);
+	if (unlikely(put))
+		put_pid(put);
+}
+
+/* The end of tlock_acquire() if the lock has a gate */
+static noinline int tlock_acquire_gated(struct tlock_contender *c,
+					struct tlock_acquire *arg)
+	__releases(&c->lock->spinlock)
+{
+	u64 now = ktime_get_ns();
+
+	/* Only what can have changed since the lock became free, for speed */
+	if (c->lock->token >= c->lock->gate->last_token ||
+	    tlock_gate_is_over(c->lock, now))
+		return tlock_request(c, arg, false);
+	tlock_acquire_free(c, arg, now);
+	return 0;
+}
+
 /**
  * tlock_acquire - acquire the lock, waiting for it if necessary
  * @c: the contender
@@ -1023,23 +1079,23 @@ unlock:
 int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
 {
 	struct tlock *lock = c->lock;
-	struct pid *put;
 
 	raw_spin_lock_irq(&lock->spinlock);
 	if (unlikely(lock->holder || (c->ticket | arg->ticket | c->revoked)))
 		return tlock_request(c, arg, false);
-	put = tlock_set_identity(c, arg->job);
-	c->flock = arg->flags & TLOCK_FLOCK;
-	WRITE_ONCE(c->lease_ns, arg->lease_ns);
-	tlock_grant(c, ktime_get_ns());
-	if (unlikely(tlock_watched(lock)))
-		tlock_record_acquired(c, 0);
-	arg->token = c->id.token;
-	tlock_take_result(lock, arg);
-	raw_spin_unlock_irq(&lock->spinlock);
-	if (unlikely(put))
-		put_pid(put);
+	if (unlikely(lock->gate))
+		return tlock_acquire_gated(c, arg);
+	tlock_acquire_free(c, arg, 0);
 	return 0;
+}
+
+/* The end of tlock_reacquire_fast() if the lock has a gate */
+static noinline u64 tlock_reacquire_gated(struct tlock_contender *c)
+{
+	u64 token = READ_ONCE(c->id.token);
+
+	/* The timer that revokes the grant when the opening is over can be late */
+	return tlock_gate_is_over(c->lock, ktime_get_ns()) ? 0 : token;
 }
 
 /**
@@ -1051,18 +1107,24 @@ int tlock_acquire(struct tlock_contender *c, struct tlock_acquire *arg)
  * have come after the call. The process that asked last is shown to others, so
  * a reacquire by a different process always has work to do.
  *
- * Return: the token of the grant if @c holds the lock and nobody waits; 0 if
+ * Return: the token of the grant if @c holds the lock and nobody wants it; 0 if
  * tlock_reacquire() must be called.
  */
 u64 tlock_reacquire_fast(struct tlock_contender *c)
 {
 	struct tlock *lock = c->lock;
+	u64 attention;
 
 	/* Pairs with the store in tlock_grant() */
-	if (smp_load_acquire(&lock->holder) != c ||
-	    READ_ONCE(lock->attention) ||
-	    READ_ONCE(c->id.pid) != task_tgid(current))
+	if (smp_load_acquire(&lock->holder) != c)
 		return 0;
+	attention = READ_ONCE(lock->attention);
+	if (unlikely(attention) && attention != TLOCK_ONLY_GATED)
+		return 0;
+	if (READ_ONCE(c->id.pid) != task_tgid(current))
+		return 0;
+	if (unlikely(attention))
+		return tlock_reacquire_gated(c);
 	return READ_ONCE(c->id.token);
 }
 
@@ -1074,7 +1136,8 @@ u64 tlock_reacquire_fast(struct tlock_contender *c)
  * If somebody finds at this moment that the lease has ended, only one of the
  * two succeeds: see tlock_end_lease(). So no lease ends early.
  *
- * Return: whether the lease was renewed; if not, tlock_reacquire() must be called.
+ * Return: whether the lease was renewed; if not, tlock_reacquire() must be
+ * called.
  */
 bool tlock_renew_fast(struct tlock_contender *c, u64 token)
 {
@@ -1093,8 +1156,9 @@ bool tlock_renew_fast(struct tlock_contender *c, u64 token)
  * @c: the contender, whose pollers are waiting already
  *
  * Return: EPOLLOUT unless @c has a request that is not decided; EPOLLIN and
- * EPOLLPRI if it holds the lock and somebody waits; EPOLLERR and EPOLLPRI if its
- * grant was revoked and no call has returned ESTALE yet.
+ * EPOLLPRI if it holds the lock and somebody wants it; EPOLLERR and EPOLLPRI if
+ * its grant was revoked and no call has returned ESTALE yet. If @c is a gate,
+ * EPOLLIN if there is news for its daemon.
  */
 __poll_t tlock_poll_events(struct tlock_contender *c)
 {
@@ -1106,8 +1170,10 @@ __poll_t tlock_poll_events(struct tlock_contender *c)
 	 * read here either sees that we wait, or we see the change.
 	 */
 	smp_mb();
+	if (tlock_is_gate(c))
+		return READ_ONCE(lock->gate->news) ? EPOLLIN | EPOLLRDNORM : 0;
 	/* The holder first: whoever became it has left the queue before that */
-	if (smp_load_acquire(&lock->holder) == c && READ_ONCE(lock->waiters))
+	if (smp_load_acquire(&lock->holder) == c && tlock_is_wanted(lock))
 		events |= EPOLLIN | EPOLLRDNORM | EPOLLPRI;
 	if (!READ_ONCE(c->queued))
 		events |= EPOLLOUT | EPOLLWRNORM;
@@ -1164,8 +1230,9 @@ int tlock_release(struct tlock_contender *c)
 	struct tlock *lock = c->lock;
 
 	raw_spin_lock_irq(&lock->spinlock);
-	if (unlikely(lock->holder != c || lock->attention ||
-		     tlock_watched(lock)))
+	/* The gate takes a free lock only if it must: see tlock_gate_catch_up() */
+	if (unlikely(lock->holder != c || tlock_watched(lock) ||
+		     (lock->attention && lock->attention != TLOCK_ONLY_GATED)))
 		return tlock_release_slow(c);
 	tlock_free(lock, ktime_get_ns());
 	raw_spin_unlock_irq(&lock->spinlock);
@@ -1203,8 +1270,9 @@ void tlock_undo(struct tlock_contender *c, const struct tlock_acquire *arg)
  * @arg: as in the ABI
  * @any: whether the caller may revoke the grants of all users
  *
- * Return: 0, -ESTALE if the token is not that of the present grant, or -EPERM if
- * the holder is another user's and @any is false.
+ * Return: 0, -ESTALE if the token is not that of the present grant, -EPERM if
+ * the holder is another user's and @any is false, or -EREMOTE if it is on
+ * another host.
  */
 int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any)
 {
@@ -1218,6 +1286,8 @@ int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any)
 	c = lock->holder;
 	if (!c || c->id.token != arg->token) {
 		err = -ESTALE;
+	} else if (tlock_is_gate(c)) {
+		err = -EREMOTE;
 	} else if (!any && !uid_eq(c->id.uid, current_euid())) {
 		err = -EPERM;
 	} else if (!arg->grace_ns) {
@@ -1236,6 +1306,33 @@ int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any)
 }
 
 /**
+ * tlock_gate_changed - apply what a lock's gate says by now
+ * @lock: the lock, which has a gate
+ * @now: the time
+ * @todo: receives what to do once the spinlock is released
+ *
+ * If the gate holds the lock but is open, the longest waiter gets the lock. If
+ * another host wants it, the holder learns so, and its grant can expire.
+ */
+void tlock_gate_changed(struct tlock *lock, u64 now,
+			struct tlock_deferred *todo)
+{
+	struct rb_node *first = rb_first_cached(&lock->queue);
+
+	lockdep_assert_held(&lock->spinlock);
+	if (tlock_is_shut(lock)) {
+		if (!tlock_gate_is_open(lock, now))
+			return;
+		WRITE_ONCE(lock->holder, NULL);
+		if (first)
+			tlock_decide(tlock_of(first), 0, now, todo);
+	} else if (lock->holder && lock->recalled) {
+		tlock_notify(lock->holder, todo);
+		tlock_arm_expiry(lock, now);
+	}
+}
+
+/**
  * tlock_get_status - describe a lock at one instant
  * @lock: the lock
  * @status: filled in completely, except for the name, which is left empty.
@@ -1244,8 +1341,18 @@ int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any)
  */
 void tlock_get_status(struct tlock *lock, struct tlock_status *status)
 {
+	u64 now;
+
 	memset(status, 0, sizeof(*status));
 	raw_spin_lock_irq(&lock->spinlock);
+	if (unlikely(lock->gate)) {
+		now = ktime_get_ns();
+		tlock_gate_catch_up(lock, now);
+		status->flags = TLOCK_GATED |
+			(tlock_gate_is_open(lock, now) && !tlock_is_shut(lock) ?
+			 0 : TLOCK_SHUT) |
+			(lock->gate->daemon ? TLOCK_SERVED : 0);
+	}
 	tlock_describe_holder(lock, &status->holder);
 	status->waiters = lock->waiters;
 	status->acquired = lock->acquired;
@@ -1352,7 +1459,7 @@ void tlock_init(struct tlock *lock, u64 token)
 	raw_spin_lock_init(&lock->spinlock);
 	lock->queue = RB_ROOT_CACHED;
 	lock->token = token;
-	tlock_timer_setup(&lock->expiry, tlock_expiry_timer,
+	tlock_timer_setup(&lock->expiry, tlock_expiry_timer, CLOCK_MONOTONIC,
 			  HRTIMER_MODE_ABS_HARD);
 	tlock_monitor_init(lock);
 }
@@ -1364,6 +1471,7 @@ void tlock_init(struct tlock *lock, u64 token)
 void tlock_exit(struct tlock *lock)
 {
 	hrtimer_cancel(&lock->expiry);
+	tlock_gate_destroy(lock);
 	tlock_monitor_exit(lock);
 }
 
@@ -1409,7 +1517,7 @@ void tlock_contender_init(struct tlock_contender *c, struct tlock *lock)
 
 	memset((void *)c + begin, 0, sizeof(*c) - begin);
 	c->lock = lock;
-	tlock_timer_setup(&c->timer, tlock_deadline_timer,
+	tlock_timer_setup(&c->timer, tlock_deadline_timer, CLOCK_MONOTONIC,
 			  HRTIMER_MODE_ABS_SOFT);
 }
 

@@ -11,11 +11,11 @@
  * Two timers take it, too, so interrupts are off while it is held.
  *
  * Read without the spinlock: tlock_reacquire_fast() and tlock_poll_events()
- * read @holder and @attention of the lock, and @pid, @token, @queued and
- * @revoked of the contender; tlock_renew_fast() reads @lease_ns, and changes
- * @renewed_ns. A thread that slept reads @holder and @token to see whether its
- * grant still stands. All of these are written with WRITE_ONCE() or
- * smp_store_release(). The contender's @job is read by
+ * read @holder and @attention of the lock, @until_ns and @news of its gate, and
+ * @pid, @token, @queued and @revoked of the contender; tlock_renew_fast() reads
+ * @lease_ns, and changes @renewed_ns. A thread that slept reads @holder and
+ * @token to see whether its grant still stands. All of these are written with
+ * WRITE_ONCE() or smp_store_release(). The contender's @job is read by
  * tlock_ioctl_reacquire_fast(): see tlock_set_identity().
  *
  * Lifetime: a contender lives as long as its open file. A file is not released
@@ -41,6 +41,7 @@
 /* How long waits last: up to 1 ms, 10 ms, ... 100 s, and longer */
 #define TLOCK_WAITS	7
 
+struct tlock_gate_state;
 struct tlock_record;
 struct tlock_wait;
 
@@ -65,9 +66,12 @@ struct tlock_lost {
  * @unfetched: whether no call has fetched the grant of @holder
  * @revoking: whether that grant is being revoked, at @revoke_ns
  * @expiring: both of these: not 0 if one of them is not
+ * @recalled: whether another host wants the lock; see gate.c
+ * @gated: whether the lock has a gate
  * @attention: all of these, likewise
  * @pending_result: result flags that no call has returned yet
  * @expiry: ends a grant that has expired while somebody waits
+ * @gate: the lock's gate; NULL if it has none
  * @records: the newest events; NULL while nobody monitors the lock. See
  *	monitor.c for this and the fields below.
  * @num_monitors: number of files that monitor it
@@ -102,11 +106,13 @@ struct tlock {
 			u32 waiters;
 			union {
 				struct {
-					u16 unfetched;
-					u16 revoking;
+					u8 unfetched;
+					u8 revoking;
 				};
-				u32 expiring;
+				u16 expiring;
 			};
+			u8 recalled;
+			u8 gated;
 		};
 		u64 attention;
 	};
@@ -115,6 +121,7 @@ struct tlock {
 	u64 ticket;
 	u64 revoke_ns;
 	struct hrtimer expiry;
+	struct tlock_gate_state *gate;
 	struct delayed_work report;
 	struct tlock_lost lost;
 
@@ -211,6 +218,9 @@ struct tlock_contender {
 	u64 blocker_expires_ns;
 };
 
+/* What struct tlock.attention is if only @gated is set */
+#define TLOCK_ONLY_GATED	((__force u64)cpu_to_le64(1ULL << 56))
+
 /* In tlock_acquire.flags, but only inside the kernel: the caller is flock(2) */
 #define TLOCK_FLOCK	0x80000000U
 
@@ -233,18 +243,35 @@ enum tlock_state {
 	TLOCK_STALE,
 };
 
+/**
+ * struct tlock_deferred - work to do once the spinlock is released
+ * @wake: a thread to wake, or NULL
+ * @poll: a contender whose pollers to wake, or NULL
+ * @put: a pid to put, or NULL
+ */
+struct tlock_deferred {
+	struct task_struct *wake;
+	struct tlock_contender *poll;
+	struct pid *put;
+};
+
+/* gate.c */
+u32 tlock_gate_flags(const struct tlock *lock);
+
 /* The flags of the present grant, as in struct tlock_holder */
 static inline u32 tlock_holder_flags(const struct tlock *lock)
 {
 	return (lock->unfetched ? TLOCK_UNFETCHED : 0) |
 	       (lock->holder->lease_ns ? TLOCK_LEASED : 0) |
-	       (lock->revoking ? TLOCK_REVOKING : 0);
+	       (lock->revoking ? TLOCK_REVOKING : 0) |
+	       (unlikely(lock->gate) ? tlock_gate_flags(lock) : 0);
 }
 
 void tlock_init(struct tlock *lock, u64 token);
 void tlock_exit(struct tlock *lock);
 u64 tlock_newest_token(struct tlock *lock);
 void tlock_get_status(struct tlock *lock, struct tlock_status *status);
+void tlock_describe_holder(struct tlock *lock, struct tlock_holder *holder);
 void tlock_get_waits(struct tlock *lock, u64 *waits);
 int tlock_get_waiter(struct tlock *lock, struct tlock_waiter *waiter);
 
@@ -261,6 +288,11 @@ __poll_t tlock_poll_events(struct tlock_contender *c);
 int tlock_reacquire(struct tlock_contender *c, struct tlock_acquire *arg);
 int tlock_release(struct tlock_contender *c);
 int tlock_revoke(struct tlock *lock, const struct tlock_revoke *arg, bool any);
+void tlock_take_away(struct tlock *lock, u64 now, struct tlock_deferred *todo);
+void tlock_gate_changed(struct tlock *lock, u64 now,
+			struct tlock_deferred *todo);
+void tlock_unlock(struct tlock *lock, struct tlock_deferred *todo)
+	__releases(&lock->spinlock);
 void tlock_suspend(bool suspended);
 void tlock_describe_lost(const struct tlock_contender *c,
 			 struct tlock_lost *lost);

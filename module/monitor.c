@@ -19,6 +19,7 @@
 #include <linux/workqueue.h>
 
 #include "compat.h"
+#include "gate.h"
 #include "monitor.h"
 
 #define CREATE_TRACE_POINTS
@@ -237,8 +238,8 @@ static void tlock_wake_readers(struct work_struct *work)
  * tlock_monitor_start - have a file report what happens to its lock
  * @c: the file's contender
  *
- * Return: 0, -ENODEV if the lock was deleted, -EBUSY if the file does already, or
- * -ENOMEM.
+ * Return: 0, -ENODEV if the lock was deleted, -EBUSY if the file does already
+ * or is its gate's daemon, or -ENOMEM.
  */
 int tlock_monitor_start(struct tlock_contender *c)
 {
@@ -260,7 +261,7 @@ int tlock_monitor_start(struct tlock_contender *c)
 	if (lock->deleted) {
 		/* There was no event of it for this file, and never will be */
 		err = -ENODEV;
-	} else if (c->next_seq) {
+	} else if (c->next_seq || tlock_is_daemon(c)) {
 		err = -EBUSY;
 	} else {
 		if (!lock->records) {

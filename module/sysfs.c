@@ -7,6 +7,7 @@
 #include <linux/timekeeping.h>
 
 #include "device.h"
+#include "gate.h"
 
 static struct tlock *tlock_of_dev(struct device *dev)
 {
@@ -49,14 +50,14 @@ static ssize_t pid_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(pid);
 
-/* Empty if the lock is free: uid 0 is a user */
+/* Empty if the lock is free, or held on another host: uid 0 is a user */
 static ssize_t uid_show(struct device *dev, struct device_attribute *attr,
 			char *buf)
 {
 	struct tlock_status status;
 
 	tlock_dev_status(dev, &status);
-	if (!status.holder.token)
+	if (!status.holder.token || status.holder.flags & TLOCK_REMOTE)
 		return sysfs_emit(buf, "\n");
 	return sysfs_emit(buf, "%u\n", status.holder.uid);
 }
@@ -76,6 +77,32 @@ static ssize_t comm_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(comm);
 
+static ssize_t gate_show(struct device *dev, struct device_attribute *attr,
+			 char *buf)
+{
+	struct tlock_status status;
+
+	tlock_dev_status(dev, &status);
+	if (!(status.flags & TLOCK_GATED))
+		return sysfs_emit(buf, "\n");
+	if (!(status.flags & TLOCK_SERVED))
+		return sysfs_emit(buf, "unserved\n");
+	return sysfs_emit(buf, status.flags & TLOCK_SHUT ? "shut\n" : "open\n");
+}
+static DEVICE_ATTR_RO(gate);
+
+static ssize_t host_show(struct device *dev, struct device_attribute *attr,
+			 char *buf)
+{
+	struct tlock *lock = tlock_of_dev(dev);
+	struct tlock_gate gate = {};
+
+	if (lock->gate)
+		tlock_gate_look(&lock->gate->self, &gate);
+	return sysfs_emit(buf, "%s\n", gate.host);
+}
+static DEVICE_ATTR_RO(host);
+
 static struct attribute *tlock_holder_attrs[] = {
 	&dev_attr_job.attr,
 	&dev_attr_pid.attr,
@@ -83,6 +110,8 @@ static struct attribute *tlock_holder_attrs[] = {
 	&dev_attr_comm.attr,
 	&dev_attr_token.attr,
 	&dev_attr_held_ns.attr,
+	&dev_attr_gate.attr,
+	&dev_attr_host.attr,
 	&dev_attr_waiters.attr,
 	NULL
 };

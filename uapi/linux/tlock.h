@@ -19,6 +19,11 @@
  * A lock cannot be deleted while a file is open for writing. A file that is
  * open for reading outlives it: every call that looks at the lock or asks for
  * it then fails with ENODEV, also if a lock of that name is created again.
+ *
+ * A lock can be created as gated: several hosts share it, and a daemon on each
+ * host opens and shuts its gate. While the gate is shut, nobody on this host
+ * can have the lock, and contenders see who holds it on another host. See
+ * TLOCK_IOC_GATE.
  */
 #ifndef _UAPI_LINUX_TLOCK_H
 #define _UAPI_LINUX_TLOCK_H
@@ -29,27 +34,33 @@
 #define TLOCK_JOB_SIZE	64	/* a job and its NUL */
 #define TLOCK_COMM_SIZE	16	/* a command name and its NUL */
 #define TLOCK_NAME_SIZE	128	/* a device's name and its NUL */
+#define TLOCK_HOST_SIZE	64	/* a host's name and its NUL */
 
 /*
  * In tlock_holder.flags and tlock_event.flags. UNFETCHED: no call has returned
  * the grant yet, see TLOCK_ASYNC. LEASED: the grant has a lease. REVOKING:
- * TLOCK_IOC_REVOKE was called for it.
+ * TLOCK_IOC_REVOKE was called for it. REMOTE in tlock_holder.flags: the lock's gate
+ * is shut, and the rest is what the gate's daemon knows of the holder on another
+ * host. REMOTE in tlock_event.flags: the gate ended the grant.
  */
 #define TLOCK_UNFETCHED	0x1U
 #define TLOCK_LEASED	0x2U
 #define TLOCK_REVOKING	0x4U
+#define TLOCK_REMOTE	0x8U
 
 /**
  * struct tlock_holder - who holds a lock
- * @token: token of the grant; 0 if the lock is free, and then all else is 0 too
+ * @token: token of the grant; 0 if the lock is free, and then all else is 0 too. 0
+ *	with TLOCK_REMOTE in @flags: the gate is shut, and the holder is unknown.
  * @since_ns: when it was granted, on the caller's CLOCK_MONOTONIC; negative if
  *	the caller is in a time namespace whose clock had not started yet
  * @pid: process (thread group) that asked for the lock, as the caller's pid
  *	namespace sees it; 0 if that namespace does not contain it, or if it has
- *	ended while another process still has its file open
+ *	ended while another process still has its file open; 0 with TLOCK_REMOTE
  * @uid: effective user of that process, as the caller's user namespace sees
- *	it; the overflow uid if that namespace does not map it
- * @flags: any of TLOCK_UNFETCHED, TLOCK_LEASED and TLOCK_REVOKING
+ *	it; the overflow uid if that namespace does not map it; meaningless with
+ *	TLOCK_REMOTE
+ * @flags: any of TLOCK_UNFETCHED, TLOCK_LEASED and TLOCK_REVOKING, or TLOCK_REMOTE
  * @reserved: 0
  * @expires_ns: with TLOCK_LEASED or TLOCK_REVOKING, when the lease or the grace
  *	ends, whichever is earlier, on the caller's CLOCK_MONOTONIC; after that,
@@ -77,7 +88,7 @@ struct tlock_holder {
 /*
  * In tlock_acquire.result: an earlier holder lost the lock without releasing it.
  * ABANDONED: its last descriptor was closed. REVOKED: its lease ended, or
- * TLOCK_IOC_REVOKE took the lock from it.
+ * TLOCK_IOC_REVOKE or the lock's gate took the lock from it.
  */
 #define TLOCK_ABANDONED	0x1U
 #define TLOCK_REVOKED	0x2U
@@ -142,12 +153,20 @@ struct tlock_acquire {
 	struct tlock_holder holder;
 };
 
+/*
+ * In tlock_status.flags. GATED: the lock was created as gated. SHUT: its gate is
+ * shut. SERVED: a daemon is attached to the gate.
+ */
+#define TLOCK_GATED	0x1U
+#define TLOCK_SHUT	0x2U
+#define TLOCK_SERVED	0x4U
+
 /**
  * struct tlock_status - a lock at one instant
  * @holder: who holds it
  * @waiters: contenders that wait for it. One whose request is away is not
  *	counted: the number falls while waiters are stopped or frozen.
- * @flags: 0; no flag is defined yet
+ * @flags: any of TLOCK_GATED, TLOCK_SHUT and TLOCK_SERVED
  * @acquired: grants
  * @contended: acquires that found the lock held, whether they then waited or
  *	not (@timeout_ns 0); one that is resumed counts once
@@ -231,8 +250,9 @@ struct tlock_waiter {
  *	had acquired the lock, or no call had fetched the grant, that is
  *	RELEASED.
  * @TLOCK_EVENT_DELETED: the lock was deleted; the last event
- * @TLOCK_EVENT_REVOKED: a grant was revoked: by TLOCK_IOC_REVOKE if @flags has
- *	TLOCK_REVOKING, and otherwise because its lease had ended
+ * @TLOCK_EVENT_REVOKED: a grant was revoked: by the lock's gate if @flags has
+ *	TLOCK_REMOTE; otherwise by TLOCK_IOC_REVOKE if it has TLOCK_REVOKING; and
+ *	otherwise because its lease had ended
  *
  * A grant ends with an event RELEASED, YIELDED, TIMED_OUT, ABANDONED or REVOKED
  * that has its token. If somebody waits, the next event with a token is the
@@ -300,6 +320,84 @@ struct tlock_revoke {
 	__u64 grace_ns;
 	__u32 flags;
 	__u32 reserved[3];
+};
+
+/*
+ * In tlock_gate.op. LOOK: only describe the gate. ATTACH: make this file the gate's
+ * daemon. SET: open or shut the gate, or change how long it is open.
+ */
+#define TLOCK_GATE_LOOK		0U
+#define TLOCK_GATE_ATTACH	1U
+#define TLOCK_GATE_SET		2U
+
+/*
+ * In tlock_gate.flags: another host wants the lock. Then only those who wait
+ * can be granted it, as long as there are tokens; a TLOCK_IOC_REACQUIRE gives
+ * the lock up even if nobody waits on this host; the holder's poll(2) reports
+ * POLLIN; and a grant that has an expiry ends then.
+ */
+#define TLOCK_GATE_RECALL	0x1U
+
+/*
+ * In tlock_gate.state. OPEN: contenders can be granted the lock. HELD: a
+ * contender of this host holds it. WANTED: a contender waits for it, or has
+ * tried to acquire it while the gate was shut, since the daemon's last
+ * TLOCK_IOC_GATE. SPENT: no token is left, or none may be used. OVER: the
+ * newest opening has ended, for ever.
+ */
+#define TLOCK_GATE_OPEN		0x1U
+#define TLOCK_GATE_HELD		0x2U
+#define TLOCK_GATE_WANTED	0x4U
+#define TLOCK_GATE_SPENT	0x8U
+#define TLOCK_GATE_OVER		0x10U
+
+/**
+ * struct tlock_gate - the gate of a lock; argument of TLOCK_IOC_GATE
+ * @op: in: TLOCK_GATE_LOOK, TLOCK_GATE_ATTACH or TLOCK_GATE_SET
+ * @flags: in, for SET: 0 or TLOCK_GATE_RECALL. Out: the present value.
+ * @state: in: ignored. Out: any of TLOCK_GATE_OPEN, _HELD, _WANTED, _SPENT, _OVER.
+ * @waiters: in: ignored. Out: contenders that wait for the lock.
+ * @opening: in, for SET: number of the opening that the call is about. Each
+ *	opening has a number that is larger by 1 than that of the one before.
+ *	Out: number of the newest opening; 0 if there was none.
+ * @until_ns: in, for SET: when the opening ends, on the caller's CLOCK_BOOTTIME. A
+ *	time that has passed shuts the gate. Out: the present value; 0 if the newest
+ *	opening is over.
+ * @grace_ns: in, for SET that shuts the gate: how long the present grant may still
+ *	last; it never outlasts the previous @until_ns. Out: 0.
+ * @first_token: in, for SET: the smallest token that a grant may have. Out: 0.
+ * @last_token: in, for SET: the largest one. Out: the present value; 0 if the
+ *	gate was shut, or its daemon is gone.
+ * @token: in: ignored. Out: token of the newest grant on this host, or one less
+ *	than the largest @first_token, whichever is larger.
+ * @result: in, for SET that begins an opening: any of TLOCK_ABANDONED and
+ *	TLOCK_REVOKED, for the first grant to return. Out: the result flags that no
+ *	grant has returned yet: the daemon passes them on with the lock.
+ * @reserved0: in: 0. Out: 0.
+ * @holder: in, for SET: who holds the lock on another host, to show while the
+ *	gate is shut: @token, @since_ns, @comm and @job. If @token is 0, nobody
+ *	is known to hold it. The other fields must be 0. Out: the holder, as in
+ *	struct tlock_status.
+ * @host: in, for SET: name of that host, up to 63 bytes and a NUL, without control
+ *	characters. Out: that name while the gate is shut, and otherwise empty.
+ * @reserved: in: 0. Out: 0.
+ */
+struct tlock_gate {
+	__u32 op;
+	__u32 flags;
+	__u32 state;
+	__u32 waiters;
+	__u64 opening;
+	__s64 until_ns;
+	__u64 grace_ns;
+	__u64 first_token;
+	__u64 last_token;
+	__u64 token;
+	__u32 result;
+	__u32 reserved0;
+	struct tlock_holder holder;
+	char host[TLOCK_HOST_SIZE];
+	__u64 reserved[4];
 };
 
 /*
@@ -437,7 +535,8 @@ struct tlock_revoke {
  *
  * EBADF: the file is not open for writing; ENODEV instead if the lock was deleted.
  * EINVAL: @flags or @reserved is not 0. ESTALE: @token is not that of the present
- * grant; nothing was done. EPERM: the caller may not revoke this grant.
+ * grant; nothing was done. EPERM: the caller may not revoke this grant. EREMOTE: it
+ * is the grant of another host.
  */
 #define TLOCK_IOC_REVOKE	_IOW(TLOCK_IOC_MAGIC, 0x05, struct tlock_revoke)
 
@@ -454,9 +553,51 @@ struct tlock_revoke {
  * returns 0 once the lock has been deleted and all events were read. poll(2)
  * reports POLLIN if there is an event, and POLLHUP once the lock has been deleted.
  *
- * EBADF: the file is open for writing. EBUSY: the file reports already. ENODEV:
- * the lock was deleted. ENOMEM: not enough memory.
+ * EBADF: the file is open for writing. EBUSY: the file reports already, or is
+ * attached to the lock's gate. ENODEV: the lock was deleted. ENOMEM: not enough
+ * memory.
  */
 #define TLOCK_IOC_MONITOR	_IO(TLOCK_IOC_MAGIC, 0x06)
+
+/**
+ * TLOCK_IOC_GATE - look at the gate of a lock, or be its daemon
+ *
+ * Only a lock that was created as gated has a gate. It is shut from the
+ * beginning, and whenever no daemon is attached. While it is shut, nobody is
+ * granted the lock on this host; contenders wait, time out and learn the holder
+ * as usual. A grant that was made before lasts until the opening ends.
+ *
+ * TLOCK_GATE_LOOK needs no permission.
+ *
+ * TLOCK_GATE_ATTACH makes this file the gate's daemon, until it is closed. The
+ * file must be open for reading only, and the caller needs CAP_SYS_ADMIN in the
+ * initial user namespace. From now on, poll(2) on the file reports POLLIN if
+ * there is news, until the file's next TLOCK_IOC_GATE: while the gate was shut,
+ * somebody began to wait or tried to acquire the lock, or the last waiter left;
+ * a grant ended while the gate was shut or recalled; or the opening ended by
+ * itself. It reports POLLHUP once the lock was deleted.
+ *
+ * TLOCK_GATE_SET is for the daemon, and states what holds from now on. With the
+ * number of the newest opening it changes that opening, or, if @until_ns has
+ * passed, ends it: at once, or if there is a grant, together with that. With
+ * the next number, once the newest opening is over, it begins an opening; if
+ * @until_ns has passed, that is over, too, so that no delayed call can begin it
+ * any more.
+ *
+ * At @until_ns an opening is over, and the present grant, if there is one, is
+ * revoked, whether somebody waits or not. So a daemon that is frozen or dead
+ * cannot leave the lock with this host for longer than it had been sure of.
+ * Once an opening is over, no contender of this host holds the lock, and the
+ * daemon may let another host have it.
+ *
+ * EBADF: ATTACH on a file that is open for writing. ENODEV: the lock was
+ * deleted. EINVAL: a field is invalid. EOPNOTSUPP: the lock has no gate. EPERM:
+ * ATTACH without the capability, or SET on a file that is not attached. EBUSY:
+ * ATTACH while any file is attached, or on a file that reports events; or SET
+ * with the next number while the newest opening is not over. ESTALE: SET with
+ * another number, or that would change an opening that is over. After EBUSY and
+ * ESTALE of SET, nothing was done, but the structure is filled in.
+ */
+#define TLOCK_IOC_GATE	_IOWR(TLOCK_IOC_MAGIC, 0x07, struct tlock_gate)
 
 #endif /* _UAPI_LINUX_TLOCK_H */
