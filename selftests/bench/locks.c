@@ -116,6 +116,40 @@ static void tlock_raw_again(struct contender *c)
 	check(ioctl(c->fd, TLOCK_IOC_REACQUIRE, &c->arg), "reacquire");
 }
 
+/* tlock whose gate is open */
+
+#define GATED	"/dev/tlock-gated"
+
+static int gated_make(void)
+{
+	struct tlock_gate gate = {
+		.op = TLOCK_GATE_SET,
+		.opening = 1,
+		.until_ns = INT64_MAX,
+		.first_token = 1,
+		.last_token = INT64_MAX,
+	};
+	struct tlock_gate attach = { .op = TLOCK_GATE_ATTACH };
+	int fd = open("/sys/class/tlock/new_gated_lock", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -1;
+	check(write(fd, "gated", strlen("gated")), "new_gated_lock");
+	close(fd);
+	/* The gate is open as long as this file is */
+	fd = check(open(GATED, O_RDONLY | O_CLOEXEC), GATED);
+	check(ioctl(fd, TLOCK_IOC_GATE, &attach), "attach");
+	check(ioctl(fd, TLOCK_IOC_GATE, &gate), "open the gate");
+	return 0;
+}
+
+static void gated_enter(struct contender *c)
+{
+	tlock_raw_enter(c);
+	close(c->fd);
+	c->fd = check(open(GATED, O_RDWR | O_CLOEXEC), GATED);
+}
+
 /* tlock without a timeout, and so without a timer */
 
 static void untimed_acquire(struct contender *c)
@@ -401,6 +435,8 @@ const struct lock locks[] = {
 	{ "libtlock", always, libtlock_enter, libtlock_acquire,
 	  libtlock_release, libtlock_again },
 	{ "tlock-leased", always, tlock_raw_enter, leased_acquire,
+	  tlock_raw_release, tlock_raw_again },
+	{ "tlock-gated", gated_make, gated_enter, tlock_raw_acquire,
 	  tlock_raw_release, tlock_raw_again },
 	{ "tlock-untimed", always, tlock_raw_enter, untimed_acquire,
 	  tlock_raw_release, untimed_again },

@@ -154,6 +154,38 @@ TEST(abi_revoke)
 	EXPECT_UNSIGNED(tlock_revoke, reserved[0]);
 }
 
+TEST(abi_gate)
+{
+	EXPECT_EQ(288, sizeof(struct tlock_gate));
+	EXPECT_FIELD(tlock_gate, op, 0, 4);
+	EXPECT_FIELD(tlock_gate, flags, 4, 4);
+	EXPECT_FIELD(tlock_gate, state, 8, 4);
+	EXPECT_FIELD(tlock_gate, waiters, 12, 4);
+	EXPECT_FIELD(tlock_gate, opening, 16, 8);
+	EXPECT_FIELD(tlock_gate, until_ns, 24, 8);
+	EXPECT_FIELD(tlock_gate, grace_ns, 32, 8);
+	EXPECT_FIELD(tlock_gate, first_token, 40, 8);
+	EXPECT_FIELD(tlock_gate, last_token, 48, 8);
+	EXPECT_FIELD(tlock_gate, token, 56, 8);
+	EXPECT_FIELD(tlock_gate, result, 64, 4);
+	EXPECT_FIELD(tlock_gate, reserved0, 68, 4);
+	EXPECT_FIELD(tlock_gate, holder, 72, 120);
+	EXPECT_FIELD(tlock_gate, host, 192, 64);
+	EXPECT_FIELD(tlock_gate, reserved, 256, 32);
+	EXPECT_UNSIGNED(tlock_gate, op);
+	EXPECT_UNSIGNED(tlock_gate, flags);
+	EXPECT_UNSIGNED(tlock_gate, state);
+	EXPECT_UNSIGNED(tlock_gate, waiters);
+	EXPECT_UNSIGNED(tlock_gate, opening);
+	EXPECT_SIGNED(tlock_gate, until_ns);
+	EXPECT_UNSIGNED(tlock_gate, grace_ns);
+	EXPECT_UNSIGNED(tlock_gate, first_token);
+	EXPECT_UNSIGNED(tlock_gate, last_token);
+	EXPECT_UNSIGNED(tlock_gate, token);
+	EXPECT_UNSIGNED(tlock_gate, result);
+	EXPECT_UNSIGNED(tlock_gate, reserved[0]);
+}
+
 /* No unlisted member, and no padding between two members */
 TEST(abi_sizes_add_up)
 {
@@ -170,6 +202,9 @@ TEST(abi_sizes_add_up)
 	EXPECT_EQ(sizeof(struct tlock_event),
 		  7 * 8 + 6 * 4 + TLOCK_COMM_SIZE + TLOCK_JOB_SIZE);
 	EXPECT_EQ(sizeof(struct tlock_revoke), 2 * 8 + 4 * 4);
+	EXPECT_EQ(sizeof(struct tlock_gate),
+		  10 * 8 + 6 * 4 + sizeof(struct tlock_holder) +
+		  TLOCK_HOST_SIZE);
 }
 
 TEST(abi_constants)
@@ -177,13 +212,27 @@ TEST(abi_constants)
 	EXPECT_EQ(64, TLOCK_JOB_SIZE);
 	EXPECT_EQ(16, TLOCK_COMM_SIZE);
 	EXPECT_EQ(128, TLOCK_NAME_SIZE);
+	EXPECT_EQ(64, TLOCK_HOST_SIZE);
 	EXPECT_EQ(1, TLOCK_UNFETCHED);
 	EXPECT_EQ(2, TLOCK_LEASED);
 	EXPECT_EQ(4, TLOCK_REVOKING);
+	EXPECT_EQ(8, TLOCK_REMOTE);
 	EXPECT_EQ(1, TLOCK_ABANDONED);
 	EXPECT_EQ(2, TLOCK_REVOKED);
 	EXPECT_EQ(1, TLOCK_ASYNC);
 	EXPECT_EQ(2, TLOCK_RENEW);
+	EXPECT_EQ(1, TLOCK_GATED);
+	EXPECT_EQ(2, TLOCK_SHUT);
+	EXPECT_EQ(4, TLOCK_SERVED);
+	EXPECT_EQ(0, TLOCK_GATE_LOOK);
+	EXPECT_EQ(1, TLOCK_GATE_ATTACH);
+	EXPECT_EQ(2, TLOCK_GATE_SET);
+	EXPECT_EQ(1, TLOCK_GATE_RECALL);
+	EXPECT_EQ(1, TLOCK_GATE_OPEN);
+	EXPECT_EQ(2, TLOCK_GATE_HELD);
+	EXPECT_EQ(4, TLOCK_GATE_WANTED);
+	EXPECT_EQ(8, TLOCK_GATE_SPENT);
+	EXPECT_EQ(16, TLOCK_GATE_OVER);
 	EXPECT_EQ(1, TLOCK_EVENT_WAITING);
 	EXPECT_EQ(2, TLOCK_EVENT_ACQUIRED);
 	EXPECT_EQ(3, TLOCK_EVENT_RELEASED);
@@ -205,6 +254,7 @@ TEST(abi_ioctl_numbers)
 	EXPECT_EQ(0xc088bc04U, TLOCK_IOC_WAITER);
 	EXPECT_EQ(0x4020bc05U, TLOCK_IOC_REVOKE);
 	EXPECT_EQ(0x0000bc06U, TLOCK_IOC_MONITOR);
+	EXPECT_EQ(0xc120bc07U, TLOCK_IOC_GATE);
 }
 
 TEST_HARNESS_MAIN

@@ -365,6 +365,60 @@ TEST_F(tlock, g10_events)
 	close(fd);
 }
 
+TEST_F(tlock, gate)
+{
+	struct tlock_acquire arg = ask(0, "try");
+	struct tlock_gate set = {
+		.op = TLOCK_GATE_SET,
+		.holder.token = 3ULL << 32,
+		.holder.job = "far away",
+		.host = "far",
+	};
+	int daemon, fd;
+
+	ASSERT_EQ(0, lock_create_gated("compat"));
+	daemon = daemon_of("compat");
+	fd = contender_of("compat");
+	ASSERT_EQ(0, gate(daemon, &set));
+	EXPECT_EQ(TLOCK_GATE_SPENT | TLOCK_GATE_OVER, set.state);
+	EXPECT_STREQ("far", set.host);
+	EXPECT_EQ(-ETIMEDOUT, acquire(fd, &arg));
+	EXPECT_EQ(TLOCK_REMOTE, arg.holder.flags);
+	EXPECT_EQ(3ULL << 32, arg.holder.token);
+	EXPECT_STREQ("far away", arg.holder.job);
+	EXPECT_EQ(-EREMOTE, revoke_grant(fd, 3ULL << 32, 0));
+	set = (struct tlock_gate){
+		.op = TLOCK_GATE_SET,
+		.opening = 1,
+		.until_ns = boottime() + LONG,
+		.first_token = 5ULL << 32,
+		.last_token = 6ULL << 32,
+		.result = TLOCK_ABANDONED,
+	};
+	ASSERT_EQ(0, gate(daemon, &set));
+	/* With what had happened since the call before */
+	EXPECT_EQ(TLOCK_GATE_OPEN | TLOCK_GATE_WANTED, set.state);
+	EXPECT_LT(boottime() + LONG - PATIENCE, set.until_ns);
+	EXPECT_EQ(6ULL << 32, set.last_token);
+	arg = ask(0, "holder");
+	ASSERT_EQ(0, acquire(fd, &arg));
+	EXPECT_EQ(5ULL << 32, arg.token);
+	EXPECT_EQ(TLOCK_ABANDONED, arg.result);
+	/* A grace of 0 in its lower half */
+	set = (struct tlock_gate){
+		.op = TLOCK_GATE_SET,
+		.opening = 1,
+		.grace_ns = 1ULL << 32,
+	};
+	ASSERT_EQ(0, gate(daemon, &set));
+	EXPECT_EQ(TLOCK_GATE_HELD | TLOCK_GATE_SPENT, set.state);
+	EXPECT_EQ(5ULL << 32, set.token);
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+	close(daemon);
+	EXPECT_EQ(0, lock_delete("compat"));
+}
+
 /* Bad pointers that a 32-bit program can pass */
 TEST_F(tlock, bad_pointers)
 {
@@ -381,6 +435,7 @@ TEST_F(tlock, bad_pointers)
 		EXPECT_EQ(-EFAULT, status(self->fd, (void *)bad[i]));
 		EXPECT_EQ(-EFAULT, next_waiter(self->fd, (void *)bad[i]));
 		EXPECT_EQ(-EFAULT, revoke_with(self->fd, (void *)bad[i]));
+		EXPECT_EQ(-EFAULT, gate(self->fd, (void *)bad[i]));
 	}
 	arg.flags = 1U << 31;
 	EXPECT_EQ(-EINVAL, acquire(self->fd, &arg));

@@ -334,7 +334,11 @@ TEST_F(faults, sysfs)
 	take(self->fd, "holder");
 	for (size_t i = 0; i < SYSFS_FILES; i++) {
 		path = sysfs_files[i];
-		ASSERT_LT(1, read_file(path, expected, sizeof(expected)));
+		ret = read_file(path, expected, sizeof(expected));
+		ASSERT_LE(1, ret);
+		/* The first lock has no gate, and no holder on another host */
+		EXPECT_EQ(!strcmp(path, SYSFS "/gate") ||
+			  !strcmp(path, SYSFS "/host"), ret == 1);
 		for (EACH_FAULT) {
 			ret = WITH_FAULT(read_file(path, text, sizeof(text)));
 			if (ret < 0) {
@@ -354,6 +358,30 @@ TEST_F(faults, sysfs)
 static int write_name(int fd, const char *name)
 {
 	return pwrite(fd, name, strlen(name), 0) < 0 ? -errno : 0;
+}
+
+/* A gated lock can be made, or nothing is left of the attempt. */
+TEST_F_TIMEOUT(faults, create_gated_lock, 300)
+{
+	int file = open(NEW_GATED_LOCK, O_WRONLY | O_CLOEXEC), ret;
+
+	ASSERT_LE(0, file);
+	for (EACH_FAULT) {
+		ret = WITH_FAULT(write_name(file, "victim"));
+		if (ret) {
+			ASSERT_TRUE(self->fired && clean(ret)) {
+				TH_LOG("fault %u: %s", nth, strerror(-ret));
+			}
+			ASSERT_FALSE(lock_exists("victim"));
+			ASSERT_EQ(0, write_name(file, "victim"));
+		}
+		ASSERT_STREQ("unserved",
+			     read_text(lock_sysfs("victim", "gate")));
+		close(daemon_of("victim"));
+		ASSERT_EQ(0, lock_delete("victim"));
+	}
+	close(file);
+	EXPECT_LE(20, self->failures);
 }
 
 /* A lock can be made, or nothing is left of the attempt. */
@@ -440,23 +468,25 @@ static int open_copy(void)
 	return copy;
 }
 
-/* Loads it with two named locks: with more than one, and with a list */
+/* Loads it with three more locks: a list of names, and one that is gated */
 static int load(int ko)
 {
-	return syscall(SYS_finit_module, ko, "names=a,b", 0) ? -errno : 0;
+	return syscall(SYS_finit_module, ko, "names=a,b gated=c", 0) ?
+	       -errno : 0;
 }
 
 /* Counts the traces of a loaded module */
 static int traces(void)
 {
 	return exists(DEVICE) + exists(lock_path("a")) +
-	       exists(lock_path("b")) + exists("/sys/class/tlock") +
+	       exists(lock_path("b")) + exists(lock_path("c")) +
+	       exists("/sys/class/tlock") +
 	       exists("/sys/devices/virtual/tlock") +
 	       exists("/sys/module/tlock") + module_registered() +
 	       has_slab_cache();
 }
 
-#define ALL_TRACES	8
+#define ALL_TRACES	9
 
 FIXTURE_SETUP(loading)
 {
@@ -488,7 +518,7 @@ FIXTURE_TEARDOWN(loading)
 	EXPECT_STREQ("holder", sysfs_text("job"));			\
 	EXPECT_EQ(0, release(__fd));					\
 	close(__fd);							\
-	EXPECT_EQ(3, locks_count());					\
+	EXPECT_EQ(4, locks_count());					\
 } while (0)
 
 TEST_F_TIMEOUT(loading, load, 900)

@@ -297,6 +297,89 @@ TEST_F(module, creates_the_named_locks)
 	EXPECT_EQ(1, locks_count());
 }
 
+/* Which is there, and is gated or not */
+static bool is_gated(const char *name, bool gated)
+{
+	return !strcmp(read_text(lock_sysfs(name, "gate")),
+		       gated ? "unserved" : "");
+}
+
+TEST_F(module, creates_the_gated_locks)
+{
+	static const struct {
+		const char *parameters;
+		int locks;
+		const char *gated[2];
+		const char *plain[2];
+	} loads[] = {
+		{ "gated=", 1, {}, {} },
+		{ "gated=psu", 2, { "psu" }, {} },
+		{ "gated=psu,pump,psu", 3, { "psu", "pump" }, {} },
+		{ "gated=a gated= gated=b,a", 3, { "a", "b" }, {} },
+		{ "names=a,b gated=c,d", 5, { "c", "d" }, { "a", "b" } },
+		{ "gated=a names=b names=c gated=d", 5, { "a", "d" },
+		  { "b", "c" } },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(loads); i++) {
+		ASSERT_EQ(0, module_unload());
+		ASSERT_EQ(0, module_load_with(loads[i].parameters));
+		EXPECT_EQ(loads[i].locks, locks_count()) {
+			TH_LOG("%s", loads[i].parameters);
+		}
+		for (size_t n = 0; n < 2 && loads[i].gated[n]; n++)
+			EXPECT_TRUE(is_gated(loads[i].gated[n], true));
+		for (size_t n = 0; n < 2 && loads[i].plain[n]; n++) {
+			EXPECT_TRUE(is_gated(loads[i].plain[n], false));
+			EXPECT_TRUE(opens(loads[i].plain[n]));
+		}
+		EXPECT_STREQ("", sysfs_text("gate"));
+	}
+	ASSERT_EQ(0, module_unload());
+}
+
+/* Whether the kernel's log has this text after what was read of it before */
+static bool logged(int kmsg, const char *text)
+{
+	char line[1024];
+	bool found = false;
+	ssize_t len;
+
+	/* EPIPE: older lines were overwritten before they were read */
+	while ((len = read(kmsg, line, sizeof(line) - 1)) > 0 ||
+	       (len < 0 && errno == EPIPE)) {
+		if (len < 0)
+			continue;
+		line[len] = 0;
+		found |= !!strstr(line, text);
+	}
+	return found;
+}
+
+/* A lock has a gate or not: whoever names it must not be mistaken. */
+TEST_F(module, load_with_a_name_of_both_kinds)
+{
+	static const char *const parameters[] = {
+		"names=psu gated=psu", "gated=psu names=psu",
+		"gated=a,psu names=b,psu", "names=psu gated=a gated=psu",
+	};
+	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	ASSERT_LE(0, kmsg);
+	ASSERT_EQ(0, module_unload());
+	for (size_t i = 0; i < ARRAY_SIZE(parameters); i++) {
+		lseek(kmsg, 0, SEEK_END);
+		EXPECT_EQ(-EINVAL, module_load_with(parameters[i])) {
+			TH_LOG("%s", parameters[i]);
+		}
+		EXPECT_TRUE(logged(kmsg, "'psu': it can be in names= or in gated="));
+		EXPECT_FALSE(exists(DEVICE));
+		EXPECT_FALSE(exists(CLASS));
+		EXPECT_FALSE(module_registered());
+	}
+	close(kmsg);
+}
+
 /* A parameter that names this many locks, other than the first one */
 static const char *names_parameter(int locks)
 {
@@ -356,6 +439,8 @@ TEST_F(module, load_with_a_bad_name)
 		"names=tlock", "names=psu,tlock-x", "names=-psu,psu",
 		"names=psu names=a/b", "names=psu,x!", "names=\"psu, pump\"",
 		"names=psu,\xc3\xa9",
+		"gated", "gated=,", "gated=tlock", "gated=psu,tlock-x",
+		"names=psu gated=pump,", "gated=psu names=a/b",
 	};
 	char longest[7 + 123] = "names=";
 	struct call *opener;
@@ -397,20 +482,35 @@ TEST_F(module, is_not_unloaded_while_a_deleted_lock_is_open)
 	ASSERT_EQ(0, module_unload());
 }
 
+/* Nor while a daemon is attached */
+TEST_F(module, is_not_unloaded_while_a_gate_is_served)
+{
+	int fd;
+
+	ASSERT_EQ(0, lock_create_gated("psu"));
+	fd = daemon_of("psu");
+	EXPECT_EQ(-EWOULDBLOCK, module_unload());
+	ASSERT_EQ(0, lock_delete("psu"));
+	EXPECT_EQ(-EWOULDBLOCK, module_unload());
+	close(fd);
+	ASSERT_EQ(0, module_unload());
+}
+
 /* Creates and deletes locks, and looks at them, while the module comes and goes */
 static atomic_int changes;
 
 static int change_locks(int none, struct tlock_acquire *arg)
 {
 	static atomic_int threads;
+	int number = atomic_fetch_add(&threads, 1);
+	bool gated = number / 2 == 2;
 	char name[16];
 	int ret;
 
 	/* Two threads for each name */
-	snprintf(name, sizeof(name), "psu%d",
-		 atomic_fetch_add(&threads, 1) / 2);
+	snprintf(name, sizeof(name), "psu%d", number / 2);
 	while (!atomic_load(&stop)) {
-		ret = lock_create(name);
+		ret = gated ? lock_create_gated(name) : lock_create(name);
 		if (ret && ret != -EEXIST && ret != -ENOENT && ret != -ENODEV)
 			return ret;
 		if (!ret)
@@ -442,13 +542,13 @@ static int read_waiters(int none, struct tlock_acquire *arg)
 
 TEST_F_TIMEOUT(module, unload_meets_changes, 300)
 {
-	struct call *calls[5];
+	struct call *calls[7];
 	__s64 begun = now();
 	int before;
 
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 6; i++)
 		calls[i] = call(-1, change_locks, 0, "");
-	calls[4] = call(-1, read_waiters, 0, "");
+	calls[6] = call(-1, read_waiters, 0, "");
 	for (int i = 0; !often_enough(i, 10, begun); i++) {
 		before = atomic_load(&changes);
 		ASSERT_TRUE(await_value(&changes, before + 1));
@@ -457,13 +557,14 @@ TEST_F_TIMEOUT(module, unload_meets_changes, 300)
 		EXPECT_FALSE(exists("/sys/class/tlock"));
 		EXPECT_FALSE(exists(lock_path("psu0")));
 		EXPECT_FALSE(exists(lock_path("psu1")));
+		EXPECT_FALSE(exists(lock_path("psu2")));
 		EXPECT_FALSE(module_registered());
 		/* The threads may create one of these first */
-		ASSERT_EQ(0, module_load_with("names=psu0,pump,psu1"));
+		ASSERT_EQ(0, module_load_with("names=psu0,pump,psu1 gated=psu2"));
 		EXPECT_TRUE(exists(lock_path("pump")));
 	}
 	atomic_store(&stop, 1);
-	for (int i = 0; i < 5; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
 		EXPECT_EQ(0, result(calls[i]));
 	ASSERT_EQ(0, module_unload());
 }

@@ -438,6 +438,9 @@ TEST_F(misuse, unknown_command)
 			_IOW(TLOCK_IOC_MAGIC, nr, struct tlock_revoke),
 			_IOWR(TLOCK_IOC_MAGIC, nr, struct tlock_revoke),
 			_IOW(TLOCK_IOC_MAGIC, nr, char[24]),
+			_IOW(TLOCK_IOC_MAGIC, nr, struct tlock_gate),
+			_IOWR(TLOCK_IOC_MAGIC, nr, struct tlock_gate),
+			_IOWR(TLOCK_IOC_MAGIC, nr, char[320]),
 			/* Of another driver */
 			_IOWR(TLOCK_IOC_MAGIC - 1, nr, struct tlock_acquire),
 			_IO(TLOCK_IOC_MAGIC + 1, nr),
@@ -450,7 +453,8 @@ TEST_F(misuse, unknown_command)
 			    commands[i] == TLOCK_IOC_STATUS ||
 			    commands[i] == TLOCK_IOC_WAITER ||
 			    commands[i] == TLOCK_IOC_REVOKE ||
-			    commands[i] == TLOCK_IOC_MONITOR)
+			    commands[i] == TLOCK_IOC_MONITOR ||
+			    commands[i] == TLOCK_IOC_GATE)
 				continue;
 			EXPECT_EQ(-1, ioctl(self->fd, commands[i], arg));
 			EXPECT_EQ(ENOTTY, errno) {

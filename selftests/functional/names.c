@@ -189,6 +189,8 @@ TEST_F(names, bad_ones)
 					       names[i].len)) {
 			TH_LOG("name %zu: %s", i, names[i].bytes);
 		}
+		EXPECT_EQ(-EINVAL, write_bytes(NEW_GATED_LOCK, names[i].bytes,
+					       names[i].len));
 		EXPECT_EQ(-EINVAL, write_bytes(DELETE_LOCK, names[i].bytes,
 					       names[i].len));
 	}
@@ -196,6 +198,7 @@ TEST_F(names, bad_ones)
 	memset(many, 'x', sizeof(many));
 	for (size_t len = LONGEST + 1; len < sizeof(many); len += len / 2) {
 		EXPECT_EQ(-EINVAL, write_bytes(NEW_LOCK, many, len));
+		EXPECT_EQ(-EINVAL, write_bytes(NEW_GATED_LOCK, many, len));
 		EXPECT_EQ(-EINVAL, write_bytes(DELETE_LOCK, many, len));
 	}
 	many[1] = '\n';
@@ -259,12 +262,15 @@ static int change_as_nobody(int fd, struct tlock_acquire *arg)
 	if (setegid(65534) || seteuid(65534))
 		return -errno;
 	arg->timeout_ns = lock_create("forged");
+	arg->lease_ns = lock_create_gated("forged");
 	return lock_delete("psu");
 }
 
 TEST_F(names, permissions)
 {
-	static const char *const files[] = { NEW_LOCK, DELETE_LOCK };
+	static const char *const files[] = {
+		NEW_LOCK, NEW_GATED_LOCK, DELETE_LOCK,
+	};
 	struct tlock_acquire arg = ask(0, "");
 	struct stat st;
 
@@ -277,6 +283,7 @@ TEST_F(names, permissions)
 	ASSERT_EQ(0, lock_create("psu"));
 	EXPECT_EQ(-EACCES, agent_do(agent(), change_as_nobody, &arg));
 	EXPECT_EQ(-EACCES, arg.timeout_ns);
+	EXPECT_EQ(-EACCES, (__s64)arg.lease_ns);
 	EXPECT_EQ(2, locks_count());
 
 	/* The host's own rules may set another group */
@@ -545,6 +552,72 @@ static dev_t number_of(const char *name)
 	if (stat(lock_path(name), &node))
 		die("there is no %s", lock_path(name));
 	return node.st_rdev;
+}
+
+/* Shuts or opens the gate of a lock, with tokens from @first on */
+static void set_gate(int daemon, __u64 opening, __s64 ns, __u64 first)
+{
+	struct tlock_gate arg = {
+		.op = TLOCK_GATE_SET,
+		.opening = opening,
+		.until_ns = boottime() + ns,
+		.first_token = first,
+		.last_token = UINT64_MAX,
+	};
+
+	if (gate(daemon, &arg))
+		die("cannot set the gate");
+}
+
+/* A name is free for a lock of either kind, and what it had been is forgotten. */
+TEST_F(names, gated_and_not)
+{
+	int fd, daemon;
+	__u64 token;
+
+	ASSERT_EQ(0, lock_create("psu"));
+	EXPECT_EQ(-EEXIST, lock_create_gated("psu"));
+	EXPECT_EQ(-EEXIST, lock_create_gated("psu\n"));
+	EXPECT_STREQ("", read_text(lock_sysfs("psu", "gate")));
+	EXPECT_LOCK("psu");
+	fd = contender_of("psu");
+	EXPECT_EQ(0, look(fd).flags);
+	close(fd);
+	ASSERT_EQ(0, lock_delete("psu"));
+
+	/* Their tokens come from the daemon: small ones, and then large ones */
+	ASSERT_EQ(0, lock_create_gated("psu"));
+	EXPECT_EQ(-EEXIST, lock_create("psu"));
+	EXPECT_EQ(-EEXIST, lock_create_gated("psu"));
+	EXPECT_EQ(2, locks_count());
+	daemon = daemon_of("psu");
+	set_gate(daemon, 1, LONG, 5);
+	fd = contender_of("psu");
+	EXPECT_EQ(5, take(fd, "holder"));
+	EXPECT_EQ(-EBUSY, lock_delete("psu"));
+	EXPECT_EQ(0, release(fd));
+	token = wall_clock_us() + 5 * SEC / USEC;
+	set_gate(daemon, 1, LONG, token);
+	EXPECT_EQ(token, take(fd, "holder"));
+	EXPECT_EQ(0, release(fd));
+	close(fd);
+	ASSERT_EQ(0, lock_delete("psu"));
+	close(daemon);
+
+	/* Without a gate, they grow beyond that, as the daemon is not asked */
+	ASSERT_EQ(0, lock_create("psu"));
+	EXPECT_LT(token, token_of("psu"));
+	ASSERT_EQ(0, lock_delete("psu"));
+	ASSERT_EQ(0, lock_create_gated("psu"));
+	daemon = daemon_of("psu");
+	set_gate(daemon, 1, LONG, 6);
+	EXPECT_EQ(6, token_of("psu"));
+	close(daemon);
+	ASSERT_EQ(0, lock_delete("psu"));
+	EXPECT_NO_LOCK("psu");
+	/* Other tests expect tokens that are not ahead of the clock */
+	while (wall_clock_us() <= token)
+		usleep(10000);
 }
 
 /* A device file that outlived its lock never leads to another one. */
@@ -840,6 +913,7 @@ TEST_F_TIMEOUT(names, limit, 400)
 	}
 	for (int i = 0; i < 3; i++) {
 		EXPECT_EQ(-ENOSPC, lock_create("one-more"));
+		EXPECT_EQ(-ENOSPC, lock_create_gated("one-more"));
 		EXPECT_EQ(-EEXIST, lock_create("psu1"));
 		EXPECT_EQ(-EINVAL, lock_create("one more"));
 		EXPECT_NO_LOCK("one-more");

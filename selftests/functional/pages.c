@@ -557,6 +557,51 @@ TEST_F(pages, g10_waiter)
 	EXPECT_EQ(0, release(self->fd));
 }
 
+/* The gate is set, or looked at, only if the caller can learn what it is like. */
+TEST_F(pages, gate)
+{
+	static const __u32 ops[] = {
+		TLOCK_GATE_LOOK, TLOCK_GATE_ATTACH, TLOCK_GATE_SET,
+	};
+	int daemon, reader;
+	struct tlock_gate *arg;
+	int ret;
+
+	ASSERT_EQ(0, lock_create_gated("pages"));
+	daemon = daemon_of("pages");
+	reader = lock_open("pages", O_RDONLY);
+	for (size_t i = 0; i < ARRAY_SIZE(ops); i++) {
+		/* As if it were the first */
+		if (ops[i] == TLOCK_GATE_ATTACH)
+			close(daemon);
+		for (size_t there = 1; there < sizeof(*arg); there++) {
+			arg = (void *)(self->pages + self->page - there);
+			*arg = (struct tlock_gate){
+				.op = ops[i],
+				.opening = 1,
+				.until_ns = boottime() + LONG,
+				.first_token = 1,
+				.last_token = UINT64_MAX,
+			};
+			SPOIL();
+			ret = gate(ops[i] == TLOCK_GATE_SET ? daemon : reader,
+				   arg);
+			MEND();
+			EXPECT_RET(-EFAULT, ret);
+		}
+		if (ops[i] == TLOCK_GATE_ATTACH) {
+			EXPECT_EQ(TLOCK_GATED | TLOCK_SHUT, look(reader).flags);
+			daemon = daemon_of("pages");
+		}
+		arg->op = TLOCK_GATE_LOOK;
+		ASSERT_EQ(0, gate(reader, arg));
+		EXPECT_EQ(0, arg->opening);
+	}
+	close(daemon);
+	close(reader);
+	EXPECT_EQ(0, lock_delete("pages"));
+}
+
 /* Whole events are read, and those that could not be written are read later. */
 TEST_F(pages, g10_events)
 {

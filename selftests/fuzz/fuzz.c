@@ -1260,7 +1260,7 @@ static int do_ioctl(const struct op *op, __u32 *allowed)
 	if (cmd == TLOCK_IOC_ACQUIRE || cmd == TLOCK_IOC_RELEASE ||
 	    cmd == TLOCK_IOC_REACQUIRE || cmd == TLOCK_IOC_STATUS ||
 	    cmd == TLOCK_IOC_WAITER || cmd == TLOCK_IOC_REVOKE ||
-	    cmd == TLOCK_IOC_MONITOR)
+	    cmd == TLOCK_IOC_MONITOR || cmd == TLOCK_IOC_GATE)
 		return -ENOTTY;
 	cannot_use(file, allowed);
 	return call_ioctl(file, cmd, place(GOOD), operand(op, 4));
@@ -1578,8 +1578,7 @@ static void look_at_attribute(int i)
 	/* stats/waits has several numbers */
 	if (i >= SYSFS_TEXTS && strspn(text, "0123456789 ") != len - 1)
 		broken("%s is %s", sysfs_files[i], text);
-	/* The pid and the uid are empty if the lock is free */
-	if (i >= SYSFS_TEXTS + 2 && !*text)
+	if (i >= SYSFS_TEXTS && !*text)
 		broken("%s is empty", sysfs_files[i]);
 }
 

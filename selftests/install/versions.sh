@@ -217,6 +217,15 @@ command_without_events() {
 		let_go 0 && is_free "$tlock"
 }
 
+command_without_gates() {
+	local tlock=$new/build/userlib/tlock
+
+	exits 71 "$tlock" create --gated psu && says_version &&
+		not test -e /dev/tlock-psu && is_free "$tlock" || return
+	# An older lock has no gate
+	exits 0 "$tlock" status --json && said '"gate": *null'
+}
+
 # on_new_module OLD: the older userland
 on_new_module() {
 	local old=$trees/$1
@@ -283,6 +292,9 @@ on_old_module() {
 			agent "$new" "$new" without_events
 		try "$1_module_python_without_events" python "$new" without_events
 		try "$1_module_command_without_events" command_without_events
+	fi
+	if ! knows "$1" TLOCK_IOC_GATE; then
+		try "$1_module_command_without_gates" command_without_gates
 	fi
 	if knows "$1" TLOCK_IOC_REVOKE; then
 		try "$1_module_agent_loses" agent "$new" "$new" loses "$revoke"

@@ -43,6 +43,14 @@ __s64 now(void)
 	return ts.tv_sec * SEC + ts.tv_nsec;
 }
 
+__s64 boottime(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return ts.tv_sec * SEC + ts.tv_nsec;
+}
+
 __u64 wall_clock_us(void)
 {
 	struct timespec ts;
@@ -107,6 +115,11 @@ int renew(int fd, __u64 lease_ns)
 int start_monitor(int fd)
 {
 	return result_of(ioctl(fd, TLOCK_IOC_MONITOR));
+}
+
+int gate(int fd, struct tlock_gate *arg)
+{
+	return result_of(ioctl(fd, TLOCK_IOC_GATE, arg));
 }
 
 ssize_t read_events(int fd, void *events, size_t size)
@@ -636,7 +649,7 @@ __u64 read_number(const char *path)
 }
 
 const char *const sysfs_files[SYSFS_FILES] = {
-	SYSFS "/job", SYSFS "/comm",
+	SYSFS "/job", SYSFS "/comm", SYSFS "/gate", SYSFS "/host",
 	SYSFS "/pid", SYSFS "/uid", SYSFS "/token", SYSFS "/held_ns",
 	SYSFS "/waiters",
 	SYSFS "/stats/acquired", SYSFS "/stats/contended",
@@ -726,6 +739,11 @@ int lock_create(const char *name)
 	return write_text(NEW_LOCK, name);
 }
 
+int lock_create_gated(const char *name)
+{
+	return write_text(NEW_GATED_LOCK, name);
+}
+
 int lock_delete(const char *name)
 {
 	return write_text(DELETE_LOCK, name);
@@ -773,6 +791,16 @@ int contender_of(const char *name)
 
 	if (fd < 0)
 		die("cannot open %s", lock_path(name));
+	return fd;
+}
+
+int daemon_of(const char *name)
+{
+	struct tlock_gate arg = { .op = TLOCK_GATE_ATTACH };
+	int fd = lock_open(name, O_RDONLY);
+
+	if (fd < 0 || gate(fd, &arg))
+		die("cannot attach to %s", lock_path(name));
 	return fd;
 }
 

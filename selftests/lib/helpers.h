@@ -49,6 +49,8 @@ void die(const char *format, ...);
 
 /* The clock that the lock uses for its times, in nanoseconds */
 __s64 now(void);
+/* The clock that a gate uses to end its openings */
+__s64 boottime(void);
 /* The wall clock, in microseconds since the epoch: tokens begin there */
 __u64 wall_clock_us(void);
 
@@ -63,6 +65,7 @@ int revoke_grant(int fd, __u64 token, __u64 grace_ns);
 /* REACQUIRE with TLOCK_RENEW: without a new job, and with this lease */
 int renew(int fd, __u64 lease_ns);
 int start_monitor(int fd);
+int gate(int fd, struct tlock_gate *arg);
 /* read(2) of a file that monitors: the number of bytes, or the negative errno */
 ssize_t read_events(int fd, void *events, size_t size);
 
@@ -194,10 +197,11 @@ __u64 read_number(const char *path);
 #define sysfs_number(name)	read_number(SYSFS "/" name)
 /*
  * Paths of all files in that directory. The first are those that are not always
- * a number: pid and uid are empty while the lock is free.
+ * a number: pid and uid are empty while the lock is free, and while its holder
+ * is on another host.
  */
-#define SYSFS_FILES	19
-#define SYSFS_TEXTS	4
+#define SYSFS_FILES	21
+#define SYSFS_TEXTS	6
 extern const char *const sysfs_files[SYSFS_FILES];
 
 bool exists(const char *path);
@@ -207,18 +211,23 @@ int write_bytes(const char *path, const void *bytes, size_t len);
 
 /*
  * Locks by name, as users write it: NAME is /dev/tlock-NAME. lock_create(),
- * lock_delete() and lock_open() return the negative errno if they fail.
+ * lock_create_gated(), lock_delete() and lock_open() return the negative errno if
+ * they fail.
  */
 #define CLASS		"/sys/class/tlock"
 #define NEW_LOCK	CLASS "/new_lock"
+#define NEW_GATED_LOCK	CLASS "/new_gated_lock"
 #define DELETE_LOCK	CLASS "/delete_lock"
 int lock_create(const char *name);
+int lock_create_gated(const char *name);
 int lock_delete(const char *name);
 int lock_open(const char *name, int flags);
 /* Whether there is anything of it: its device file, or its sysfs directory */
 bool lock_exists(const char *name);
 /* Opens a contender for one, or dies */
 int contender_of(const char *name);
+/* Opens a file that is the daemon of a gated lock, or dies */
+int daemon_of(const char *name);
 /*
  * Paths of its device and of a file in its sysfs directory; valid until the
  * thread has asked for four more
