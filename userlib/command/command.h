@@ -12,7 +12,7 @@
 
 #include "tlock.h"
 
-/* The locks of this host; the directory also has new_lock and delete_lock */
+/* The locks of this host; the directory also has new_lock and the like */
 #define CLASS	"/sys/class/tlock"
 
 /* run.c, revoke.c, status.c, monitor.c, log.c, create.c. Return: exit status */
@@ -102,10 +102,11 @@ void print_seconds(int64_t ns, FILE *out);
 void print_json_text(const char *text, FILE *out);
 
 /*
- * Prints who holds the lock, for what, how long, and when that expires, without
- * a newline.
+ * Prints who holds the lock of @t, on which host, for what, how long, and when
+ * that expires; or that its gate is shut. Without a newline.
  */
-void print_holder(const struct tlock_holder *holder, FILE *out);
+void print_holder(const struct tlock *t, const struct tlock_holder *holder,
+		  FILE *out);
 
 /* A user's name, or number if it has none; the caller must free it */
 char *user_name(uint32_t uid);
@@ -129,6 +130,28 @@ int64_t ns_left(const struct tlock_holder *holder);
 
 /* How long ago on CLOCK_MONOTONIC @since_ns was, in nanoseconds */
 uint64_t ns_since(int64_t since_ns);
+
+/* gate.c: locks that several hosts share */
+
+/* Whether the lock is another host's: nobody on this one can have it now */
+bool is_remote(const struct tlock_holder *holder);
+
+/*
+ * Gets the host of a holder that is_remote(), which the lock of @t has or had;
+ * empty if that is not known any more, and for any other holder.
+ */
+void read_host(const struct tlock *t, const struct tlock_holder *holder,
+	       char host[TLOCK_HOST_SIZE]);
+
+/* "open", "shut" or, without a daemon, "unserved"; NULL if it has no gate */
+const char *gate_name(const struct tlock_status *status);
+
+/*
+ * Prints that the gate is shut, and what to do about it, without a newline.
+ *
+ * host: the one that has the lock; empty if that is not known
+ */
+void print_shut(const struct tlock_status *status, const char *host, FILE *out);
 
 /* queue.c */
 

@@ -25,7 +25,7 @@
 
 static const char usage_create[] =
 "Usage:\n"
-" tlock create NAME...\n"
+" tlock create [--gated] NAME...\n"
 "\n"
 "Create locks, which exist until they are deleted or the module is unloaded. A\n"
 "lock that exists already is left as it is. Only root may do this.\n"
@@ -39,15 +39,20 @@ static const char usage_delete[] =
 "\n"
 "Delete locks that no process has open to take them. Only root may do this.\n";
 
-static const char usage_end[] =
+static const char usage_options[] =
 "\n"
-"Options:\n"
+"Options:\n";
+
+static const char usage_gated[] =
+"     --gated    locks that several hosts share, through tlockd on each\n";
+
+static const char usage_end[] =
 " -h, --help     display this help\n"
 " -V, --version  display version\n"
 "\n"
 "For more details see tlock(1).\n";
 
-/* Which of the two commands this is */
+/* Which of the commands this is */
 struct command {
 	const char *name;
 	const char *usage;
@@ -97,12 +102,30 @@ static int status_of(int error)
 	return error == EACCES || error == EPERM ? EX_NOPERM : EX_OSERR;
 }
 
+/* Whether the lock at @path has a gate; an older module knows no gates. */
+static bool is_gated(const char *path)
+{
+	char attribute[sizeof(CLASS "//gate") + TLOCK_NAME_SIZE];
+	bool found;
+	FILE *file;
+
+	snprintf(attribute, sizeof(attribute), CLASS "/%s/gate",
+		 basename(path));
+	file = fopen(attribute, "re");
+	if (!file)
+		return false;
+	found = getc(file) != '\n';
+	fclose(file);
+	return found;
+}
+
 static int create_refused(const char *lock, const char *path, int error)
 {
 	switch (error) {
 	case EEXIST:
 		/* What was asked for: scripts need not look first */
-		warnx("%s exists already", path);
+		warnx("%s exists already%s", path,
+		      is_gated(path) ? ", and is gated" : "");
 		return EX_OK;
 	case EINVAL:
 		return bad_name(lock);
@@ -114,6 +137,18 @@ static int create_refused(const char *lock, const char *path, int error)
 		warnx("%s: cannot create it: %s", path, strerror(error));
 		return status_of(error);
 	}
+}
+
+static int create_gated_refused(const char *lock, const char *path, int error)
+{
+	if (error != EEXIST || is_gated(path))
+		return create_refused(lock, path, error);
+	if (!strcmp(path, "/dev/tlock"))
+		warnx("%s is the first lock, which cannot be gated", path);
+	else
+		warnx("%s exists already, but is not gated: while nobody uses it, run 'tlock delete %s', and then this again",
+		      path, lock);
+	return EX_CANTCREAT;
 }
 
 /* Gets the number of a lock's device from sysfs. */
@@ -177,7 +212,10 @@ static int open_attribute(const struct command *command, int *status)
 		return fd;
 	switch (errno) {
 	case ENOENT:
-		*status = cannot_open("tlock", ENOENT);
+		/* An older module has locks, but none that are gated */
+		*status = access(CLASS "/new_lock", F_OK) ?
+			cannot_open("tlock", ENOENT) :
+			(cannot_open("tlock", ENOTTY), EX_OSERR);
 		return -1;
 	case EACCES:
 	case EPERM:
@@ -260,19 +298,33 @@ static void wait_for_udev(const struct created *locks, size_t num)
 	}
 }
 
-static char **parse(int argc, char **argv, const struct command *command)
+/* Returns the names, and whether --gated is given. */
+static char **parse(int argc, char **argv, const struct command *command,
+		    bool *gated)
 {
+	enum { OPT_GATED = 256 };
 	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ NULL, 0, NULL, 0 }
+	};
+	static const struct option options_create[] = {
+		{ "gated", no_argument, NULL, OPT_GATED },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 }
 	};
 	int opt;
 
-	while ((opt = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "hV", command->creates ?
+				  options_create : options, NULL)) != -1) {
 		switch (opt) {
+		case OPT_GATED:
+			*gated = true;
+			break;
 		case 'h':
-			printf("%s%s", command->usage, usage_end);
+			printf("%s%s%s%s", command->usage, usage_options,
+			       command->creates ? usage_gated : "", usage_end);
 			exit(EX_OK);
 		case 'V':
 			print_version();
@@ -288,10 +340,10 @@ static char **parse(int argc, char **argv, const struct command *command)
 	return argv + optind;
 }
 
-static int change_main(int argc, char **argv, const struct command *command)
+/* Does what @command says with each of the locks. Returns the exit status. */
+static int change(const struct command *command, char **locks, int max)
 {
-	char **locks = parse(argc, argv, command);
-	struct created *created = checked(calloc(argc, sizeof(*created)));
+	struct created *created = checked(calloc(max, sizeof(*created)));
 	size_t num = 0;
 	int status = EX_OK;
 	int fd = open_attribute(command, &status);
@@ -328,9 +380,14 @@ int create_main(int argc, char **argv)
 {
 	static const struct command create = {
 		"create", usage_create, "new_lock", true, create_refused
+	}, create_gated = {
+		"create", usage_create, "new_gated_lock", true,
+		create_gated_refused
 	};
+	bool gated = false;
+	char **locks = parse(argc, argv, &create, &gated);
 
-	return change_main(argc, argv, &create);
+	return change(gated ? &create_gated : &create, locks, argc);
 }
 
 int delete_main(int argc, char **argv)
@@ -338,6 +395,8 @@ int delete_main(int argc, char **argv)
 	static const struct command delete = {
 		"delete", usage_delete, "delete_lock", false, delete_refused
 	};
+	bool gated = false;
+	char **locks = parse(argc, argv, &delete, &gated);
 
-	return change_main(argc, argv, &delete);
+	return change(&delete, locks, argc);
 }

@@ -95,6 +95,22 @@ static void put_time(const struct lines *lines, int64_t wall_ns)
 	}
 }
 
+/* The command, and its host if that is another; the caller must free it */
+static char *command_of(const struct happening *h)
+{
+	char *comm = escaped(h->comm), *host = escaped(h->host);
+	char *both = NULL;
+
+	if (*host && asprintf(&both, "%s%son %s", comm, *comm ? " " : "",
+			      host) < 0)
+		checked(NULL);
+	free(host);
+	if (!both)
+		return comm;
+	free(comm);
+	return both;
+}
+
 void print_line(struct lines *lines, const struct happening *h,
 		int64_t wall_ns)
 {
@@ -119,7 +135,7 @@ void print_line(struct lines *lines, const struct happening *h,
 	} else if (!h->has_process) {
 		puts(h->kind);
 	} else {
-		comm = escaped(h->comm);
+		comm = command_of(h);
 		job = escaped(h->job);
 		if (narrow)
 			cut_text(&comm, MAX_COMM);
@@ -184,7 +200,7 @@ void print_object(const struct happening *h, int64_t wall_ns)
 	fputs(",\"job\":", stdout);
 	print_json_text(h->job, stdout);
 	put_number("pid", h->pid);
-	if (h->has_process) {
+	if (h->has_process && !*h->host) {
 		user = user_name(h->uid);
 		printf(",\"uid\":%" PRIu32 ",\"user\":", h->uid);
 		print_json_text(user, stdout);
@@ -194,6 +210,8 @@ void print_object(const struct happening *h, int64_t wall_ns)
 	}
 	fputs(",\"command\":", stdout);
 	print_json_text(h->comm, stdout);
+	fputs(",\"host\":", stdout);
+	print_json_text(h->host, stdout);
 	put_number("token", h->token);
 	put_number("ticket", h->ticket);
 	put_span("waited", h->waited_ns);

@@ -35,6 +35,8 @@ static const char *const names[] = {
 	[STATE_DUMPING] = "dumping",
 	[STATE_ENDED] = "ended",
 	[STATE_UNSEEN] = "held",
+	[STATE_REMOTE] = "remote",
+	[STATE_SHUT] = "shut",
 };
 
 const char *state_name(enum holder_state state)
@@ -324,7 +326,8 @@ static bool is_reported(enum holder_state state)
 {
 	return state == STATE_FREE || state == STATE_HELD ||
 		state == STATE_GRANTED || state == STATE_REVOKING ||
-		state == STATE_EXPIRED;
+		state == STATE_EXPIRED || state == STATE_REMOTE ||
+		state == STATE_SHUT;
 }
 
 void look_at_holders(struct row *row, size_t num)
@@ -337,7 +340,9 @@ void look_at_holders(struct row *row, size_t num)
 	for (i = 0; i < num; i++) {
 		const struct tlock_holder *holder = &row[i].status.holder;
 
-		if (!holder->token)
+		if (is_remote(holder))
+			row[i].state = holder->token ? STATE_REMOTE : STATE_SHUT;
+		else if (!holder->token)
 			row[i].state = STATE_FREE;
 		else if (holder->pid)
 			row[i].state = state_of(holder->pid, &group);
@@ -358,6 +363,20 @@ void look_at_holders(struct row *row, size_t num)
 	}
 }
 
+/* Prints a sentence if the gate keeps this host from having the lock. */
+static void print_gate_note(const struct row *row, FILE *out)
+{
+	const struct tlock_status *status = &row->status;
+	bool unserved = status->flags & TLOCK_GATED &&
+		!(status->flags & TLOCK_SERVED);
+
+	if (!unserved && row->state != STATE_SHUT)
+		return;
+	fprintf(out, "%s: ", basename(row->path));
+	print_shut(status, row->host, out);
+	putc('\n', out);
+}
+
 void print_notes(const struct row *rows, size_t num, FILE *out)
 {
 	size_t i;
@@ -366,7 +385,9 @@ void print_notes(const struct row *rows, size_t num, FILE *out)
 		const struct row *row = &rows[i];
 		pid_t pid = row->status.holder.pid;
 
-		if (row->state == STATE_FREE || row->state == STATE_HELD)
+		print_gate_note(row, out);
+		if (row->state == STATE_FREE || row->state == STATE_HELD ||
+		    row->state == STATE_REMOTE || row->state == STATE_SHUT)
 			continue;
 		fprintf(out, "%s: holder ", basename(row->path));
 		switch (row->state) {

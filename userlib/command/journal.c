@@ -76,19 +76,23 @@ static void put_message(FILE *out, const struct happening *h)
 	int64_t span = h->held_ns >= 0 ? h->held_ns : h->waited_ns;
 	char *took = span >= 0 ? human_time(span) : NULL;
 	char *comm = escaped(h->comm), *job = escaped(h->job);
-	char *user = user_name(h->uid);
+	char *user = user_name(h->uid), *host = escaped(h->host);
 
 	fprintf(out, "MESSAGE=%s: ", h->lock);
 	if (h->lost)
 		fprintf(out, "%" PRIu64 " events ", h->lost);
 	fputs(h->kind, out);
-	if (h->has_process)
-		fprintf(out, ": %s (pid %d, user %s)%s%s%s", comm, h->pid, user,
-			*job ? ", job '" : "", job, *job ? "'" : "");
+	if (*host)
+		fprintf(out, ": %s (on host %s)", comm, host);
+	else if (h->has_process)
+		fprintf(out, ": %s (pid %d, user %s)", comm, h->pid, user);
+	if (*job)
+		fprintf(out, ", job '%s'", job);
 	if (took)
 		fprintf(out, ", %s %s", h->held_ns >= 0 ? "held" : "waited",
 			took);
 	putc('\n', out);
+	free(host);
 	free(user);
 	free(job);
 	free(comm);
@@ -130,8 +134,12 @@ int log_event(const struct happening *h)
 	put_field(out, "TLOCK_EVENT", h->kind);
 	if (h->has_process) {
 		put_field(out, "TLOCK_JOB", h->job);
-		put_number(out, "TLOCK_PID", h->pid);
-		put_number(out, "TLOCK_UID", h->uid);
+		if (*h->host) {
+			put_field(out, "TLOCK_HOST", h->host);
+		} else {
+			put_number(out, "TLOCK_PID", h->pid);
+			put_number(out, "TLOCK_UID", h->uid);
+		}
 		put_field(out, "TLOCK_COMMAND", h->comm);
 	}
 	if (h->cause)

@@ -37,7 +37,7 @@ static const char usage[] =
 struct entry {
 	struct happening h;
 	int64_t wall_ns;
-	char *texts[4];		/* that h refers to */
+	char *texts[5];		/* that h refers to */
 };
 
 static int64_t nanoseconds(const char *seconds)
@@ -70,6 +70,8 @@ static void set_field(struct entry *entry, const char *name, const char *value)
 	} else if (!strcmp(name, "TLOCK_COMMAND")) {
 		h->comm = keep(entry, 3, checked(strdup(value)));
 		h->has_process = true;
+	} else if (!strcmp(name, "TLOCK_HOST")) {
+		h->host = keep(entry, 4, checked(strdup(value)));
 	} else if (!strcmp(name, "TLOCK_PID")) {
 		h->pid = atoi(value);
 	} else if (!strcmp(name, "TLOCK_WAITED")) {
@@ -90,6 +92,7 @@ static void begin_entry(struct entry *entry)
 		.held_ns = -1,
 		.comm = "",
 		.job = "",
+		.host = "",
 	};
 }
 
@@ -156,7 +159,7 @@ static size_t show(FILE *in)
 		}
 	}
 	free(line);
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 5; i++)
 		free(entry.texts[i]);
 	return num;
 }

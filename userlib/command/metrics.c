@@ -16,7 +16,7 @@ static const struct {
 	const char *name;
 	bool counter;
 	bool seconds;
-	bool job;	/* has the label "job", beside "lock" */
+	bool job;	/* has the labels "job" and "host", beside "lock" */
 	const char *help;
 } families[] = {
 	{ COL_STATE, "tlock_held", false, false, true,
@@ -159,6 +159,45 @@ static void print_waits(const struct row *const *locks, size_t num, FILE *out)
 	}
 }
 
+static const struct {
+	const char *name;
+	uint32_t flag;
+	bool value;	/* of the metric, if the status has the flag */
+	const char *help;
+} gate_families[] = {
+	{ "tlock_gate_open", TLOCK_SHUT, false,
+	  "Whether contenders of this host can be granted the lock." },
+	{ "tlock_gate_served", TLOCK_SERVED, true,
+	  "Whether a daemon is attached to the gate." },
+};
+
+/* Prints the gates of the locks that have one, if there are any. */
+static void print_gates(const struct row *const *locks, size_t num, FILE *out)
+{
+	bool any = false;
+	size_t f, i;
+
+	for (i = 0; i < num; i++)
+		any = any || locks[i]->status.flags & TLOCK_GATED;
+	for (f = 0; any && f < sizeof(gate_families) / sizeof(*gate_families); f++) {
+		const char *name = gate_families[f].name;
+
+		fprintf(out, "# TYPE %s gauge\n# HELP %s %s\n", name, name,
+			gate_families[f].help);
+		for (i = 0; i < num; i++) {
+			uint32_t flags = locks[i]->status.flags;
+			bool is_set = flags & gate_families[f].flag;
+
+			if (!(flags & TLOCK_GATED))
+				continue;
+			fprintf(out, "%s{lock=\"", name);
+			print_label(locks[i]->status.name, out);
+			fprintf(out, "\"} %d\n",
+				is_set == gate_families[f].value);
+		}
+	}
+}
+
 void print_metrics(const struct row *rows, size_t num, FILE *out)
 {
 	const struct row **locks = each_lock(rows, &num);
@@ -183,6 +222,10 @@ void print_metrics(const struct row *rows, size_t num, FILE *out)
 				fputs("\",job=\"", out);
 				print_label(locks[i]->status.holder.job, out);
 			}
+			if (families[f].job && *locks[i]->host) {
+				fputs("\",host=\"", out);
+				print_label(locks[i]->host, out);
+			}
 			fputs("\"} ", out);
 			if (families[f].seconds)
 				print_seconds(value, out);
@@ -192,6 +235,7 @@ void print_metrics(const struct row *rows, size_t num, FILE *out)
 		}
 	}
 	print_waits(locks, num, out);
+	print_gates(locks, num, out);
 	free(locks);
 	fputs("# EOF\n", out);
 }

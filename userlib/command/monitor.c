@@ -117,7 +117,8 @@ static void forget_all(struct watched *w)
 
 static void emit(struct monitor *m, const struct happening *h)
 {
-	if (m->recorded)
+	/* What other hosts do has no end here */
+	if (m->recorded && !*h->host)
 		record(&m->recording, h);
 	/* An error must not be forgotten if the next event is logged */
 	if (m->journal)
@@ -140,6 +141,7 @@ static struct happening happening_of(const struct watched *w, const char *kind,
 		.held_ns = -1,
 		.comm = "",
 		.job = "",
+		.host = "",
 	};
 }
 
@@ -149,9 +151,26 @@ static int64_t later(int64_t end_ns, int64_t begin_ns)
 	return end_ns > begin_ns ? end_ns - begin_ns : 0;
 }
 
+/* Prints which host has the lock, and who holds it there. */
+static void emit_remote(struct monitor *m, const struct watched *w,
+			const struct tlock_holder *holder, const char *host)
+{
+	struct happening h = happening_of(w, "remote", w->status_ns);
+
+	if (holder->token)
+		h.held_ns = later(h.time_ns, holder->since_ns);
+	h.token = holder->token;
+	h.has_process = true;
+	h.comm = holder->comm;
+	h.job = holder->job;
+	h.host = host;
+	emit(m, &h);
+}
+
 /* Prints who holds the lock, and who waits. */
 static void emit_state(struct monitor *m, struct watched *w)
 {
+	char host[TLOCK_HOST_SIZE];
 	struct tlock_waiter *waiters;
 	struct tlock_status status;
 	struct happening h;
@@ -164,8 +183,12 @@ static void emit_state(struct monitor *m, struct watched *w)
 	w->queue_ns = now_ns(CLOCK_MONOTONIC);
 	waiters = read_waiters(w->t, SIZE_MAX, &num);
 	w->began_ns = now_ns(CLOCK_MONOTONIC);
+	read_host(w->t, &status.holder, host);
 
-	if (status.holder.token) {
+	if (is_remote(&status.holder)) {
+		if (*host)
+			emit_remote(m, w, &status.holder, host);
+	} else if (status.holder.token) {
 		w->first_token = w->token = status.holder.token;
 		w->since_ns = status.holder.since_ns;
 		h = happening_of(w, "held", w->status_ns);
@@ -374,7 +397,8 @@ static void handle_event(struct monitor *m, struct watched *w,
 		return;
 	h = happening_of(w, tlock_event_name(e->kind), e->time_ns);
 	if (e->kind == TLOCK_EVENT_REVOKED)
-		h.cause = e->flags & TLOCK_REVOKING ? "operator" : "lease";
+		h.cause = e->flags & TLOCK_REMOTE ? "gate" :
+			e->flags & TLOCK_REVOKING ? "operator" : "lease";
 	h.token = e->token;
 	h.ticket = e->ticket;
 	h.has_process = e->kind != TLOCK_EVENT_DELETED;

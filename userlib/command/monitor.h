@@ -12,11 +12,11 @@
 /* An event, and where it happened */
 struct happening {
 	const char *lock;	/* name of the device */
-	const char *kind;	/* tlock_event_name(), "held", "created" or "lost" */
+	const char *kind;	/* tlock_event_name(), "held", "remote", "created" or "lost" */
 	int64_t time_ns;	/* on CLOCK_MONOTONIC */
 	int64_t waited_ns;	/* until then; -1 if unknown, or not at all */
 	int64_t held_ns;	/* the same */
-	const char *cause;	/* of a revocation: "lease" or "operator"; or NULL */
+	const char *cause;	/* of a revocation: "lease", "operator" or "gate"; or NULL */
 	uint64_t lost;		/* events that were lost just before */
 	uint64_t token;		/* of the grant; 0: about none */
 	uint64_t ticket;	/* of the request; 0: it never waited */
@@ -25,6 +25,7 @@ struct happening {
 	uint32_t uid;
 	const char *comm;
 	const char *job;
+	const char *host;	/* of a remote holder, whose pid and uid are unknown */
 };
 
 /* event.c */

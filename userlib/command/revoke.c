@@ -91,12 +91,36 @@ static void parse(struct request *request, int argc, char **argv)
 	request->lock = argv[optind];
 }
 
+/* Says that another host has the lock. Returns the exit status. */
+static int refused_remote(const struct tlock *t, const char *path,
+			  const struct tlock_holder *holder)
+{
+	char host[TLOCK_HOST_SIZE];
+	char *name;
+
+	read_host(t, holder, host);
+	name = escaped(host);
+	if (!holder->token)
+		warnx("%s: nobody on this host holds it: nothing was revoked",
+		      path);
+	else if (*name)
+		warnx("%s: only host %s can revoke it: run 'tlock revoke' there",
+		      path, name);
+	else
+		warnx("%s: only the holder's host can revoke it", path);
+	free(name);
+	return EX_UNAVAILABLE;
+}
+
 /* Says why the grant was not revoked. Returns the exit status. */
-static int refused(const char *path, const struct tlock_holder *holder)
+static int refused(const struct tlock *t, const char *path,
+		   const struct tlock_holder *holder)
 {
 	char *user;
 
 	switch (errno) {
+	case EREMOTE:
+		return refused_remote(t, path, holder);
 	case ESTALE:
 		warnx("%s: this grant has just ended: nothing was revoked",
 		      path);
@@ -139,9 +163,9 @@ static void print_outcome(const struct tlock *t, const char *path,
 		       status.waiters ? "" :
 		       ", or as soon as somebody wants it after that");
 		free(left);
-	} else if (status.holder.token) {
+	} else if (status.holder.token || is_remote(&status.holder)) {
 		printf("%s: revoked, and now ", path);
-		print_holder(&status.holder, stdout);
+		print_holder(t, &status.holder, stdout);
 		putchar('\n');
 	} else {
 		printf("%s: revoked, and now free\n", path);
@@ -158,23 +182,27 @@ static int revoke(struct tlock *t, const struct request *request,
 		warn("%s", path);
 		return EX_OSERR;
 	}
-	if (!holder->token) {
+	if (!holder->token && !is_remote(holder)) {
 		warnx("%s is free: nothing was revoked", path);
 		return 1;
 	}
 	printf("%s: ", path);
-	print_holder(holder, stdout);
-	printf(", token %" PRIu64 "\n", (uint64_t)holder->token);
+	print_holder(t, holder, stdout);
+	if (holder->token)
+		printf(", token %" PRIu64, (uint64_t)holder->token);
+	putchar('\n');
 	/* The end of the program says why */
 	if (fflush(stdout))
 		return EX_IOERR;
+	if (is_remote(holder))
+		return refused_remote(t, path, holder);
 	if (request->token && holder->token != request->token) {
 		warnx("%s: this grant has another token: nothing was revoked",
 		      path);
 		return 1;
 	}
 	if (tlock_revoke(t, holder->token, request->grace_ns))
-		return refused(path, holder);
+		return refused(t, path, holder);
 	print_outcome(t, path, holder->token);
 	return EX_OK;
 }

@@ -315,15 +315,14 @@ static void parse(struct run *run, int argc, char **argv)
 }
 
 /* Says who holds the lock, for what, and for how long */
-static void tell_conflict(const struct tlock_holder *holder,
-			  const struct run *run)
+static void tell_conflict(const struct tlock *t, const struct run *run)
 {
 	char *waited = human_time(run->timeout_ns);
 
 	fprintf(stderr, "%s: %s: ", program_invocation_short_name, run->path);
 	if (run->timeout_ns)
 		fprintf(stderr, "timed out after %s: ", waited);
-	print_holder(holder, stderr);
+	print_holder(t, tlock_blocker(t), stderr);
 	putc('\n', stderr);
 	free(waited);
 }
@@ -338,7 +337,7 @@ static bool acquire(struct tlock *t, const struct run *run, int *status)
 	if (tlock_acquire(t, run->job, run->timeout_ns)) {
 		if (errno == ETIMEDOUT) {
 			if (!run->quiet)
-				tell_conflict(tlock_blocker(t), run);
+				tell_conflict(t, run);
 			*status = run->conflict;
 		} else if (errno == ESTALE) {
 			warnx("%s was revoked before %s began", run->path,

@@ -64,7 +64,7 @@ static const char usage_end[] =
 static const char default_status[] =
 	"LOCK,STATE,JOB,PID,USER,COMMAND,HELD,SINCE,WAITERS";
 /* Added for JSON, which has no sentences below the table, and much room */
-static const char default_json_status[] = "EXPIRES,OPEN-IN,QUEUE";
+static const char default_json_status[] = "EXPIRES,OPEN-IN,QUEUE,HOST,GATE";
 static const char default_json_list[] = "PATH";
 static const char default_list[] = "LOCK,STATE,WAITERS";
 
@@ -197,6 +197,8 @@ static int look(const struct request *request, const char *lock,
 	if (!error && row.status.waiters &&
 	    (request->queues || request->whole_queues))
 		read_queue(&row, t, request->whole_queues);
+	if (!error)
+		read_host(t, &row.status.holder, row.host);
 	tlock_close(t);
 	if (error)
 		return error;
@@ -415,27 +417,42 @@ static void print(const struct request *request, const struct row *rows,
 		err(EX_IOERR, "write error");
 }
 
-/*
- * A terminal has little room for one more column: EXPIRES appears, after SINCE,
- * only if it has something to show.
- */
-static void add_expires(struct view *view, const struct found *found)
+/* Shows a column behind another one, unless it is shown anyway. */
+static void insert_column(struct view *view, enum column col,
+			  enum column behind)
 {
-	size_t i = 0, at = view->num;
+	size_t i, at = view->num;
 
-	while (i < found->num && !expires(&found->rows[i].status.holder))
-		i++;
-	if (i == found->num || view->num == 2 * NUM_COLS)
+	if (view->num == sizeof(view->shown) / sizeof(*view->shown))
 		return;
 	for (i = 0; i < view->num; i++) {
-		if (view->shown[i] == COL_EXPIRES)
+		if (view->shown[i] == col)
 			return;
-		if (view->shown[i] == COL_SINCE && at == view->num)
+		if (view->shown[i] == behind && at == view->num)
 			at = i + 1;
 	}
 	memmove(&view->shown[at + 1], &view->shown[at],
 		(view->num++ - at) * sizeof(*view->shown));
-	view->shown[at] = COL_EXPIRES;
+	view->shown[at] = col;
+}
+
+/*
+ * A terminal has little room for more columns: these appear only if they have
+ * something to show.
+ */
+static void add_rare_columns(struct view *view, const struct found *found)
+{
+	bool expiring = false, remote = false;
+	size_t i;
+
+	for (i = 0; i < found->num; i++) {
+		expiring = expiring || expires(&found->rows[i].status.holder);
+		remote = remote || *found->rows[i].host;
+	}
+	if (expiring)
+		insert_column(view, COL_EXPIRES, COL_SINCE);
+	if (remote)
+		insert_column(view, COL_HOST, COL_COMMAND);
 }
 
 /*
@@ -456,7 +473,7 @@ static int show(const struct request *asked, char **last)
 	if (!request->metrics)
 		look_at_holders(found.rows, found.num);
 	if (request->usual)
-		add_expires(&request->view, &found);
+		add_rare_columns(&request->view, &found);
 	if (request->watching) {
 		print_key(&request->view, found.rows, found.num,
 			  request->redraw, key);

@@ -19,10 +19,12 @@ enum column {
 	COL_USER,
 	COL_UID,
 	COL_COMMAND,
+	COL_HOST,
 	COL_HELD,
 	COL_SINCE,
 	COL_EXPIRES,
 	COL_TOKEN,
+	COL_GATE,
 	COL_WAITERS,
 	COL_QUEUE,
 	COL_ACQUIRED,
@@ -56,6 +58,8 @@ enum holder_state {
 	STATE_DUMPING,	/* writes a core dump; its files close after that */
 	STATE_ENDED,	/* but another process has its file */
 	STATE_UNSEEN,	/* ended, or in another pid namespace */
+	STATE_REMOTE,	/* on another host */
+	STATE_SHUT,	/* not known: the gate is shut */
 };
 
 /* How to show locks */
@@ -79,6 +83,7 @@ struct row {
 	char *path;
 	dev_t device;
 	struct tlock_status status;
+	char host[TLOCK_HOST_SIZE];	/* of a remote holder; or empty */
 	uint64_t held_ns;
 	int64_t left_ns;	/* until the lease or grace ends; if expires() */
 	time_t since;		/* when it was granted, on the wall clock */

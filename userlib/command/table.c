@@ -31,7 +31,7 @@ static const struct {
 } columns[ALL_COLS] = {
 	[COL_LOCK] = { "LOCK", TEXT, false, "name of the lock's device" },
 	[COL_PATH] = { "PATH", TEXT, false, "path of the lock's device" },
-	[COL_STATE] = { "STATE", TEXT, false, "free, held, stopped, ended, ..." },
+	[COL_STATE] = { "STATE", TEXT, false, "free, held, remote, stopped, ..." },
 	[COL_JOB] = { "JOB", TEXT, true, "what the holder says that it is doing" },
 	[COL_PID] = { "PID", NUMBER, false, "process of the holder" },
 	[COL_OPEN_IN] = { "OPEN-IN", LIST, false,
@@ -39,11 +39,13 @@ static const struct {
 	[COL_USER] = { "USER", TEXT, true, "user of the holder" },
 	[COL_UID] = { "UID", NUMBER, false, "user of the holder, as a number" },
 	[COL_COMMAND] = { "COMMAND", TEXT, true, "command name of the holder" },
+	[COL_HOST] = { "HOST", TEXT, true, "host of the holder, if it is another" },
 	[COL_HELD] = { "HELD", TIME, false, "for how long it has held the lock" },
 	[COL_SINCE] = { "SINCE", TEXT, false, "when that began, in local time" },
 	[COL_EXPIRES] = { "EXPIRES", TIME, false,
 			  "what is left of its lease or grace" },
 	[COL_TOKEN] = { "TOKEN", NUMBER, false, "token of its grant" },
+	[COL_GATE] = { "GATE", TEXT, false, "open, shut or unserved" },
 	[COL_WAITERS] = { "WAITERS", NUMBER, false, "contenders that wait" },
 	[COL_QUEUE] = { "QUEUE", LIST, false,
 			"their processes; in JSON, all about each" },
@@ -167,6 +169,10 @@ static char *text_of(const struct view *view, const struct row *row,
 		return strdup(holder->job);
 	case COL_USER:
 		return user_name(holder->uid);
+	case COL_HOST:
+		return strdup(row->host);
+	case COL_GATE:
+		return strdup(gate_name(&row->status));
 	case COL_SINCE:
 		return since_of(view, row);
 	default:
@@ -186,10 +192,15 @@ static bool is_unknown(const struct row *row, enum column col)
 		return row->state != STATE_ENDED && row->state != STATE_UNSEEN;
 	case COL_USER:
 	case COL_UID:
+		return !holder->token || is_remote(holder);
 	case COL_HELD:
 	case COL_SINCE:
 	case COL_TOKEN:
 		return !holder->token;
+	case COL_HOST:
+		return !*row->host;
+	case COL_GATE:
+		return !gate_name(&row->status);
 	case COL_EXPIRES:
 		return !expires(holder);
 	default:

@@ -174,33 +174,70 @@ void print_json_text(const char *text, FILE *out)
 	free(safe);
 }
 
-void print_holder(const struct tlock_holder *holder, FILE *out)
+/* Prints which process and user the holder is, or on which other host. */
+static void print_place(const struct tlock *t,
+			const struct tlock_holder *holder, FILE *out)
+{
+	char host[TLOCK_HOST_SIZE];
+	char *name;
+
+	if (is_remote(holder)) {
+		read_host(t, holder, host);
+		name = escaped(host);
+		fprintf(out, "on %s%s", *name ? "host " : "another host", name);
+		free(name);
+		return;
+	}
+	/* pid 0: it ended, but its file is open; or it is in a container */
+	if (holder->pid)
+		fprintf(out, "pid %" PRId32, holder->pid);
+	else
+		fputs("ended or not visible from here", out);
+	name = user_name(holder->uid);
+	fprintf(out, ", user %s", name);
+	free(name);
+}
+
+/* Prints that nobody is known to hold the lock, as its gate is shut. */
+static void print_unknown(const struct tlock *t,
+			  const struct tlock_holder *holder, FILE *out)
+{
+	struct tlock_status status = { 0 };
+	char host[TLOCK_HOST_SIZE];
+
+	read_host(t, holder, host);
+	tlock_status(t, &status);
+	print_shut(&status, host, out);
+}
+
+void print_holder(const struct tlock *t, const struct tlock_holder *holder,
+		  FILE *out)
 {
 	char *held = human_time(ns_since(holder->since_ns));
 	int64_t left = ns_left(holder);
 	char *ends = human_time(left > 0 ? left : 0);
 	char *comm = escaped(holder->comm);
 	char *job = escaped(holder->job);
-	char *user = user_name(holder->uid);
-	/* pid 0: it ended, but its file is open; or it is in a container */
-	char pid[40] = "ended or not visible from here";
 
-	if (holder->pid)
-		snprintf(pid, sizeof(pid), "pid %" PRId32, holder->pid);
-	fprintf(out, "held by ");
-	if (*job)
-		fprintf(out, "job '%s' (%s, ", job, comm);
-	else
-		fprintf(out, "%s (", comm);
-	fprintf(out, "%s, user %s) for %s", pid, user, held);
-	if (expires(holder))
-		fprintf(out, left > 0 ? ", expires in %s" : ", expired", ends);
+	if (holder->token) {
+		fputs("held by ", out);
+		if (*job)
+			fprintf(out, "job '%s' (%s, ", job, comm);
+		else
+			fprintf(out, "%s (", comm);
+		print_place(t, holder, out);
+		fprintf(out, ") for %s", held);
+		if (expires(holder))
+			fprintf(out, left > 0 ? ", expires in %s" : ", expired",
+				ends);
+	} else {
+		print_unknown(t, holder, out);
+	}
 
 	free(held);
 	free(ends);
 	free(comm);
 	free(job);
-	free(user);
 }
 
 char *user_name(uint32_t uid)

@@ -34,7 +34,7 @@ static const char usage[] =
 " tlock revoke [options] LOCK\n"
 " tlock monitor [options] [LOCK...]\n"
 " tlock log [options] [LOCK...]\n"
-" tlock create NAME...\n"
+" tlock create [--gated] NAME...\n"
 " tlock delete NAME...\n"
 "\n"
 "Locks for instruments: timed, fair, and named after the job that holds them.\n"

@@ -438,6 +438,20 @@ public:
 		return st;
 	}
 
+	/**
+	 * gate() - the gate of a lock that several hosts share
+	 *
+	 * As tlock_gate(). EOPNOTSUPP if the lock has no gate.
+	 */
+	struct tlock_gate gate() const
+	{
+		struct tlock_gate gate;
+
+		if (tlock_gate(t_, &gate))
+			fail(errno, "tlock: gate");
+		return gate;
+	}
+
 	/** blocker() - who held the lock at the last timeout */
 	const struct tlock_holder &blocker() const noexcept
 	{

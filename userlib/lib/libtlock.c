@@ -565,6 +565,12 @@ int tlock_status(const struct tlock *t, struct tlock_status *status)
 	return ioctl(t->fd, TLOCK_IOC_STATUS, status);
 }
 
+int tlock_gate(const struct tlock *t, struct tlock_gate *gate)
+{
+	*gate = (struct tlock_gate){ .op = TLOCK_GATE_LOOK };
+	return ioctl(t->fd, TLOCK_IOC_GATE, gate);
+}
+
 int tlock_revoke(const struct tlock *t, uint64_t token, int64_t grace_ns)
 {
 	struct tlock_revoke revoke = {

@@ -13,9 +13,9 @@
  *	}
  *
  * A handle is one contender. It holds the lock at most once. It is for one
- * thread at a time, except for tlock_fd(), tlock_status(), tlock_waiter(),
- * tlock_revoke() and tlock_cancel(), which any thread may call: threads that
- * compete for a lock open it once each.
+ * thread at a time, except for tlock_fd(), tlock_status(), tlock_gate(),
+ * tlock_waiter(), tlock_revoke() and tlock_cancel(), which any thread may call:
+ * threads that compete for a lock open it once each.
  * After a fork(), parent and child have the same contender: what one releases,
  * the other has lost too. The end of a tlock_scoped() block releases nothing in
  * the child, unless the child calls tlock_adopt(). Either may use an idle
@@ -44,6 +44,11 @@
  * thread waits: poll(2) of tlock_fd() reports when the request is decided, and
  * tlock_finish() then returns the outcome. A handle whose tlock_ticket() is not
  * 0 has a request that was interrupted or started.
+ *
+ * Several hosts can share a lock that was created as gated. Nothing changes for
+ * a contender: it waits until it is the turn of this host. But the holder that
+ * it sees can be on another host, see tlock_gate(); and its grant is revoked if
+ * this host loses touch with the others.
  *
  * A function that fails returns -1, or NULL, and sets errno. tlock_acquire(),
  * tlock_reacquire(), tlock_resume(), tlock_start_acquire(),
@@ -85,8 +90,8 @@ struct tlock;
  *	lists it, "tlock" or "tlock-NAME". NULL is the default lock: the value
  *	of TLOCK in the environment, which has one of these forms; or, if that
  *	is empty or not set, the first lock, /dev/tlock.
- * @mode: O_RDWR, or O_RDONLY to look only: tlock_status(), tlock_waiter() and
- *	tlock_monitor() work, and tlock_acquire() fails with EBADF
+ * @mode: O_RDWR, or O_RDONLY to look only: tlock_status(), tlock_gate(),
+ *	tlock_waiter() and tlock_monitor() work, and tlock_acquire() fails with EBADF
  *
  * The descriptor is closed on exec. Never blocks, no matter what @lock names.
  * Refuses a device file in /dev that has the name of one lock but leads to
@@ -379,7 +384,8 @@ int tlock_renew(struct tlock *t, const char *job);
  * the lock is free, or somebody else holds it by now. EPERM: the holder is
  * another user's, and the caller does not have the capability CAP_KILL. EBADF:
  * @t is for looking only. EINVAL: @grace_ns is negative. ENODEV: the lock was
- * deleted. ENOTTY: the module is older than 0.2.
+ * deleted. EREMOTE: the holder is on another host, where alone its grant can be
+ * revoked. ENOTTY: the module is older than 0.2.
  */
 int tlock_revoke(const struct tlock *t, uint64_t token, int64_t grace_ns);
 
@@ -475,6 +481,34 @@ int tlock_adopt(struct tlock *t);
  * Return: 0; or -1 and errno
  */
 int tlock_status(const struct tlock *t, struct tlock_status *status);
+
+/**
+ * tlock_gate - look at the gate of a lock that several hosts share
+ * @t: the handle; O_RDONLY is enough
+ * @gate: where to write the answer; all of it is from one instant. While the
+ *	gate is shut, its holder has TLOCK_REMOTE in its flags, and host is the
+ *	name of the host that has the lock. The name is empty if that is not
+ *	known, and while the gate is open.
+ *
+ * Says on which host a holder with TLOCK_REMOTE is, unless the lock has passed
+ * on since:
+ *
+ *	const struct tlock_holder *holder = tlock_blocker(t);
+ *	struct tlock_gate gate;
+ *
+ *	if (holder->flags & TLOCK_REMOTE && !tlock_gate(t, &gate) &&
+ *	    gate.holder.token == holder->token)
+ *		puts(gate.host);
+ *
+ * If the holder's token is 0 with TLOCK_REMOTE, nobody is known to hold the
+ * lock: tlock_status() says whether a daemon serves the gate (TLOCK_SERVED).
+ *
+ * Never waits for the lock, nor delays its contenders.
+ *
+ * Return: 0; or -1 and errno. EOPNOTSUPP: the lock has no gate. ENODEV: the lock
+ * was deleted. ENOTTY: the module is older than 0.3.
+ */
+int tlock_gate(const struct tlock *t, struct tlock_gate *gate);
 
 /**
  * tlock_waiter - look at those who wait, the longest waiter first

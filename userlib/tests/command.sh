@@ -1316,7 +1316,7 @@ test_status_of_a_held_lock() {
 	check 'l == {"lock": "tlock", "state": "held", "job": "acq", "pid": '"$holder"',
 		"user": "root", "command": "head", "held": l["held"],
 		"since": l["since"], "waiters": 0, "expires": None, "open_in": None,
-		"queue": []} and 0 < l["held"] < 60' out
+		"queue": [], "host": None, "gate": None} and 0 < l["held"] < 60' out
 	run 0 "$tlock" status -rn -o TOKEN
 	is token "$(<out)"
 	run 0 "$tlock" status tlock /dev/tlock --raw --noheadings -o WAITERS,job,Lock
@@ -1861,7 +1861,7 @@ test_columns() {
 		sed -n '/^Columns/,/^$/s/^ *\([A-Z-]*\)  .*/\1/p' >help
 	run 0 "$tlock" status -r --output-all
 	[[ $(head -n 1 out) == "$(paste -sd ' ' help)" ]]
-	[[ $(wc -l <help) -eq 26 ]]
+	[[ $(wc -l <help) -eq 28 ]]
 }
 
 test_counters() {
@@ -2077,13 +2077,13 @@ test_screen_of_twenty_locks() {
 test_screen_of_all_columns() {
 	hold -j "$ascii_job"
 	screen 80 "$tlock" status --output-all
-	check 'text.count("\n") == 26 and all(re.match("[A-Z-]+: ", line)
+	check 'text.count("\n") == 28 and all(re.match("[A-Z-]+: ", line)
 		and width(line) <= 80 for line in text.splitlines())' out
 	in_file "^JOB: +$ascii_job$" out
 	in_file "^PID: +$holder$" out
 	[[ $(tail -n 1 out) == "HOLD-MAX: "* ]]
 	screen 80 "$tlock" status --output-all tlock tlock
-	check 'text.count("\n\nLOCK: ") == 1 and text.count("\n") == 53' out
+	check 'text.count("\n\nLOCK: ") == 1 and text.count("\n") == 57' out
 	screen 40 "$tlock" status
 	in_file "^JOB: +$ascii_job$" out
 	# A table if this is not a terminal, or without headings
@@ -2615,7 +2615,7 @@ test_monitor_json() {
 	check 'j[0] == {"time": j[0]["time"], "monotonic": j[0]["monotonic"],
 		"lock": "tlock", "event": "held", "job": "say \"\\x5cx\"",
 		"pid": '$holder', "uid": 0, "user": "root", "command": "head",
-		"token": j[0]["token"], "ticket": None, "waited": None,
+		"host": None, "token": j[0]["token"], "ticket": None, "waited": None,
 		"held": j[0]["held"], "cause": None, "lost": 0}' events
 	check 'j[0]["token"] + 1 == j[3]["token"] and j[0]["held"] < j[2]["held"] and
 		0 < j[1]["waited"] < j[3]["waited"] < 200 and
@@ -3113,6 +3113,250 @@ Nov 26 14:02:17 \\x1b[2J \\x1bc" ]]
 	done
 }
 
+### Locks that several hosts share
+
+# serve NAME [COMMAND]: serve the gate of a lock in the background; what the
+# daemon does is said by tell
+serve() {
+	rm -f .commands .answers-of-daemon
+	mkfifo .commands .answers-of-daemon
+	"$top/userlib/tests/fake-tlockd" "$1" <.commands >.answers-of-daemon &
+	daemon=$!
+	exec {commands}>.commands {answers}<.answers-of-daemon
+	read -r REPLY <&"$answers"
+	[[ $REPLY == ready ]]
+	[[ $# -eq 1 ]] || tell "$2"
+}
+
+tell() {
+	echo "$1" >&"$commands"
+	read -r REPLY <&"$answers"
+	[[ $REPLY == ok ]]
+}
+
+end_daemon() {
+	# Other processes may have inherited its pipe
+	kill "$daemon"
+	wait "$daemon" || :
+	exec {commands}>&- {answers}<&-
+}
+
+make_gated() {
+	echo "$1" >/sys/class/tlock/new_gated_lock
+}
+
+unserved="its gate is shut: no tlockd runs on this host; as root, run 'systemctl start tlockd'"
+remote="held by job 'acq' \(python3, on host lab2\) for 1m [0-9]+s"
+
+test_create_gated() {
+	run 0 "$tlock" create --gated psu /dev/tlock-stage
+	[[ ! -s out && ! -s err ]]
+	for lock in psu stage; do
+		[[ -c /dev/tlock-$lock ]]
+		[[ $(<"/sys/class/tlock/tlock-$lock/gate") == unserved ]]
+	done
+	refused 0 "/dev/tlock-psu exists already, and is gated" \
+		"$tlock" create --gated psu
+	refused 0 "/dev/tlock-psu exists already, and is gated" \
+		"$tlock" create psu
+	make_locks lamp
+	refused 73 "/dev/tlock-lamp exists already, but is not gated: while nobody uses it, run 'tlock delete lamp', and then this again" \
+		"$tlock" create --gated lamp
+	refused 73 "/dev/tlock is the first lock, which cannot be gated" \
+		"$tlock" create --gated tlock
+	run 64 "$tlock" create --gated 'a b'
+	run 64 "$tlock" create --gated
+	run 64 "$tlock" delete --gated psu
+	# A daemon is not in the way
+	serve psu
+	run 0 "$tlock" delete psu stage lamp
+	end_daemon
+	refused 77 "permission denied: only root may create locks" \
+		$nobody "$tlock" create --gated psu
+}
+
+# Its class has only the other files
+test_create_gated_by_an_older_module() {
+	run 71 unshare -m sh -c 'mkdir class
+		ln -s "$(readlink -f /sys/class/tlock/tlock)" class
+		: >class/new_lock
+		mount --bind class /sys/class/tlock
+		exec "$@"' \
+		sh "$tlock" create --gated psu
+	in_file "^tlock: /dev/tlock: the tlock module, version .*: install the module" err
+}
+
+test_gate_without_daemon() {
+	make_gated psu
+	run 1 "$tlock" run -d psu -n echo never
+	[[ $(<err) == "tlock: /dev/tlock-psu: $unserved" ]]
+	run 1 "$tlock" run -d psu -w 0.1 echo never
+	[[ $(<err) == "tlock: /dev/tlock-psu: timed out after 100ms: $unserved" ]]
+	run 0 "$tlock" status psu
+	[[ $(<out) == "LOCK      STATE JOB PID USER COMMAND HELD SINCE WAITERS
+tlock-psu shut                                        0
+
+tlock-psu: $unserved" ]]
+	run 0 "$tlock" status --json psu
+	check 'l["state"] == "shut" and l["gate"] == "unserved" and
+		all(l[c] is None for c in ("job", "pid", "user", "command", "held",
+		"since", "host"))' out
+	run 69 "$tlock" revoke psu
+	[[ $(<out) == "/dev/tlock-psu: $unserved" ]]
+	[[ $(<err) == "tlock: /dev/tlock-psu: nobody on this host holds it: nothing was revoked" ]]
+	run 0 "$tlock" status --metrics
+	for line in 'tlock_held{lock="tlock-psu",job=""} 0' \
+		'tlock_gate_open{lock="tlock-psu"} 0' \
+		'tlock_gate_served{lock="tlock-psu"} 0'; do
+		[[ $(grep -cxF "$line" out) -eq 1 ]]
+	done
+	lacks 'tlock_gate.*"tlock"' out
+	[[ $(tail -n 1 out) == '# EOF' ]]
+}
+
+test_gate_without_cluster() {
+	make_gated psu
+	serve psu
+	run 1 "$tlock" run -d psu -n echo never
+	[[ $(<err) == "tlock: /dev/tlock-psu: its gate is shut: tlockd waits for the cluster; see 'systemctl status tlockd'" ]]
+	tell 'shut lab2'
+	run 1 "$tlock" run -d psu -n echo never
+	[[ $(<err) == "tlock: /dev/tlock-psu: its gate is shut: host lab2 has the lock" ]]
+	run 0 "$tlock" status psu
+	[[ $(<out) == "LOCK      STATE JOB PID USER COMMAND HOST HELD SINCE WAITERS
+tlock-psu shut                       lab2                  0
+
+tlock-psu: its gate is shut: host lab2 has the lock" ]]
+	end_daemon
+}
+
+test_holder_on_another_host() {
+	make_gated psu
+	serve psu 'shut lab2 7 acq python3'
+	run 1 "$tlock" run -d psu -n echo never
+	in_file "^tlock: /dev/tlock-psu: $remote$" err
+	run 1 "$tlock" run -d psu -w 0.1 echo never
+	in_file "^tlock: /dev/tlock-psu: timed out after 100ms: $remote$" err
+	run 0 "$tlock" status psu
+	[[ $(<out) =~ ^"LOCK      STATE  JOB PID USER COMMAND HOST "*"HELD SINCE "*"WAITERS
+tlock-psu remote acq          python3 lab2 1m "[0-9]+"s "[^$'\n']+" 0"$ ]]
+	run 0 "$tlock" status --json psu
+	check 'l["state"] == "remote" and l["host"] == "lab2" and
+		l["gate"] == "shut" and l["job"] == "acq" and
+		l["command"] == "python3" and 65 <= l["held"] < 300 and
+		l["pid"] is l["user"] is l["open_in"] is None' out
+	run 0 "$tlock" status -rn -o UID,TOKEN,HOST,GATE psu
+	[[ $(<out) == " 7 lab2 shut" ]]
+	run 0 "$tlock" list -rn
+	[[ $(tail -n 1 out) == "tlock-psu remote 0" ]]
+	run 1 "$tlock" status --held-longer 60 psu
+	run 69 "$tlock" revoke psu
+	in_file "^/dev/tlock-psu: $remote, token 7$" out
+	[[ $(<err) == "tlock: /dev/tlock-psu: only host lab2 can revoke it: run 'tlock revoke' there" ]]
+	run 0 "$tlock" status --metrics psu
+	in_file '^tlock_held\{lock="tlock-psu",job="acq",host="lab2"} 1$' out
+	in_file '^tlock_gate_served\{lock="tlock-psu"} 1$' out
+	# What the daemon said last, until it is back
+	end_daemon
+	run 0 "$tlock" status psu
+	[[ $(tail -n 1 out) == "tlock-psu: $unserved" ]]
+}
+
+# The daemon can pass on any bytes that a host's administrator may choose
+test_holder_on_another_host_is_escaped() {
+	make_gated psu
+	serve psu "shut 'l\"é' 7 '\"q\" λ' 'a b'"
+	run 1 "$tlock" run -d psu -n echo never
+	in_file "held by job '\"q\" λ' \(a b, on host l\"é\) for " err
+	run 0 "$tlock" status --metrics psu
+	in_file 'job="\\"q\\" λ",host="l\\"é"} 1$' out
+	end_daemon
+}
+
+test_gate_opens() {
+	make_gated psu
+	serve psu 'shut lab2 7 acq python3'
+	"$tlock" run -d psu -j mine sleep 100 &
+	runner=$!
+	until_ok eval '[[ $(</sys/class/tlock/tlock-psu/waiters) -eq 1 ]]'
+	tell 'open 100'
+	until_ok job_is mine psu
+	run 0 "$tlock" status --json psu
+	check 'l["state"] == "held" and l["gate"] == "open" and l["host"] is None and
+		l["pid"] == '$runner \
+		out
+	run 0 "$tlock" status --metrics psu
+	in_file '^tlock_held\{lock="tlock-psu",job="mine"} 1$' out
+	in_file '^tlock_gate_open\{lock="tlock-psu"} 1$' out
+	# The daemon is gone: the grant goes on, but there is no other
+	end_daemon
+	run 0 "$tlock" status psu
+	in_file "^tlock-psu held +mine +$runner root " out
+	[[ $(tail -n 1 out) == "tlock-psu: $unserved" ]]
+	run 0 "$tlock" revoke psu
+	[[ $(tail -n 1 out) == "/dev/tlock-psu: revoked, and now $unserved" ]]
+	ends 75 $runner
+}
+
+test_monitor_of_a_gate() {
+	make_gated psu
+	serve psu 'shut lab2 7 acq python3'
+	monitor --json psu
+	background "$tlock" monitor --timeline t.json --svg t.svg psu >lines
+	second=$!
+	until_ok in_file remote events
+	until_ok in_file remote lines
+	check 'j == {"time": j["time"], "monotonic": j["monotonic"],
+		"lock": "tlock-psu", "event": "remote", "job": "acq", "pid": None,
+		"uid": None, "user": None, "command": "python3", "host": "lab2",
+		"token": 7, "ticket": None, "waited": None, "held": j["held"],
+		"cause": None, "lost": 0} and j["held"] >= 65' events
+	[[ $(<lines) =~ " tlock-psu remote "\ *"1m "[0-9]+s\ *" python3 on lab2 acq"$ ]]
+	tell 'open 100'
+	"$tlock" run -d psu -j mine sleep 100 2>holder-err &
+	holder=$!
+	until_ok job_is mine psu
+	tell 'shut lab2'
+	ends 75 "$holder"
+	in_file '^tlock: /dev/tlock-psu was revoked: ending sleep' holder-err
+	until_ok in_file revoked events
+	until_ok in_file revoked lines
+	kill -TERM $second
+	wait $second
+	end_monitor
+	end_daemon
+	check '[(e["event"], e["job"], e["cause"], e["host"]) for e in j] ==
+		[("remote", "acq", None, "lab2"), ("acquired", "mine", None, None),
+		("revoked", "mine", "gate", None)]' events
+	check '[(e["name"], e["args"]["end"]) for e in j["traceEvents"]
+		if e["ph"] == "X" and e["tid"] == 1] == [("mine", "revoked")]' t.json
+}
+
+test_journal_of_a_gate() {
+	fake_journal
+	make_gated psu
+	serve psu 'shut lab2 7 acq python3'
+	monitor --journal psu
+	until_ok in_file remote journal
+	end_monitor
+	end_daemon
+	[[ $(entries journal | sed 's/held 1m .*/held M/') == "MESSAGE=tlock-psu: remote: python3 (on host lab2), job 'acq', held M
+PRIORITY=6
+SYSLOG_IDENTIFIER=tlock-monitor
+TLOCK_LOCK=tlock-psu
+TLOCK_EVENT=remote
+TLOCK_JOB=acq
+TLOCK_HOST=lab2
+TLOCK_COMMAND=python3
+TLOCK_TOKEN=N
+TLOCK_HELD=S" ]]
+	mkdir bin
+	printf '#!/bin/sh\nexec cat journal\n' >bin/journalctl
+	chmod +x bin/journalctl
+	PATH=$PWD/bin:$PATH run 0 "$tlock" log
+	[[ $(<out) == *" tlock-psu remote "*" python3 on lab2 acq" ]]
+}
+
 ### All commands
 
 test_help_and_version() {
@@ -3207,7 +3451,7 @@ test_completion() {
 	completes 'tlock delete psu ps' 'psu psu2'
 	completes 'tlock delete --' '--help --version'
 	completes 'tlock create ps' ''
-	completes 'tlock create --he' --help
+	completes 'tlock create --' '--gated --help --version'
 	# A name that readline splits
 	completes 'tlock delete a :' b@c
 	completes 'tlock status a : b @' c

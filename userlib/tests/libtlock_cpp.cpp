@@ -918,6 +918,23 @@ static void named_locks()
 	CHECK(!delete_lock("psu"));
 }
 
+/* No daemon serves the gate, so nobody can have the lock */
+static void gated_lock()
+{
+	CHECK(!create_gated_lock("shared"));
+	{
+		contender shared("move", "shared"), first;
+
+		CHECK(!shared.try_lock());
+		CHECK(shared.blocker().flags == TLOCK_REMOTE);
+		CHECK(!shared.try_lock_for(1ms));
+		CHECK(shared.gate().state & TLOCK_GATE_OVER);
+		CHECK(shared.gate().holder.flags == TLOCK_REMOTE);
+		CHECK_FAILS(operation_not_supported, first.gate());
+	}
+	CHECK(!delete_lock("shared"));
+}
+
 static void timeouts()
 {
 	using namespace std::chrono;
@@ -974,6 +991,7 @@ int main()
 		ENTRY(fork_adopt),
 		ENTRY(fork_child_cancels_nothing),
 		ENTRY(named_locks),
+		ENTRY(gated_lock),
 		ENTRY(timeouts),
 	});
 }

@@ -25,6 +25,11 @@ static inline int create_lock(const char *name)
 	return write_to_class("/sys/class/tlock/new_lock", name);
 }
 
+static inline int create_gated_lock(const char *name)
+{
+	return write_to_class("/sys/class/tlock/new_gated_lock", name);
+}
+
 static inline int delete_lock(const char *name)
 {
 	return write_to_class("/sys/class/tlock/delete_lock", name);

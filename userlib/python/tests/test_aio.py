@@ -318,8 +318,8 @@ class AsBlocking(AioTestCase):
             self.assertIn("job '\u03bb': holds the lock", repr(acquired))
             self.assertIn("held by job '\u03bb'", repr(self.lock))
             async with self.lock.acquire_timeout(0) as refused:
-                self.assertIn("could not be acquired: job '\u03bb' of pid",
-                              repr(refused))
+                self.assertIn("could not be acquired: held by job '\u03bb' of "
+                              "pid", repr(refused))
         self.assertIn("does not hold", repr(acquired))
 
     def test_two_objects_without_a_path(self):

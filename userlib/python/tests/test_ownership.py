@@ -498,8 +498,8 @@ class Acquisitions(OwnershipTestCase):
             with lock.acquire_timeout(0) as own:
                 self.assertIn("the caller itself", repr(own))
             self.lose(acquired.release_and_acquire, x)
-            self.assertRegex(repr(acquired), r"could not be acquired: job 'x' of "
-                             r"pid \d+ \(python3.*\)>")
+            self.assertRegex(repr(acquired), r"could not be acquired: held by "
+                             r"job 'x' of pid \d+ \(python3.*\)>")
 
 
 class Deadlocks(OwnershipTestCase):

@@ -57,7 +57,7 @@ class Revocation(TestCase):
             self.assertLessEqual(began, time.monotonic_ns())
 
     def assert_not_leased(self):
-        self.assertEqual(tlock.status().holder[-3:], (False, False, None))
+        self.assertEqual(tlock.status().holder[-4:-1], (False, False, None))
 
     def assert_revoked_flag(self, lock):
         """Asserts that the next grant of another lock, and only that, says that
@@ -85,8 +85,8 @@ class Leases(Revocation):
         self.lock = TimeoutLock(path="tlock")
 
     def test_fields(self):
-        self.assertEqual(tlock.Holder._fields[-3:],
-                         ("leased", "revoking", "expires_ns"))
+        self.assertEqual(tlock.Holder._fields[-4:],
+                         ("leased", "revoking", "expires_ns", "host"))
         with self.lock.acquire_timeout(0):
             self.assert_not_leased()
         for lease in 30, 0.5, 1e-9, 1e6:
@@ -105,7 +105,7 @@ class Leases(Revocation):
         for lease in 2**63 / 1e9, 1e300, math.inf, 10**18:
             with self.subTest(lease):
                 with self.lock.acquire_timeout(0, lease=lease):
-                    self.assertEqual(tlock.status().holder[-3:],
+                    self.assertEqual(tlock.status().holder[-4:-1],
                                      (True, False, None))
 
     def test_bad_leases(self):
@@ -519,7 +519,7 @@ class Revoking(Revocation):
     def test_grace_for_ever(self):
         with self.lock.acquire_timeout(0) as acquired:
             self.assertTrue(tlock.revoke(acquired.token, math.inf))
-            self.assertEqual(tlock.status().holder[-3:], (False, True, None))
+            self.assertEqual(tlock.status().holder[-4:-1], (False, True, None))
 
     def test_holder_lets_others_in_during_the_grace(self):
         before = tlock.status().revoked

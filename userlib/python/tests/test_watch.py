@@ -196,7 +196,8 @@ class Events(WatchTestCase):
     def test_fields(self):
         self.assertEqual(tlock.Event._fields,
                          ("kind", "seq", "time_ns", "token", "ticket", "pid",
-                          "uid", "comm", "job", "lost", "revoking"))
+                          "uid", "comm", "job", "lost", "revoking",
+                          "by_gate"))
 
     def test_kinds_of_the_header(self):
         with open(HEADER) as file:

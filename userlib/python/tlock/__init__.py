@@ -6,7 +6,8 @@ the TimeoutLock of OCS; "python3 -m tlock.ocs" runs an agent of OCS with it,
 unchanged. tlock.aio and tlock.twisted have a TimeoutLock for event loops.
 status() and waiters() look at a lock without taking it. A Monitor, here or in
 tlock.aio, returns what happens to it. revoke() takes it from a holder that
-hangs, whose next call then raises Revoked.
+hangs, whose next call then raises Revoked. Several hosts can share a lock;
+Holder.host says which of them has it.
 
 All need the kernel module tlock. If a class or a function cannot open a
 lock's device, it raises an OSError that says why and what to do:

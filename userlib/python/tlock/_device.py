@@ -23,9 +23,15 @@ DEFAULT_PATH = "/dev/tlock"
 JOB_SIZE = 64
 COMM_SIZE = 16
 NAME_SIZE = 128
+HOST_SIZE = 64
 # In the flags of a holder and an event
 LEASED = 0x2
 REVOKING = 0x4
+REMOTE = 0x8
+# In the flags of a status
+GATED = 0x1
+SHUT = 0x2
+SERVED = 0x4
 # In the result of ACQUIRE and REACQUIRE
 ABANDONED = 0x1
 REVOKED = 0x2
@@ -150,6 +156,28 @@ class RevokeStruct(ctypes.Structure):
     ]
 
 
+class GateStruct(ctypes.Structure):
+    """struct tlock_gate"""
+
+    _fields_ = [
+        ("op", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("state", ctypes.c_uint32),
+        ("waiters", ctypes.c_uint32),
+        ("opening", ctypes.c_uint64),
+        ("until_ns", ctypes.c_int64),
+        ("grace_ns", ctypes.c_uint64),
+        ("first_token", ctypes.c_uint64),
+        ("last_token", ctypes.c_uint64),
+        ("token", ctypes.c_uint64),
+        ("result", ctypes.c_uint32),
+        ("reserved0", ctypes.c_uint32),
+        ("holder", HolderStruct),
+        ("host", ctypes.c_char * HOST_SIZE),
+        ("reserved", ctypes.c_uint64 * 4),
+    ]
+
+
 def _ioc(direction: int, number: int, size: int) -> int:
     """A command number, computed as in asm-generic/ioctl.h"""
     return direction << 30 | size << 16 | 0xBC << 8 | number
@@ -162,13 +190,15 @@ STATUS = _ioc(2, 0x03, ctypes.sizeof(StatusStruct))
 WAITER = _ioc(3, 0x04, ctypes.sizeof(WaiterStruct))
 REVOKE = _ioc(1, 0x05, ctypes.sizeof(RevokeStruct))
 MONITOR = _ioc(0, 0x06, 0)
+GATE = _ioc(3, 0x07, ctypes.sizeof(GateStruct))
 
 
 class Revoked(OSError, RuntimeError):
     """The lock was taken from its holder, which does not hold it any more.
 
     Either its lease ended and somebody else wanted the lock, or somebody
-    revoked the grant. The next call that concerns the acquisition, or the end
+    revoked the grant; or, if several hosts share the lock, this host lost touch
+    with the others. The next call that concerns the acquisition, or the end
     of its block, raises this, once; errno is ESTALE. Somebody else may be
     talking to the instrument by now, perhaps since before this program's last
     command.
@@ -200,14 +230,16 @@ class Holder(NamedTuple):
     """
 
     token: int
-    """the grant's number: each grant of a lock has a larger one"""
+    """the grant's number: each grant of a lock has a larger one; 0 if the
+    holder is not known, as the lock's gate is shut"""
     since_ns: int
     """when it was granted, in nanoseconds of time.monotonic_ns(); negative if
     that clock, in a container, had not started yet"""
     pid: int
-    """the process; 0 if it has ended or is not visible in this container"""
+    """the process; 0 if it has ended or is not visible in this container, or is
+    on another host"""
     uid: int
-    """its effective user"""
+    """its effective user; 0 if it is on another host"""
     comm: str
     """its command name"""
     job: str
@@ -220,13 +252,17 @@ class Holder(NamedTuple):
     """when its lease or its grace ends, whichever is earlier, in nanoseconds of
     time.monotonic_ns(); None: never. After that, it loses the lock as soon as
     somebody else wants it."""
+    host: Optional[str] = None
+    """the other host that has the lock, if several hosts share it; empty if
+    that host is not known; None: this host has it"""
 
 
 class Status(NamedTuple):
     """A lock at one instant; the counters count from its creation."""
 
     holder: Optional[Holder]
-    """None: the lock is free"""
+    """None: the lock is free. If the lock's gate is shut, there is a holder,
+    known or not."""
     waiters: int
     """contenders that wait for it, without those that are stopped or in a
     signal handler"""
@@ -253,6 +289,11 @@ class Status(NamedTuple):
     """nanoseconds the lock was held, over all grants that have ended"""
     hold_ns_max: int
     """the longest of these times"""
+    gate: Optional[str] = None
+    """of a lock that several hosts share: "open" if contenders of this host can
+    get it; "shut" if not, as another host has it or this host waits for it;
+    "unserved" if no daemon (tlockd) runs, so that it stays shut. None: the lock
+    has no gate."""
 
 
 def make_text(raw: bytes) -> str:
@@ -260,21 +301,52 @@ def make_text(raw: bytes) -> str:
     return _CONTROL.sub("?", raw.decode("utf-8", "backslashreplace"))
 
 
-def make_holder(raw: HolderStruct) -> Optional[Holder]:
-    """The holder that the kernel returned; None: the lock is free."""
-    if not raw.token:
+def make_holder(raw: HolderStruct, fd: int) -> Optional[Holder]:
+    """The holder that the kernel returned; None: the lock is free.
+
+    fd: a descriptor of the lock, with which to ask for the holder's host
+    """
+    host = _host_of(raw, fd) if raw.flags & REMOTE else None
+    if not raw.token and host is None:
         return None
     leased = raw.flags & LEASED != 0
     revoking = raw.flags & REVOKING != 0
     expires = (leased or revoking) and raw.expires_ns != MAX_NS
     return Holder(raw.token, raw.since_ns, raw.pid, raw.uid,
                   make_text(raw.comm), make_text(raw.job), leased, revoking,
-                  raw.expires_ns if expires else None)
+                  raw.expires_ns if expires else None, host)
 
 
-def describe(holder: Holder) -> str:
-    """A holder, for a message"""
-    return "job %r of pid %d (%s)" % (holder.job, holder.pid, holder.comm)
+def _host_of(raw: HolderStruct, fd: int) -> str:
+    """The host of a holder on another host; empty if it is not known, or the
+    lock has passed on since"""
+    gate = GateStruct()
+    try:
+        ioctl(fd, GATE, gate)
+    except (OSError, ValueError):
+        return ""
+    return make_text(gate.host) if gate.holder.token == raw.token else ""
+
+
+def describe(holder: Holder, path: str) -> str:
+    """What keeps a caller from the lock at path, for a message"""
+    if holder.host is None:
+        return "held by job %r of pid %d (%s)" % (holder.job, holder.pid,
+                                                  holder.comm)
+    host = "host " + holder.host if holder.host else "another host"
+    if holder.token:
+        return "held by job %r on %s (%s)" % (holder.job, host, holder.comm)
+    try:
+        served = status(path).gate != "unserved"
+    except (OSError, ValueError):
+        served = True
+    if not served:
+        return ("shut, as no tlockd runs on this host: as root, run 'systemctl "
+                "start tlockd'")
+    if holder.host:
+        return "shut, as %s has it" % host
+    return ("shut, as tlockd waits for the cluster: see 'systemctl status "
+            "tlockd'")
 
 
 def nanoseconds(seconds: float, what: str) -> int:
@@ -501,9 +573,20 @@ def status(path: PathLike = DEFAULT_PATH) -> Status:
     path is a device's path or a lock's name, by default the first lock, whatever
     TLOCK in the environment says. Read permission is enough.
     """
-    raw = Contender(device_path(path), os.O_RDONLY).look()
-    return Status(make_holder(raw.holder),
-                  *(getattr(raw, name) for name in Status._fields[1:]))
+    contender = Contender(device_path(path), os.O_RDONLY)
+    raw = contender.look()
+    counters = (getattr(raw, name) for name in Status._fields[1:-1])
+    return Status(make_holder(raw.holder, contender.fd),
+                  *counters)._replace(gate=_gate_of(raw.flags))
+
+
+def _gate_of(flags: int) -> Optional[str]:
+    """Status.gate, from the flags of the status"""
+    if not flags & GATED:
+        return None
+    if not flags & SERVED:
+        return "unserved"
+    return "shut" if flags & SHUT else "open"
 
 
 # A forked child inherits all open files of its parent, and with them the
@@ -553,7 +636,9 @@ def revoke(token: int, grace: float = 0, path: PathLike = DEFAULT_PATH) -> bool:
 
     Raises PermissionError unless this process has the effective user of the
     holder, or CAP_KILL outside of all user namespaces; OSError if the lock's
-    device cannot be opened; ValueError or TypeError for a bad grace.
+    device cannot be opened, or with errno EREMOTE if the holder is on another
+    host, where alone it can be revoked; ValueError or TypeError for a bad
+    grace.
     """
     argument = RevokeStruct(
         token=token,

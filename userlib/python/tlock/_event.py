@@ -121,7 +121,7 @@ class Acquisition(Grant):
             state = "waits for the lock"
         elif self.blocker is not None:
             state = ("could not be acquired: " +
-                     _device.describe(self.blocker))
+                     _device.describe(self.blocker, self._lock.path))
         else:
             state = "does not hold the lock"
         return "<%s.Acquisition for job %r: %s>" % (
@@ -207,7 +207,7 @@ class Acquisition(Grant):
             raise released()
         if number != ETIMEDOUT:
             raise contender.error(number or 0)
-        self.blocker = _device.make_holder(argument.holder)
+        self.blocker = _device.make_holder(argument.holder, contender.fd)
         self._named = True
         self._lock._failed = self
         self._withdraw()
@@ -335,7 +335,7 @@ class Lock(LastGrant):
         try:
             holder = self.holder
             state = ("free" if holder is None else
-                     "held by " + _device.describe(holder))
+                     _device.describe(holder, self.path))
         except OSError as error:
             state = error.strerror or str(error)
         return "<%s.TimeoutLock %s: %s>" % (type(self).__module__, self.path,

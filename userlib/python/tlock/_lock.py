@@ -140,7 +140,8 @@ class Acquisition(Grant):
 
     def _say_blocker(self) -> str:
         assert self.blocker is not None
-        text = _device.describe(self.blocker)
+        lock = self._lock()
+        text = _device.describe(self.blocker, lock.path if lock else "")
         acquisition = self._outer
         while acquisition is not None:
             if (acquisition._lock is self._lock
@@ -547,8 +548,8 @@ class TimeoutLock(LastGrant):
         raise TimeoutError(
             ETIMEDOUT,
             "the lock could not be acquired within the default_timeout of %r "
-            "seconds: it is held by %s" % (self._default_timeout,
-                                           acquisition._say_blocker()),
+            "seconds: it is %s" % (self._default_timeout,
+                                   acquisition._say_blocker()),
             self.path)
 
     def __exit__(self, reason: object, _value: object,
@@ -600,7 +601,7 @@ class TimeoutLock(LastGrant):
         try:
             holder = self.holder
             state = ("free" if holder is None else
-                     "held by " + _device.describe(holder))
+                     _device.describe(holder, self.path))
         except OSError as error:
             state = error.strerror or str(error)
         return "<tlock.TimeoutLock %s: %s>" % (self.path, state)
@@ -789,7 +790,8 @@ class TimeoutLock(LastGrant):
                 acquisition._lost |= request == REACQUIRE
                 raise OSError(ECANCELED, "canceled by cancel()", self.path)
             if number == ETIMEDOUT and not ended:
-                acquisition.blocker = _device.make_holder(argument.holder)
+                acquisition.blocker = _device.make_holder(argument.holder,
+                                                          contender.fd)
                 acquisition._named = True
                 acquisition._lost |= request == REACQUIRE
                 if len(self._idle) < _KEPT:

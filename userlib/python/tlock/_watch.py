@@ -6,8 +6,8 @@ import select
 from fcntl import ioctl
 from typing import List, NamedTuple, Optional
 
-from ._device import (ASYNC, DEFAULT_PATH, MONITOR, REVOKING, STATUS, WAITER,
-                      Contender, EventStruct, PathLike, WaiterStruct,
+from ._device import (ASYNC, DEFAULT_PATH, MONITOR, REMOTE, REVOKING, STATUS,
+                      WAITER, Contender, EventStruct, PathLike, WaiterStruct,
                       device_path, keep, make_text)
 from ._explain import explain
 
@@ -52,7 +52,7 @@ class Event(NamedTuple):
     withdrawn: a request was withdrawn;
     abandoned: the holder exited or was killed without a release;
     revoked: the lock was taken from the holder, whose lease had ended, or by
-    revoke();
+    revoke(), or by the lock's gate;
     deleted: the lock was deleted, and there are no more events;
     unknown: something that this version does not know"""
     seq: int
@@ -78,8 +78,11 @@ class Event(NamedTuple):
     """how many events just before this one were lost, because they were not
     read in time"""
     revoking: bool
-    """whether revoke() has been called for the grant; if not, a grant is
-    revoked because its lease had ended"""
+    """whether revoke() has been called for the grant; if neither this nor
+    by_gate is true, a grant is revoked because its lease had ended"""
+    by_gate: bool
+    """whether the gate of a lock that several hosts share has revoked the
+    grant, as this host lost touch with the others"""
 
 
 def _make_waiter(raw: WaiterStruct) -> Waiter:
@@ -89,10 +92,11 @@ def _make_waiter(raw: WaiterStruct) -> Waiter:
 
 
 def _make_event(raw: EventStruct) -> Event:
-    return Event(_KINDS[raw.kind] if raw.kind < len(_KINDS) else "unknown",
-                 raw.seq, raw.time_ns, raw.token, raw.ticket, raw.pid, raw.uid,
-                 make_text(raw.comm), make_text(raw.job), raw.lost,
-                 raw.flags & REVOKING != 0)
+    kind = _KINDS[raw.kind] if raw.kind < len(_KINDS) else "unknown"
+    return Event(kind, raw.seq, raw.time_ns, raw.token, raw.ticket, raw.pid,
+                 raw.uid, make_text(raw.comm), make_text(raw.job), raw.lost,
+                 raw.flags & REVOKING != 0,
+                 kind == "revoked" and raw.flags & REMOTE != 0)
 
 
 def waiters(path: PathLike = DEFAULT_PATH) -> List[Waiter]:

@@ -514,8 +514,9 @@ class TimeoutLock(_event.Lock):
         raise TimeoutError(
             ETIMEDOUT,
             "the lock could not be acquired within the default_timeout of %r "
-            "seconds: it is held by %s" % (
-                self._default_timeout, _device.describe(acquisition.blocker)),
+            "seconds: it is %s" % (
+                self._default_timeout,
+                _device.describe(acquisition.blocker, self.path)),
             self.path)
 
     async def __aexit__(self, reason: object, *_unused: object) -> None:
