@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -409,6 +410,91 @@ TEST_F(gate, each_holder_learns_that_the_opening_is_over)
 	EXPECT_EQ(TLOCK_REVOKED, look_at(self->daemon).result);
 }
 
+/* Returns as soon as the opening must be over */
+static void await_boottime(__s64 until)
+{
+	while (boottime() < until)
+		;
+}
+
+/* Keeps the lock with calls that begin before this time, and one after it. */
+static int keep_until(int fd, __s64 until)
+{
+	struct tlock_acquire arg;
+	__s64 begun;
+	int ret;
+
+	do {
+		begun = boottime();
+		arg = ask(0, "");
+		ret = reacquire(fd, &arg);
+	} while (!ret && begun < until);
+	return ret;
+}
+
+/* A timer can be late: whatever the kernel is asked, it looks at the clock. */
+TEST_F(gate, is_over_even_if_no_timer_has_run)
+{
+	struct tlock_acquire arg;
+	__s64 until, begun;
+	__u64 n = 0;
+	int ret;
+
+	/* Its holder keeps it, again and again */
+	ASSERT_EQ(0, open_gate(self->daemon, ++n, SEC / 4));
+	until = look_at(self->b).until_ns;
+	take(self->a, "a");
+	EXPECT_EQ(-ESTALE, keep_until(self->a, until));
+	EXPECT_LE(until, boottime());
+
+	/* With a lease, that is another way in the kernel */
+	ASSERT_EQ(0, open_gate(self->daemon, ++n, SEC / 4));
+	until = look_at(self->b).until_ns;
+	take_lease(self->a, "a", LONG);
+	EXPECT_EQ(-ESTALE, keep_until(self->a, until));
+
+	/* Somebody takes it, again and again */
+	ASSERT_EQ(0, open_gate(self->daemon, ++n, SEC / 4));
+	until = look_at(self->b).until_ns;
+	do {
+		begun = boottime();
+		arg = ask(0, "a");
+		ret = acquire(self->a, &arg);
+		release(self->a);
+		/* The tokens must last */
+		usleep(500);
+	} while (!ret && begun < until);
+	EXPECT_EQ(-ETIMEDOUT, ret);
+	EXPECT_LE(until, boottime());
+
+	/* Somebody waits, and its holder releases it at that time */
+	ASSERT_EQ(0, open_gate(self->daemon, ++n, SEC / 4));
+	until = look_at(self->b).until_ns;
+	take(self->a, "a");
+	arg = start_acquire(self->b, FOREVER, "b");
+	await_boottime(until);
+	release(self->a);
+	EXPECT_STREQ("waiting", state_of(self->b, NULL));
+	ASSERT_EQ(0, release(self->b));
+
+	/* Once the daemon learns that it is over, nobody has the lock */
+	ASSERT_EQ(0, open_gate(self->daemon, ++n, SEC / 4));
+	until = look_at(self->b).until_ns;
+	take(self->a, "a");
+	await_boottime(until);
+	EXPECT_EQ(TLOCK_GATE_OVER | TLOCK_GATE_SPENT,
+		  look_at(self->daemon).state);
+	EXPECT_LOST(self->a);
+
+	/* It cannot be prolonged */
+	ASSERT_EQ(0, open_gate(self->daemon, ++n, SEC / 4));
+	until = look_at(self->b).until_ns;
+	take(self->a, "a");
+	await_boottime(until);
+	EXPECT_EQ(-ESTALE, open_gate(self->daemon, n, LONG));
+	EXPECT_LOST(self->a);
+}
+
 /* ### What the daemon says */
 
 TEST_F(gate, openings_have_numbers)
@@ -498,7 +584,7 @@ TEST_F(gate, grace)
 {
 	struct tlock_gate arg = shutting(1);
 	struct tlock_acquire try = ask(0, "b");
-	__s64 begun;
+	__s64 begun, until;
 
 	/* None: at once */
 	ASSERT_EQ(0, open_gate(self->daemon, 1, LONG));
@@ -546,10 +632,32 @@ TEST_F(gate, grace)
 	/* And not later than the opening would have */
 	ASSERT_EQ(0, open_gate(self->daemon, 4, SEC / 4));
 	take(self->a, "a");
+	until = look_at(self->daemon).until_ns;
 	arg = shutting(4);
 	arg.grace_ns = UINT64_MAX;
 	ASSERT_EQ(0, gate(self->daemon, &arg));
+	EXPECT_EQ(until, arg.until_ns);
 	EXPECT_EQ(POLLERR, await_events(self->a, POLLERR));
+	EXPECT_LOST(self->a);
+
+	/* It is for a grant: without one, the opening is over at once */
+	ASSERT_EQ(0, open_gate(self->daemon, 5, LONG));
+	arg = shutting(5);
+	arg.grace_ns = LONG;
+	ASSERT_EQ(0, gate(self->daemon, &arg));
+	EXPECT_EQ(TLOCK_GATE_OVER | TLOCK_GATE_SPENT, arg.state);
+	/* Also if no token was left */
+	arg = opening(6, LONG);
+	arg.last_token = arg.first_token;
+	ASSERT_EQ(0, gate(self->daemon, &arg));
+	take(self->a, "a");
+	ASSERT_EQ(0, release(self->a));
+	EXPECT_REFUSED(self->a, self->nobody);
+	arg = shutting(6);
+	arg.grace_ns = LONG;
+	ASSERT_EQ(0, gate(self->daemon, &arg));
+	EXPECT_EQ(TLOCK_GATE_OVER | TLOCK_GATE_SPENT | TLOCK_GATE_WANTED,
+		  arg.state);
 }
 
 /* A daemon may change its mind, as long as the grant lasts. */
@@ -566,6 +674,14 @@ TEST_F(gate, opens_again_during_the_grace)
 	EXPECT_EQ(TOKENS + 1, take(self->b, "b"));
 	EXPECT_EQ(TLOCK_GATE_OPEN | TLOCK_GATE_HELD,
 		  look_at(self->daemon).state);
+	/* Nothing is left of that grace: out of tokens, it is not over */
+	arg = opening(1, LONG);
+	arg.last_token = TOKENS + 1;
+	ASSERT_EQ(0, gate(self->daemon, &arg));
+	ASSERT_EQ(0, release(self->b));
+	EXPECT_REFUSED(self->b, self->nobody);
+	ASSERT_EQ(0, open_gate(self->daemon, 1, LONG));
+	EXPECT_EQ(TOKENS + 2, take(self->b, "b"));
 }
 
 TEST_F(gate, tokens)
@@ -581,6 +697,7 @@ TEST_F(gate, tokens)
 	EXPECT_EQ(TLOCK_GATE_HELD | TLOCK_GATE_SPENT,
 		  look_at(self->daemon).state);
 	ASSERT_EQ(0, release(self->a));
+	EXPECT_EQ(TLOCK_REMOTE, look(self->b).holder.flags);
 	EXPECT_REFUSED(self->a, self->nobody);
 	EXPECT_TRUE(has_news(self->daemon));
 	waiter = start_acquire(self->a, FOREVER, "a");
@@ -735,6 +852,11 @@ TEST_F(gate, shows_the_holder_on_another_host)
 	take(self->a, "a");
 	EXPECT_EQ(TOKENS, look(self->a).holder.token);
 	EXPECT_EQ(0, look(self->a).holder.flags);
+
+	/* Each SET says all of it anew */
+	ASSERT_EQ(0, shut_gate(self->daemon, 1));
+	EXPECT_REFUSED(self->b, self->nobody);
+	EXPECT_STREQ("", read_text(lock_sysfs(NAME, "host")));
 }
 
 TEST_F(gate, revoke_of_another_hosts_grant)
@@ -1021,8 +1143,9 @@ TEST_F(gate, recall_of_a_free_lock)
 {
 	ASSERT_EQ(0, open_gate(self->daemon, 1, LONG));
 	ASSERT_EQ(0, recall(self->daemon, 1, 2 * TOKENS));
-	EXPECT_EQ(0, look_at(self->daemon).state);
 	EXPECT_REFUSED(self->a, self->nobody);
+	EXPECT_EQ(TLOCK_GATE_WANTED, look_at(self->daemon).state);
+	EXPECT_EQ(0, look_at(self->daemon).state);
 }
 
 TEST_F(gate, recall_applies_a_lease)
@@ -1067,6 +1190,7 @@ TEST_F(gate, recall_ends_an_unfetched_grant)
 
 TEST_F(gate, news)
 {
+	int reader = lock_open(NAME, O_RDONLY);
 	struct tlock_acquire a, b;
 
 	EXPECT_FALSE(has_news(self->daemon));
@@ -1090,6 +1214,7 @@ TEST_F(gate, news)
 	EXPECT_REFUSED(self->a, self->nobody);
 	look_at(self->a);
 	EXPECT_TRUE(has_news(self->daemon));
+	EXPECT_FALSE(has_news(reader));
 	EXPECT_EQ(TLOCK_GATE_WANTED,
 		  look_at(self->daemon).state & TLOCK_GATE_WANTED);
 	EXPECT_EQ(0, look_at(self->daemon).state & TLOCK_GATE_WANTED);
@@ -1113,6 +1238,7 @@ TEST_F(gate, news)
 	EXPECT_TRUE(has_news(self->daemon));
 	ASSERT_EQ(0, shut_gate(self->daemon, 1));
 	EXPECT_FALSE(has_news(self->daemon));
+	close(reader);
 }
 
 static int await_news(int fd, struct tlock_acquire *arg)
@@ -1392,6 +1518,26 @@ TEST_F(gate, invalid)
 	arg.until_ns = INT64_MIN;
 	EXPECT_EQ(0, gate(self->daemon, &arg));
 	EXPECT_EQ(TLOCK_GATE_OVER | TLOCK_GATE_SPENT, arg.state);
+}
+
+/* If the answer cannot be written, the gate stays as it is. */
+TEST_F(gate, set_that_cannot_answer)
+{
+	size_t page = getpagesize();
+	struct tlock_gate *arg = mmap(NULL, page, PROT_READ | PROT_WRITE,
+				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, arg);
+	*arg = opening(1, LONG);
+	ASSERT_EQ(0, mprotect(arg, page, PROT_READ));
+	EXPECT_EQ(-EFAULT, gate(self->daemon, arg));
+	EXPECT_EQ(0, look_at(self->daemon).opening);
+	EXPECT_REFUSED(self->a, self->nobody);
+	/* With a page that can be written, it would have opened */
+	ASSERT_EQ(0, mprotect(arg, page, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(0, gate(self->daemon, arg));
+	EXPECT_EQ(TLOCK_GATE_OPEN | TLOCK_GATE_WANTED, arg->state);
+	munmap(arg, page);
 }
 
 /* What a look writes: everything */
