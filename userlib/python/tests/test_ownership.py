@@ -557,6 +557,10 @@ class Files(OwnershipTestCase):
                 failed += 1
         return failed
 
+    def hold(self):
+        with self.lock.acquire_timeout(LONG) as acquired:
+            self.assertTrue(acquired)
+
     def test_idle_contenders_are_closed(self):
         x = self.agent()
         x.do("lock.acquire(0)")
@@ -565,13 +569,9 @@ class Files(OwnershipTestCase):
         self.assertLessEqual(self.contenders(), before + 3)
 
     def test_contenders_that_held_are_closed(self):
-        def work():
-            with self.lock.acquire_timeout(10) as acquired:
-                self.assertTrue(acquired)
-
         before = self.contenders()
         with self.lock.acquire_timeout(0):
-            calls = [Call(work) for _ in range(20)]
+            calls = [Call(self.hold) for _ in range(20)]
             self.wait_for_waiters(20)
         for call in calls:
             call.result()
@@ -585,9 +585,21 @@ class Files(OwnershipTestCase):
         highest = max(int(name) for name in os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, limits[1]))
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        # Some find no file left, as the first ones still wait then; the object
-        # goes on working
-        self.assertGreater(self.burst(60, 5), 0)
+        # One finds no file left, as the others still wait then; the object goes
+        # on working
+        calls = [Call(self.hold)]
+        while not calls[-1].error:
+            self.assertLess(len(calls), 60)
+            self.wait_for(lambda: tlock.status().waiters == len(calls) or
+                          calls[-1].error, "answer to the call")
+            if not calls[-1].error:
+                calls.append(Call(self.hold))
+        self.assertRaises(OSError, calls.pop().result)
+        self.assertEqual(tlock.status().waiters, len(calls))
+        x.do("lock.release()")
+        for call in calls:
+            call.result()
+        x.do("lock.acquire(0)")
         # The exceptions keep files open, too
         gc.collect()
         self.assertEqual(self.burst(5), 0)
