@@ -133,6 +133,9 @@ uint64_t ns_since(int64_t since_ns);
 
 /* gate.c: locks that several hosts share */
 
+#define NO_DAEMON \
+	"no tlockd runs on this host; as root, run 'systemctl start tlockd'"
+
 /* Whether the lock is another host's: nobody on this one can have it now */
 bool is_remote(const struct tlock_holder *holder);
 

@@ -38,8 +38,7 @@ void print_shut(const struct tlock_status *status, const char *host, FILE *out)
 
 	fputs("its gate is shut: ", out);
 	if (!(status->flags & TLOCK_SERVED))
-		fputs("no tlockd runs on this host; as root, run 'systemctl start tlockd'",
-		      out);
+		fputs(NO_DAEMON, out);
 	else if (*host)
 		fprintf(out, "host %s has the lock", safe);
 	else

@@ -64,6 +64,15 @@ static void print_label(const char *text, FILE *out)
 	free(safe);
 }
 
+static void print_family(const char *name, bool counter, bool seconds,
+			 const char *help, FILE *out)
+{
+	fprintf(out, "# TYPE %s %s\n", name, counter ? "counter" : "gauge");
+	if (seconds)
+		fprintf(out, "# UNIT %s seconds\n", name);
+	fprintf(out, "# HELP %s %s\n", name, help);
+}
+
 /* Those of one lock in the order in which they stand */
 static int by_name(const void *a, const void *b)
 {
@@ -171,19 +180,15 @@ static const struct {
 	  "Whether a daemon is attached to the gate." },
 };
 
-/* Prints the gates of the locks that have one, if there are any. */
+/* Prints the gates of the locks that have one. */
 static void print_gates(const struct row *const *locks, size_t num, FILE *out)
 {
-	bool any = false;
 	size_t f, i;
 
-	for (i = 0; i < num; i++)
-		any = any || locks[i]->status.flags & TLOCK_GATED;
-	for (f = 0; any && f < sizeof(gate_families) / sizeof(*gate_families); f++) {
+	for (f = 0; f < sizeof(gate_families) / sizeof(*gate_families); f++) {
 		const char *name = gate_families[f].name;
 
-		fprintf(out, "# TYPE %s gauge\n# HELP %s %s\n", name, name,
-			gate_families[f].help);
+		print_family(name, false, false, gate_families[f].help, out);
 		for (i = 0; i < num; i++) {
 			uint32_t flags = locks[i]->status.flags;
 			bool is_set = flags & gate_families[f].flag;
@@ -198,19 +203,89 @@ static void print_gates(const struct row *const *locks, size_t num, FILE *out)
 	}
 }
 
+static const struct {
+	const char *name;
+	bool counter;
+	const char *help;
+} cluster_families[] = {
+	{ "tlockd_openings", true, "How often the lock came to this host." },
+	{ "tlockd_lost", true, "How often this host lost the lock by force." },
+	{ "tlockd_hosts", false, "Hosts in the lock's queue." },
+};
+
+#define NUM_CLUSTER (sizeof(cluster_families) / sizeof(*cluster_families))
+
+/* Prints what tlockd knows of each of the locks. */
+static void print_shared(const struct cluster *cluster,
+			 const struct row *const *locks, size_t num, FILE *out)
+{
+	size_t f, i;
+
+	for (f = 0; f < NUM_CLUSTER; f++) {
+		const char *name = cluster_families[f].name;
+		bool counter = cluster_families[f].counter;
+
+		print_family(name, counter, false, cluster_families[f].help,
+			     out);
+		for (i = 0; i < num; i++) {
+			const char *device = locks[i]->status.name;
+			const struct cluster_lock *lock =
+				find_in_cluster(cluster, device);
+
+			if (!lock)
+				continue;
+			fprintf(out, "%s%s{lock=\"", name,
+				counter ? "_total" : "");
+			print_label(device, out);
+			fprintf(out, "\"} %" PRIu64 "\n",
+				(uint64_t[NUM_CLUSTER]){
+					lock->openings, lock->lost, lock->num
+				}[f]);
+		}
+	}
+}
+
+/* Prints how the daemon does, on a host with locks that need it. */
+static void print_daemon(const struct row *const *locks, size_t num, FILE *out)
+{
+	struct cluster cluster;
+	bool up = !read_cluster(&cluster);
+
+	print_family("tlockd_up", false, false, "Whether tlockd answers.", out);
+	fprintf(out, "tlockd_up %d\n", up);
+	if (up) {
+		print_family("tlockd_lease_seconds", false, true,
+			     "For how long the lease is proven.", out);
+		fputs("tlockd_lease_seconds ", out);
+		print_seconds(cluster.lease_ms * (NS_PER_S / 1000), out);
+		putc('\n', out);
+		print_family("tlockd_requests", true, false,
+			     "Requests to etcd.", out);
+		fprintf(out, "tlockd_requests_total %" PRIu64 "\n",
+			cluster.requests);
+		print_family("tlockd_failures", true, false,
+			     "Requests to etcd that failed.", out);
+		fprintf(out, "tlockd_failures_total %" PRIu64 "\n",
+			cluster.failures);
+		print_shared(&cluster, locks, num, out);
+	}
+	free_cluster(&cluster);
+}
+
 void print_metrics(const struct row *rows, size_t num, FILE *out)
 {
 	const struct row **locks = each_lock(rows, &num);
+	bool any_gated = false;
 	size_t f, i;
+
+	for (i = 0; i < num; i++)
+		any_gated = any_gated || locks[i]->status.flags & TLOCK_GATED;
 
 	for (f = 0; f < sizeof(families) / sizeof(*families); f++) {
 		const char *name = families[f].name;
 
-		fprintf(out, "# TYPE %s %s\n", name,
-			families[f].counter ? "counter" : "gauge");
-		if (families[f].seconds)
-			fprintf(out, "# UNIT %s seconds\n", name);
-		fprintf(out, "# HELP %s %s\n", name, families[f].help);
+		print_family(name, families[f].counter, families[f].seconds,
+			     families[f].help, out);
 		for (i = 0; i < num; i++) {
 			uint64_t value = number_of(locks[i],
 						   families[f].column);
@@ -235,7 +310,10 @@ void print_metrics(const struct row *rows, size_t num, FILE *out)
 		}
 	}
 	print_waits(locks, num, out);
-	print_gates(locks, num, out);
+	if (any_gated) {
+		print_gates(locks, num, out);
+		print_daemon(locks, num, out);
+	}
 	free(locks);
 	fputs("# EOF\n", out);
 }

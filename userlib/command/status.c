@@ -50,6 +50,7 @@ static const char usage_options[] =
 "     --watch          show it again whenever it changes, until Ctrl-C\n";
 
 static const char usage_status_options[] =
+"     --cluster        show the hosts that queue for locks they share\n"
 "     --metrics        print metrics in the OpenMetrics text format\n"
 "     --held-longer TIME\n"
 "                      show only locks held for longer than 90 (seconds), 90s,\n"
@@ -68,7 +69,7 @@ static const char default_json_status[] = "EXPIRES,OPEN-IN,QUEUE,HOST,GATE";
 static const char default_json_list[] = "PATH";
 static const char default_list[] = "LOCK,STATE,WAITERS";
 
-enum { OPT_ALL = 256, OPT_WATCH, OPT_METRICS, OPT_LONGER };
+enum { OPT_ALL = 256, OPT_WATCH, OPT_METRICS, OPT_LONGER, OPT_CLUSTER };
 
 #define COMMON_OPTIONS							\
 	{ "json", no_argument, NULL, 'J' },				\
@@ -82,6 +83,7 @@ enum { OPT_ALL = 256, OPT_WATCH, OPT_METRICS, OPT_LONGER };
 
 static const struct option options_status[] = {
 	COMMON_OPTIONS,
+	{ "cluster", no_argument, NULL, OPT_CLUSTER },
 	{ "metrics", no_argument, NULL, OPT_METRICS },
 	{ "held-longer", required_argument, NULL, OPT_LONGER },
 	{ NULL, 0, NULL, 0 }
@@ -555,7 +557,7 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 	struct view *view = &request.view;
 	const char *list = defaults;
 	const char *other;
-	bool adds = false;
+	bool adds = false, cluster = false;
 	char *last = NULL;
 	int opt, status;
 
@@ -582,6 +584,9 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 		case OPT_METRICS:
 			request.metrics = true;
 			break;
+		case OPT_CLUSTER:
+			cluster = true;
+			break;
 		case OPT_LONGER:
 			request.longer_ns = parse_span(optarg);
 			break;
@@ -598,10 +603,14 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 		errx(EX_USAGE, "mutually exclusive: --json --raw");
 	if (request.watching && request.longer_ns >= 0)
 		errx(EX_USAGE, "mutually exclusive: --watch --held-longer");
-	other = view->json ? "--json" : view->raw ? "--raw" :
-		view->noheadings ? "--noheadings" :
-		request.watching ? "--watch" : !list ? "--output-all" : list != defaults ? "--output" :
+	other = request.watching ? "--watch" : !list ? "--output-all" :
+		list != defaults ? "--output" :
 		request.longer_ns >= 0 ? "--held-longer" : NULL;
+	if (cluster && (other || request.metrics))
+		errx(EX_USAGE, "mutually exclusive: --cluster %s",
+		     other ? other : "--metrics");
+	other = view->json ? "--json" : view->raw ? "--raw" :
+		view->noheadings ? "--noheadings" : other;
 	if (request.metrics && other)
 		errx(EX_USAGE, "mutually exclusive: --metrics %s", other);
 	if (options == options_list && argv[optind])
@@ -629,6 +638,8 @@ static int tables_main(int argc, char **argv, const char *subcommand,
 	request.usual = request.queues && (list == defaults || adds);
 	request.locks = argv + optind;
 	measure(&request);
+	if (cluster)
+		return show_cluster(view, request.locks);
 	if (request.watching)
 		return watch(&request);
 	status = show(&request, &last);

@@ -42,6 +42,8 @@ enum column {
 	/* Only in the table of those who wait */
 	COL_WAITING = NUM_COLS,
 	COL_TIMEOUT,
+	/* Only in the table of the hosts that share a lock */
+	COL_QUEUED,
 	ALL_COLS
 };
 
@@ -149,6 +151,62 @@ void print_queue_key(const struct row *row, bool clock, FILE *out);
 /* Prints a table of those who wait, for people; nothing if nobody does. */
 void print_queues(const struct view *view, const struct row *rows, size_t num,
 		  FILE *out);
+
+/* cluster.c: locks that several hosts share, as tlockd knows them */
+
+/* A host that queues for a lock; the first one has it */
+struct cluster_host {
+	const char *host;
+	uint64_t since;		/* when it asked for it: seconds since 1970 */
+	uint64_t waiters;
+	uint64_t token;		/* of the grant there; 0: nobody holds it */
+	uint64_t held_since;	/* seconds since 1970, with a token */
+	const char *comm;	/* empty without a token, like job */
+	const char *job;
+};
+
+struct cluster_lock {
+	const char *name;	/* without "tlock-" */
+	const char *gate;	/* of this host, as gate_name() */
+	uint64_t openings;	/* how often it came to this host */
+	uint64_t lost;		/* how often this host lost it by force */
+	struct cluster_host *queue;
+	size_t num;
+};
+
+struct cluster {
+	char *text;		/* that all the strings are in */
+	const char *version;
+	const char *host;	/* this one */
+	const char *endpoint;	/* the member of etcd in use */
+	uint64_t lease_ms;	/* for how long it is proven */
+	uint64_t requests;	/* to etcd */
+	uint64_t failures;	/* of these */
+	struct cluster_lock *locks;
+	size_t num;
+};
+
+/*
+ * read_cluster - ask the tlockd of this host
+ *
+ * Return: 0 or an errno: ENOENT or ECONNREFUSED if none runs, EAGAIN if it does
+ * not answer in time, EPROTO if the answer is malformed. Needs free_cluster() in
+ * either case.
+ */
+int read_cluster(struct cluster *cluster);
+void free_cluster(struct cluster *cluster);
+
+/* The lock of this device, such as "tlock-psu"; NULL if tlockd serves none */
+const struct cluster_lock *find_in_cluster(const struct cluster *cluster,
+					   const char *device);
+
+/*
+ * show_cluster - print the hosts that queue for locks
+ * @names: of locks; none: all
+ *
+ * Return: exit status
+ */
+int show_cluster(const struct view *view, char **names);
 
 /* metrics.c */
 

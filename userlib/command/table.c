@@ -69,6 +69,7 @@ static const struct {
 	[COL_HOLD_MAX] = { "HOLD-MAX", TIME, false, "the longest of these" },
 	[COL_WAITING] = { "WAITING", TIME, false, NULL },
 	[COL_TIMEOUT] = { "TIMEOUT", TIME, false, NULL },
+	[COL_QUEUED] = { "QUEUED", TIME, false, NULL },
 };
 
 enum column find_column(const char *name)

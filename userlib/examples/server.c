@@ -15,6 +15,10 @@
  * The server does not use tlock, so this works just as well on another host, or
  * in the firmware of the instrument. After a restart, it accepts any token until
  * it has seen one. A server that must not do so keeps the newest in a file.
+ *
+ * If several hosts share the lock, see tlockd(8), the clients of all of them
+ * need one such server, with a socket of the network. Tokens grow across hosts;
+ * and nothing else stops a late command from a host that was frozen and goes on.
  */
 #define _GNU_SOURCE
 #include <ctype.h>

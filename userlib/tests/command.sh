@@ -3207,9 +3207,10 @@ tlock-psu: $unserved" ]]
 	run 0 "$tlock" status --metrics
 	for line in 'tlock_held{lock="tlock-psu",job=""} 0' \
 		'tlock_gate_open{lock="tlock-psu"} 0' \
-		'tlock_gate_served{lock="tlock-psu"} 0'; do
+		'tlock_gate_served{lock="tlock-psu"} 0' 'tlockd_up 0'; do
 		[[ $(grep -cxF "$line" out) -eq 1 ]]
 	done
+	lacks 'tlockd_[^u]' out
 	lacks 'tlock_gate.*"tlock"' out
 	[[ $(tail -n 1 out) == '# EOF' ]]
 }
@@ -3357,6 +3358,123 @@ TLOCK_HELD=S" ]]
 	[[ $(<out) == *" tlock-psu remote "*" python3 on lab2 acq" ]]
 }
 
+# tlockd_says LINE...: what its status socket says from now on; "|" for a tab
+tlockd_says() {
+	printf '%s\n' "$@" | tr '|' '\t' >answer
+	[[ ! -v tlockd ]] || return 0
+	mkdir -p /run/tlockd
+	rm -f /run/tlockd/status
+	/usr/bin/python3 -c '
+import socket
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/tlockd/status")
+listener.listen()
+while True:
+    with listener.accept()[0] as peer:
+        peer.sendall(open("answer", "rb").read())' &
+	tlockd=$!
+	until_ok "$tlock" status --cluster
+}
+
+end_tlockd() {
+	kill "$tlockd"
+	wait "$tlockd" || :
+}
+
+says_of_lab1="tlockd|0.3|lab1|https://etcd1:2379|8250|1204|3"
+
+test_cluster() {
+	make_gated psu
+	now=$(printf '%(%s)T')
+	tlockd_says "$says_of_lab1" "lock|psu|shut|2|1" \
+		"queue|psu|lab2|$((now - 7265))|1|99|$((now - 65))|python3|acq \"x\" é" \
+		"queue|psu|lab1|$((now + 60))|2|0|0||" "lock|lamp|open|0|4"
+	run 0 "$tlock" status --cluster
+	# The clock of a host may be ahead of this one's
+	expected='^LOCK       HOST STATE   QUEUED JOB       COMMAND +HELD WAITERS
+tlock-lamp      free +
+tlock-psu  lab2 held     2h 1m acq "x" é python3 +1m [0-9]+s       1
+tlock-psu  lab1 waiting    0us +2
+
+lab1: the lease lasts for another 8\.2s, at https://etcd1:2379$'
+	[[ $(<out) =~ $expected ]]
+	run 0 "$tlock" status --cluster --noheadings /dev/tlock-lamp
+	[[ $(<out) =~ ^tlock-lamp\ +free\ *$ ]]
+	run 0 "$tlock" status --cluster --raw psu
+	[[ $(sed -n 3p out) == "tlock-psu lab1 waiting 0.000000000    2" ]]
+	run 0 "$tlock" status --cluster --json tlock-psu
+	check 'j["tlockd"] == {"version": "0.3", "host": "lab1", "lease": 8.25,
+		"endpoint": "https://etcd1:2379", "requests": 1204, "failures": 3}' out
+	check 'len(j["locks"]) == 1 and seconds(l["queue"][0]["since"]) == '$((now - 65)) out
+	check '(lambda first: {**l, "queue": [{**first, "queued": first["queued"] // 60,
+		"held": first["held"] // 60, "since": 0}] + l["queue"][1:]})(l["queue"][0]) ==
+		{"lock": "tlock-psu", "gate": "shut", "openings": 2, "lost": 1, "queue": [
+		{"host": "lab2", "queued": 121, "job": "acq \"x\" é", "command": "python3",
+		"held": 1, "since": 0, "token": 99, "waiters": 1},
+		{"host": "lab1", "queued": 0, "job": None, "command": None, "held": None,
+		"since": None, "token": None, "waiters": 2}]}' out
+	run 0 "$tlock" status --cluster --json
+	check '[lock["lock"] for lock in j["locks"]] == ["tlock-lamp", "tlock-psu"]' out
+	run 0 "$tlock" status --metrics
+	for line in 'tlockd_up 1' 'tlockd_lease_seconds 8.250000000' \
+		'tlockd_requests_total 1204' 'tlockd_failures_total 3' \
+		'tlockd_openings_total{lock="tlock-psu"} 2' \
+		'tlockd_lost_total{lock="tlock-psu"} 1' \
+		'tlockd_hosts{lock="tlock-psu"} 2'; do
+		[[ $(grep -cxF "$line" out) -eq 1 ]]
+	done
+	# None of them without such a lock here
+	run 0 "$tlock" status --metrics tlock
+	lacks tlockd out
+	tlockd_says "${says_of_lab1/8250/0}"
+	run 0 "$tlock" status --cluster
+	[[ $(<out) == "No lock of this host is shared; as root, run 'tlock create --gated NAME'
+lab1: no lease, and this may be out of date: tlockd waits for the cluster; see 'systemctl status tlockd'" ]]
+	end_tlockd
+}
+
+test_cluster_fails() {
+	make_gated psu
+	make_locks stage
+	run 69 "$tlock" status --cluster
+	[[ ! -s out && $(<err) == "tlock: ${unserved#*shut: }" ]]
+	tlockd_says "$says_of_lab1"
+	refused 66 "/dev/tlock-psu: tlockd does not serve it yet; see 'systemctl status tlockd'" \
+		"$tlock" status --cluster --raw psu
+	refused 66 "/dev/tlock-stage is this host's own: 'tlock create --gated' makes locks that hosts share" \
+		"$tlock" status --cluster stage
+	run 66 "$tlock" status --cluster nosuch
+	in_file '^tlock: /dev/tlock-nosuch: no such lock' err
+	for line in "" "lock|psu|open|0|0" "$says_of_lab1|1" "${says_of_lab1%|*}" \
+		"${says_of_lab1/8250/-1}" "${says_of_lab1/8250/1s}"; do
+		tlockd_says "$line"
+		run 76 "$tlock" status --cluster
+	done
+	for line in nosuch "lock|psu|open|0" "queue|psu|lab1|1|1|0|0||" \
+		$'lock|psu|open|0|0\nqueue|lamp|lab1|1|1|0|0||' \
+		$'lock|psu|open|0|0\nqueue|psu|lab1|1|1|0|0|'; do
+		tlockd_says "$says_of_lab1" "$line"
+		run 76 "$tlock" status --cluster
+		[[ ! -s out && $(<err) == "tlock: tlockd's answer is not as expected; "* ]]
+	done
+	printf %s "${says_of_lab1//|/$'\t'}" >answer
+	run 76 "$tlock" status --cluster
+	chmod 600 /run/tlockd/status
+	refused 77 "/run/tlockd/status: permission denied: run this as root" \
+		$nobody "$tlock" status --cluster
+	kill -STOP "$tlockd"
+	refused 69 "tlockd does not answer; see 'systemctl status tlockd'" \
+		"$tlock" status --cluster
+	kill -CONT "$tlockd"
+	end_tlockd
+	run 69 "$tlock" status --cluster
+	[[ $(<err) == "tlock: ${unserved#*shut: }" ]]
+	for options in --watch --metrics "-o JOB" --output-all "--held-longer 3"; do
+		run 64 "$tlock" status --cluster $options
+	done
+	run 64 "$tlock" list --cluster
+}
+
 ### All commands
 
 test_help_and_version() {
@@ -3464,6 +3582,7 @@ test_completion() {
 	completes 'tlock list --output +hel' +HELD
 	completes 'tlock status -o si' SINCE
 	completes 'tlock status --m' --metrics
+	completes 'tlock status --cl' --cluster
 	completes 'tlock list --m' ''
 	completes 'tlock status --held-longer ' ''
 	completes 'tlock list --output = +hel' +HELD
