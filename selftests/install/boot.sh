@@ -3,7 +3,8 @@
 #
 # TLOCK_SUITE=SUITE selftests/install/boot.sh: boot a machine on which the
 # packages, one file with the names of the locks and the example of a unit are
-# installed, and see an agent hold its lock, crash, and lose it. Prints KTAP.
+# installed, and see an agent hold its lock, crash, and lose it; and see tlockd
+# serve a gate, though there is no cluster. Prints KTAP.
 
 tree=$(readlink -f "$(dirname "$0")/../..")
 # shellcheck source=selftests/install/machine
@@ -51,11 +52,38 @@ started_again() {
 		agent_holds
 }
 
+gate_is() {
+	is "$1" cat /sys/class/tlock/tlock-shared/gate
+}
+
+# serves: tlockd may do all that it needs to, and anybody can ask it
+serves() {
+	gate_is shut && prints "no lease" setpriv --reuid 65534 --regid 65534 \
+		--clear-groups tlock status --cluster
+}
+
+daemon() {
+	try daemon_waits_for_its_configuration gate_is unserved
+	echo "endpoints = http://127.0.0.1:2379" >/etc/tlockd.conf
+	try daemon_starts systemctl start tlockd
+	try daemon_serves until_ok serves
+	systemctl kill --signal KILL tlockd
+	try daemon_is_back until_ok is 1 property NRestarts tlockd
+	try daemon_serves_again until_ok serves
+	echo "ttl = soon" >>/etc/tlockd.conf
+	try invalid_configuration_is_refused not systemctl restart tlockd
+	try daemon_is_not_tried_again is 0 property NRestarts tlockd
+	sed -i /ttl/d /etc/tlockd.conf
+	try daemon_starts_again systemctl restart tlockd
+	# It keeps the module from being unloaded
+	try daemon_ends systemctl stop tlockd
+}
+
 at_first_boot() {
 	local agent
 
 	try loaded loaded
-	try locks_are_there is $'tlock\ntlock-lakeshore\ntlock-psu' \
+	try locks_are_there is $'tlock\ntlock-lakeshore\ntlock-psu\ntlock-shared' \
 		ls /sys/class/tlock -I '*_lock'
 	try agent_holds until_ok agent_holds
 	try in_order in_order
@@ -66,6 +94,8 @@ at_first_boot() {
 	agent=$(property MainPID "$unit")
 	kill -KILL "$agent"
 	try starts_again until_ok started_again "$agent"
+
+	daemon
 
 	# Without the lock, no agent
 	systemctl stop "$unit"
@@ -84,6 +114,7 @@ at_first_boot() {
 at_second_boot() {
 	try agent_holds until_ok agent_holds
 	try log_goes_on is active systemctl is-active tlock-monitor.service
+	try daemon_serves until_ok serves
 }
 
 begin "$@"
@@ -95,7 +126,8 @@ set_up() {
 	local example=$root/usr/share/doc/tlock/examples/tlock-agent.service
 
 	install_packages || return
-	echo "options tlock names=psu,lakeshore" >"$root/etc/modprobe.d/tlock.conf"
+	echo "options tlock names=psu,lakeshore gated=shared" \
+		>"$root/etc/modprobe.d/tlock.conf"
 	cp "$example" "$root/etc/systemd/system/$unit" &&
 		cat >"$root/usr/local/bin/psu-agent" <<-'END' &&
 			#!/bin/bash

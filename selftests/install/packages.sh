@@ -78,7 +78,8 @@ at_first_boot() {
 	without_newer_kernel
 	# What the packages and their tests need comes first, so that they alone
 	# are removed
-	try needs_come apt install dkms linux-headers-amd64 libsmartcols1 python3
+	try needs_come apt install dkms linux-headers-amd64 libcurl4 \
+		libjansson4 libsmartcols1 python3
 	try tools_come apt --no-install-recommends install autopkgtest pkgconf
 	list >/srv/list
 	echo "options tlock names=psu" >/etc/modprobe.d/tlock.conf
@@ -92,8 +93,10 @@ at_first_boot() {
 	until_ok prints old tlock status psu
 	printed=$(apt install /srv/packages/*.deb 2>&1)
 	try upgraded is_version "$version"
+	try daemon_comes is "tlockd $version" tlockd --version
+	try daemon_waits_for_its_configuration not systemctl is-active tlockd
 	try stays_loaded loaded "$before"
-	try says_so is "tlock-dkms: version $before of the module stays loaded until the next boot; to load $version before that, stop what uses the locks and tlock-monitor.service, run 'rmmod tlock && modprobe tlock', and create again what 'tlock create' made" \
+	try says_so is "tlock-dkms: version $before of the module stays loaded until the next boot; to load $version before that, stop what uses the locks, tlock-monitor.service and tlockd.service, run 'rmmod tlock && modprobe tlock', and create again what 'tlock create' made" \
 		grep ^tlock-dkms <<<"$printed"
 	try monitor_is_new monitor_is_new
 	try still_held prints "old $holder" tlock status --raw -o JOB,PID psu
@@ -151,10 +154,10 @@ at_new_kernel() {
 	try comes_back apt install /srv/packages/tlock-dkms_*.deb
 	try loaded loaded
 	try log_begins systemctl start "$monitor"
-	try removed apt remove "${names[@]}"
+	try removed apt remove "${names[@]}" tlockd
 	try unloaded not test -e /sys/module/tlock
 	# apt no longer knows the others, which leave nothing to purge
-	try purged apt purge tlock
+	try purged apt purge tlock tlockd
 	try nothing_is_left nothing_is_left
 	try no_name_is_left is "" find / -xdev \( -path /srv -o -path "$tree" \
 		-o -path /var/log -o -path /etc/modprobe.d \) -prune -o \
@@ -190,7 +193,9 @@ build_before() {
 		cp -r "$tree"/{debian,Makefile,dkms.conf} "$old" &&
 			cp "$tree"/scripts/{package,copy} "$old/scripts" &&
 			cp -r "$tree"/userlib/{systemd,containers} "$old/userlib" &&
-			sed -i "1s/(.*)/($(<"$old/VERSION"))/" "$old/debian/changelog"
+			sed -i "1s/(.*)/($(<"$old/VERSION"))/" "$old/debian/changelog" &&
+			sed -i '/^Package: tlockd$/,$d' "$old/debian/control" &&
+			rm "$old"/debian/tlockd.*
 	} || return
 	there /srv/before/scripts/package &&
 		mkdir "$packages/before" &&

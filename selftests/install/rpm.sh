@@ -17,8 +17,9 @@ cd "$tree" || exit 1
 # Python's and rpm's are the system's
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
-scripts/setup rpm rpmlint cpio make gcc libc6-dev libsmartcols-dev pkg-config \
-	python3 kmod busybox-static shellcheck || exit
+scripts/setup rpm rpmlint cpio make gcc libc6-dev libsmartcols-dev \
+	libcurl4-openssl-dev libjansson-dev libsystemd-dev pkg-config python3 kmod \
+	busybox-static shellcheck || exit
 image=$(scripts/kernel) || exit
 release=${image##*/vmlinuz-}
 headers=${image%/boot/*}/lib/modules/$release/build
@@ -43,7 +44,7 @@ query() {
 ### Packages
 
 packages=(akmod-tlock libtlock libtlock-devel python3-tlock tlock
-	tlock-kmod-common)
+	tlock-kmod-common tlockd)
 kmod=kmod-tlock-$release
 
 # rebuild DIR OPTION...: build the module as akmods does, from the source
@@ -166,10 +167,11 @@ files() {
 			s|^(/usr/share/man/.*)\.gz$|\1|; p' | sort
 }
 
-# installed PATTERN...: what "make install" has put there
+# installed PATTERN...: what "make install" has put there, but for documentation
 installed() {
 	# shellcheck disable=SC2048,SC2086 # patterns
-	(cd "$work/installed" && find ${*#/} ! -type d -printf '/%p\n' | sort)
+	(cd "$work/installed" && find ${*#/} ! -type d \
+		! -path 'usr/share/doc/*' -printf '/%p\n' | sort)
 }
 
 pythondir() {
@@ -360,25 +362,25 @@ keeps_other_version() {
 unloads() {
 	make_root && is "" put "$kmod" && mkdir "$root/sys/module/tlock" &&
 		is "" remove "$kmod" &&
-		not called "systemctl stop tlock-monitor.service" &&
+		not called "systemctl stop tlock-monitor.service tlockd.service" &&
 		called "rmmod tlock" && is 2 grep -c depmod "$root/log"
 }
 
-# Only if the monitor is in the way, it ends
-stops_the_monitor() {
+# Only if they are in the way, they end
+stops_our_services() {
 	make_root && is "" put "$kmod" && mkdir "$root/sys/module/tlock" &&
 		touch "$root/fail/rmmod" && is "" remove "$kmod" &&
-		called "systemctl stop tlock-monitor.service" &&
-		not called "systemctl start tlock-monitor.service" &&
+		called "systemctl stop tlock-monitor.service tlockd.service" &&
+		not called "systemctl start tlock-monitor.service tlockd.service" &&
 		is 2 grep -c "rmmod tlock" "$root/log"
 }
 
-# And it goes on if it was not the only one; here, nobody else is seen
-starts_the_monitor() {
+# And they go on if they were not the only ones; here, nobody else is seen
+starts_our_services() {
 	make_root && is "" put "$kmod" && mkdir "$root/sys/module/tlock" &&
 		mkdir "$root/fail/rmmod" &&
 		[[ $(remove "$kmod") == *"kmod-tlock: the module stays loaded: "* ]] &&
-		called "systemctl start tlock-monitor.service"
+		called "systemctl start tlock-monitor.service tlockd.service"
 }
 
 upgrade_keeps_loaded() {
@@ -451,7 +453,7 @@ shellcheck_scripts() {
 }
 
 echo "TAP version 13"
-echo "1..38"
+echo "1..40"
 try builds scripts/package-rpm
 try unpack unpack
 try builds_module builds_module
@@ -463,6 +465,7 @@ lint_try rpmlint_accepts
 lint_try rpmlint_filters
 try make_install make_install
 try command_files has_files tlock tlock
+try daemon_files has_files tlockd tlockd
 try library_files has_files libtlock libtlock1
 try development_files has_files libtlock-devel libtlock-dev
 try boot_files has_files tlock-kmod-common tlock-dkms
@@ -471,6 +474,7 @@ try source_files has_source
 try all_files has_all
 try licenses have_licenses
 try command_runs is "tlock $version" "$work/unpacked/usr/bin/tlock" --version
+try daemon_runs is "tlockd $version" "$work/unpacked/usr/sbin/tlockd" --version
 try python_imports python_imports
 try links_shared links
 try links_static links -static
@@ -480,8 +484,8 @@ try does_not_load does_not_load
 try says_why_not says_why_not
 try keeps_other_version keeps_other_version
 try unloads unloads
-try stops_the_monitor stops_the_monitor
-try starts_the_monitor starts_the_monitor
+try stops_our_services stops_our_services
+try starts_our_services starts_our_services
 try upgrade_keeps_loaded upgrade_keeps_loaded
 try says_who_is_in_the_way says_who_is_in_the_way
 try takes_over takes_over

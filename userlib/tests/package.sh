@@ -41,6 +41,9 @@ installs() {
 		"$root"/usr/bin/tlock "$root"/usr/share/man/man{1/tlock.1,4/tlock.4} \
 		"$root/usr/share/bash-completion/completions/tlock" \
 		"$root/usr/lib/systemd/system/tlock-monitor.service" \
+		"$root"/usr/{sbin/tlockd,lib/systemd/system/tlockd.service} \
+		"$root"/usr/share/man/man{8/tlockd.8,5/tlockd.conf.5} \
+		"$root"/usr/share/doc/tlockd/examples/tlockd.conf \
 		"$root"/usr/lib/python3/dist-packages/tlock/{__init__.py,ocs.py,py.typed}; do
 		[[ -e $file ]] || { echo "$file: missing"; return 1; }
 	done
@@ -51,13 +54,14 @@ is_version() {
 	local page said
 	local said_by=(
 		"$("$2/usr/bin/tlock" --version)"
+		"$("$2/usr/sbin/tlockd" --version | sed s/^tlockd/tlock/)"
 		"tlock $(PKG_CONFIG_PATH=$2/usr/lib/test/pkgconfig \
 			pkg-config --modversion libtlock)"
 		"tlock $(readlink "$2/usr/lib/test/libtlock.so.1" |
 			sed 's/^libtlock\.so\.1\.//')"
 	)
 
-	for page in "$2"/usr/share/man/man{1/tlock.1,3/libtlock.3,4/tlock.4}; do
+	for page in "$2"/usr/share/man/man{1/tlock.1,3/libtlock.3,4/tlock.4,5/tlockd.conf.5,8/tlockd.8}; do
 		said_by+=("$(sed -n 's/^\.TH .*"\(tlock [^"]*\)".*/\1/p' "$page")")
 	done
 	for said in "${said_by[@]}"; do
@@ -277,23 +281,36 @@ uninstalls_all() {
 	return 1
 }
 
-# systemd's own check finds that the unit is valid, and the command there
+# Where the libraries of tlockd are missing, all else is built and installed
+without_tlockd() {
+	local said
+
+	said=$(install_to "$work/less" PKG_CONFIG=false 2>&1) &&
+		grep -q "tlockd is not built, .*: on Debian, install .*libcurl4-openssl-dev" \
+			<<<"$said" && "$work/less/usr/bin/tlock" --version &&
+		[[ ! $(find "$work/less" -name '*tlockd*') ]] || return
+	said=$(make -s -C "$userlib" tlockd OUTPUT="$work/build" PKG_CONFIG=false \
+		2>&1) && return 1
+	grep -q "tlockd is not built, " <<<"$said"
+}
+
+# unit NAME COMMAND: systemd's own check finds that the unit is valid, and the
+# command there
 unit() {
 	# It looks for other units and programs of this host, too
-	mkdir "$work/unit" &&
-		sed "s|=/usr/bin/tlock |=$root/usr/bin/tlock |" \
-			"$root/usr/lib/systemd/system/tlock-monitor.service" \
-			>"$work/unit/tlock-monitor.service" &&
-		grep -q "^ExecStart=$root/usr/bin/tlock monitor --journal$" \
-			"$work/unit/tlock-monitor.service" || return
-	! systemd-analyze verify --man=no "$work/unit/tlock-monitor.service" 2>&1 |
-		grep tlock-monitor
+	mkdir -p "$work/unit" &&
+		sed "s|=/usr/|=$root/usr/|" \
+			"$root/usr/lib/systemd/system/$1.service" \
+			>"$work/unit/$1.service" &&
+		grep -q "^ExecStart=$root$2$" "$work/unit/$1.service" || return
+	! systemd-analyze verify --man=no "$work/unit/$1.service" 2>&1 | grep "$1"
 }
 
 echo "TAP version 13"
-echo "1..27"
+echo "1..29"
 try installs installs
 try one_version one_version
+try without_tlockd without_tlockd
 try dkms_version dkms_version
 try exports_what_is_declared exports_what_is_declared
 try static_defines_no_more static_defines_no_more
@@ -319,7 +336,8 @@ try builds_server builds_server
 try builds_watch builds_ours "$CC" "$userlib/examples/watch.c"
 try builds_coroutine builds_ours "$CXX" -std=c++20 \
 	"$userlib/examples/coroutine.cpp"
-try unit unit
+try unit unit tlock-monitor "/usr/bin/tlock monitor --journal"
+try unit_of_tlockd unit tlockd /usr/sbin/tlockd
 try manual_has_all manual_has_all
 try installs_all installs_all
 try uninstalls_all uninstalls_all
