@@ -476,9 +476,7 @@ static struct request *start(struct etcd *etcd, const char *path, json_t *json,
 	request->body = must(json_dumps(must(json), JSON_COMPACT));
 	json_decref(json);
 
-	if (asprintf(&url, "%s/v3/%s", etcd->endpoints[etcd->endpoint].url,
-		     path) < 0)
-		die("tlockd", ENOMEM);
+	url = format("%s/v3/%s", etcd->endpoints[etcd->endpoint].url, path);
 	option(request, CURLOPT_URL, url);
 	free(url);
 	option(request, CURLOPT_PRIVATE, request);

@@ -49,38 +49,19 @@ int gate_list(void (*found)(const char *name, void *data), void *data)
 	return err ? -1 : 0;
 }
 
-static int gate_call(int fd, __u32 op, struct tlock_gate *gate)
-{
-	gate->op = op;
-	return ioctl(fd, TLOCK_IOC_GATE, gate) ? -errno : 0;
-}
-
-int gate_look(int fd, struct tlock_gate *gate)
-{
-	memset(gate, 0, sizeof(*gate));
-	return gate_call(fd, TLOCK_GATE_LOOK, gate);
-}
-
-int gate_set(int fd, struct tlock_gate *gate)
-{
-	return gate_call(fd, TLOCK_GATE_SET, gate);
-}
-
-int gate_attach(const char *name, struct tlock_gate *gate)
+int gate_open(const char *name)
 {
 	char path[sizeof("/dev/") + TLOCK_NAME_SIZE];
-	int fd, err;
+	int fd;
 
 	snprintf(path, sizeof(path), "/dev/" PREFIX "%s", name);
 	/* Read-only, so that the lock can still be deleted */
 	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	memset(gate, 0, sizeof(*gate));
-	err = gate_call(fd, TLOCK_GATE_ATTACH, gate);
-	if (err) {
-		close(fd);
-		return err;
-	}
-	return fd;
+	return fd < 0 ? -errno : fd;
+}
+
+int gate_call(int fd, __u32 op, struct tlock_gate *gate)
+{
+	gate->op = op;
+	return ioctl(fd, TLOCK_IOC_GATE, gate) ? -errno : 0;
 }

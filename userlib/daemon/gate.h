@@ -14,34 +14,22 @@
 int gate_list(void (*found)(const char *name, void *data), void *data);
 
 /**
- * gate_attach - become the daemon of a lock's gate
+ * gate_open - open a lock's device
  * @name: the lock's name
- * @gate: describes the gate afterwards
  *
- * Returns a descriptor to poll(2) and to pass to the functions below; closing it
- * detaches. Otherwise a negative errno: -EBUSY if another daemon is attached,
- * -EOPNOTSUPP if the lock has no gate, -EPERM without CAP_SYS_ADMIN, -ENOENT or
- * -ENODEV if there is no such lock.
+ * Returns a descriptor to poll(2) and to pass to gate_call(), or a negative errno;
+ * -ENOENT or -ENODEV if there is no such lock.
  */
-int gate_attach(const char *name, struct tlock_gate *gate);
+int gate_open(const char *name);
 
 /**
- * gate_look - describe the gate, and take note of its news
- * @fd: from gate_attach()
- * @gate: describes the gate afterwards
+ * gate_call - TLOCK_IOC_GATE
+ * @fd: from gate_open()
+ * @op: TLOCK_GATE_LOOK, TLOCK_GATE_ATTACH or TLOCK_GATE_SET
+ * @gate: as in the ABI, but for @gate->op
  *
- * Returns 0 or a negative errno: -ENODEV if the lock was deleted.
+ * Returns 0 or a negative errno, as in the ABI.
  */
-int gate_look(int fd, struct tlock_gate *gate);
-
-/**
- * gate_set - state what holds from now on
- * @fd: from gate_attach()
- * @gate: the statement, but for @gate->op; describes the gate afterwards
- *
- * Returns 0 or a negative errno. After -EBUSY and -ESTALE nothing was done, but
- * @gate describes the gate all the same.
- */
-int gate_set(int fd, struct tlock_gate *gate);
+int gate_call(int fd, __u32 op, struct tlock_gate *gate);
 
 #endif

@@ -2,8 +2,6 @@
 /* What a lease allows. */
 #include "lease.h"
 
-#define NSEC_PER_SEC	INT64_C(1000000000)
-
 int64_t lease_until(int64_t asked_ns, int64_t ttl_s)
 {
 	int64_t ttl_ns, margin_ns;

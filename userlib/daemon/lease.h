@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#define NSEC_PER_SEC	INT64_C(1000000000)
+
 /**
  * lease_until - when a gate must be shut if the lease is not proven again
  * @asked_ns: CLOCK_BOOTTIME, read before the request that proved the lease was

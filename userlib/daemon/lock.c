@@ -24,7 +24,6 @@
 #include "queue.h"
 #include "txn.h"
 
-#define NSEC_PER_SEC	INT64_C(1000000000)
 /* While another host waits, so many who wait on this host still get the lock */
 #define STILL_PASS	16
 /*
@@ -94,37 +93,32 @@ static uint64_t our_opening(const char *place)
 	       0 : strtoull(place + length, NULL, 10);
 }
 
-static char *format(const char *template, ...)
-	__attribute__((format(printf, 1, 2)));
-static char *format(const char *template, ...)
+/*
+ * The opening of a key of this host, perhaps of an earlier process, if we can go on
+ * with it: the newest, or the next; 0 otherwise
+ */
+static uint64_t opening_to_adopt(const struct lock *lock, const struct key *key)
 {
-	va_list args;
-	char *text;
+	uint64_t opening = our_opening(queue_place(key, lock->name));
 
-	va_start(args, template);
-	if (vasprintf(&text, template, args) < 0)
-		die("tlockd", ENOMEM);
-	va_end(args);
-	return text;
+	return opening == lock->gate.opening ||
+	       opening == lock->gate.opening + 1 ? opening : 0;
 }
 
-/* Finds the opening that a key, perhaps of an earlier process, is for */
 static void adopt(struct lock *lock)
 {
 	const struct key *key = NULL;
 	struct place place;
-	uint64_t opening;
 
 	while (!lock->opening && (key = queue_next(&session->mirror, key, lock->name))) {
-		opening = our_opening(queue_place(key, lock->name));
-		if (key->lease == session->lease && opening &&
-		    (opening == lock->gate.opening ||
-		     opening == lock->gate.opening + 1)) {
-			lock->opening = opening;
-			lock->opened = opening == lock->gate.opening;
-			queue_read(key, lock->name, &place);
-			lock->queued_s = place.since_s;
-		}
+		if (key->lease != session->lease)
+			continue;
+		lock->opening = opening_to_adopt(lock, key);
+		if (!lock->opening)
+			continue;
+		lock->opened = lock->opening == lock->gate.opening;
+		queue_read(key, lock->name, &place);
+		lock->queued_s = place.since_s;
 	}
 }
 
@@ -160,6 +154,12 @@ static bool is_over(const struct lock *lock)
 	return lock->gate.state & TLOCK_GATE_OVER;
 }
 
+/* Somebody wants the lock, but does not wait */
+static bool has_tried(const struct tlock_gate *gate)
+{
+	return gate->state & TLOCK_GATE_WANTED && !gate->waiters;
+}
+
 /* Takes in what a call to the gate has returned */
 static int note(struct lock *lock, int err, const struct tlock_gate *gate)
 {
@@ -181,8 +181,8 @@ static int note(struct lock *lock, int err, const struct tlock_gate *gate)
 	}
 	if (gate->state & TLOCK_GATE_HELD || gate->waiters ||
 	    gate->token != lock->gate.token)
-		lock->active_ns = boottime_ns();
-	if (gate->state & TLOCK_GATE_WANTED && !gate->waiters)
+		lock->active_ns = clock_ns(CLOCK_BOOTTIME);
+	if (has_tried(gate))
 		lock->tried = true;
 	lock->gate = *gate;
 	return err;
@@ -190,9 +190,14 @@ static int note(struct lock *lock, int err, const struct tlock_gate *gate)
 
 static int look(struct lock *lock)
 {
-	struct tlock_gate gate;
+	struct tlock_gate gate = {};
 
-	return note(lock, gate_look(lock->fd, &gate), &gate);
+	return note(lock, gate_call(lock->fd, TLOCK_GATE_LOOK, &gate), &gate);
+}
+
+static int set(struct lock *lock, struct tlock_gate *gate)
+{
+	return note(lock, gate_call(lock->fd, TLOCK_GATE_SET, gate), gate);
 }
 
 /* Ends the opening; a holder may keep the lock for as long as @grace_ns */
@@ -205,7 +210,7 @@ static int shut(struct lock *lock, uint64_t grace_ns)
 
 	lock->shown = 0;
 	lock->leaving = grace_ns;
-	return note(lock, gate_set(lock->fd, &gate), &gate);
+	return set(lock, &gate);
 }
 
 /* Whether the tokens of a new key would be larger than those of this host so far */
@@ -234,28 +239,35 @@ static void burn(struct lock *lock)
 	struct tlock_gate gate = { .opening = lock->opening };
 
 	if (lock->gate.opening + 1 == lock->opening)
-		note(lock, gate_set(lock->fd, &gate), &gate);
+		set(lock, &gate);
 }
 
-static void open_gate(struct lock *lock, const struct view *view)
+/* What our key and its lease allow */
+static struct tlock_gate allowed(const struct lock *lock, const struct view *view)
 {
 	uint64_t revision = view->mine->create_revision;
-	struct tlock_gate gate = {
+
+	return (struct tlock_gate){
 		.opening = lock->opening,
 		.until_ns = session->until_ns,
 		.first_token = first_token(revision),
 		.last_token = last_token(revision),
-		.result = view->state.result,
 	};
-	int64_t now_ns = boottime_ns();
+}
+
+static void open_gate(struct lock *lock, const struct view *view)
+{
+	struct tlock_gate gate = allowed(lock, view);
+	int64_t now_ns = clock_ns(CLOCK_BOOTTIME);
 
 	if (session->until_ns <= now_ns)
 		return;
+	gate.result = view->state.result;
 	lock->leaving = false;
 	lock->no_recall_before_ns =
 		lock->gate.waiters ? 0 : now_ns + TRY_AGAIN_NS;
 	lock->active_ns = now_ns;
-	if (note(lock, gate_set(lock->fd, &gate), &gate))
+	if (set(lock, &gate))
 		return;
 	lock->opened = true;
 	lock->tried = false;
@@ -269,13 +281,7 @@ static void open_gate(struct lock *lock, const struct view *view)
 static bool keep_open(struct lock *lock, const struct view *view, bool recall)
 {
 	const struct tlock_gate *now = &lock->gate;
-	uint64_t revision = view->mine->create_revision;
-	struct tlock_gate gate = {
-		.opening = lock->opening,
-		.until_ns = session->until_ns,
-		.first_token = first_token(revision),
-		.last_token = last_token(revision),
-	};
+	struct tlock_gate gate = allowed(lock, view);
 
 	if (gate.until_ns < now->until_ns)
 		gate.until_ns = now->until_ns;
@@ -293,7 +299,7 @@ static bool keep_open(struct lock *lock, const struct view *view, bool recall)
 	    gate.last_token == now->last_token)
 		return false;
 	lock->leaving = false;
-	return !note(lock, gate_set(lock->fd, &gate), &gate);
+	return !set(lock, &gate);
 }
 
 /*
@@ -304,7 +310,7 @@ static bool steer_once(struct lock *lock, const struct view *view)
 {
 	uint32_t state = lock->gate.state;
 	bool held = state & TLOCK_GATE_HELD, recall, idle;
-	int64_t now_ns = boottime_ns();
+	int64_t now_ns = clock_ns(CLOCK_BOOTTIME);
 
 	if (!view->mine || lock->opening != lock->gate.opening) {
 		shut(lock, 0);
@@ -353,6 +359,12 @@ static json_t *put_state(const struct lock *lock, const char *owner,
 
 	free(name);
 	return put;
+}
+
+/* It is still there, and not another key of that name */
+static json_t *same_key(const struct key *key)
+{
+	return txn_created(session, key->name, key->create_revision);
 }
 
 /* The lock's state is still the one that we know */
@@ -405,22 +417,6 @@ static void ask(struct lock *lock, json_t *compare, json_t *success,
 			   success, "failure", failure), on_answer, lock);
 }
 
-static long long realtime_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
-}
-
-static long long monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
-}
-
 /* What our key tells the other hosts */
 static json_t *our_value(const struct lock *lock)
 {
@@ -433,7 +429,7 @@ static json_t *our_value(const struct lock *lock)
 	if (gate->state & TLOCK_GATE_HELD) {
 		place.holder = gate->holder;
 		/* To the millisecond, so that it does not change all the time */
-		place.held_ns = (realtime_ns() - monotonic_ns() +
+		place.held_ns = (clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_MONOTONIC) +
 				 gate->holder.since_ns) / 1000000 * 1000000;
 	}
 	return queue_value(&place);
@@ -448,25 +444,28 @@ static char *key_name(const struct lock *lock)
 	return name;
 }
 
+/* What a new owner's first holder has to learn */
+static unsigned int inherited(const struct view *view)
+{
+	/* If the last owner has vanished, its holder may not know yet */
+	return view->state.result | (*view->state.owner ? TLOCK_REVOKED : 0);
+}
+
 /* Joins the queue; if that is empty, we are the owner at once */
 static void ask_to_queue(struct lock *lock, const struct view *view)
 {
 	char *queue = format("%s/queue/", lock->name), *name, *place;
-	unsigned int result = view->state.result;
 	json_t *put;
 
 	lock->opening = lock->gate.opening + 1;
 	lock->opened = false;
-	lock->queued_s = realtime_ns() / NSEC_PER_SEC;
+	lock->queued_s = clock_ns(CLOCK_REALTIME) / NSEC_PER_SEC;
 	name = key_name(lock);
 	place = place_name(lock);
 	put = txn_put(session, name, our_value(lock), session->lease);
-	/* The last owner has vanished: its holder may not know yet */
-	if (*view->state.owner)
-		result |= TLOCK_REVOKED;
 	ask(lock, json_pack("[oo]", txn_none(session, queue),
 			    same_state(lock, view)),
-	    json_pack("[Oo]", put, put_state(lock, place, result)),
+	    json_pack("[Oo]", put, put_state(lock, place, inherited(view))),
 	    json_pack("[o]", put));
 	free(queue);
 	free(name);
@@ -477,14 +476,10 @@ static void ask_to_queue(struct lock *lock, const struct view *view)
 static void ask_to_own(struct lock *lock, const struct view *view)
 {
 	char *place = place_name(lock);
-	unsigned int result = view->state.result;
 
-	if (*view->state.owner)
-		result |= TLOCK_REVOKED;
-	ask(lock, json_pack("[oo]", txn_created(session, view->mine->name,
-						view->mine->create_revision),
+	ask(lock, json_pack("[oo]", same_key(view->mine),
 			    same_state(lock, view)),
-	    json_pack("[o]", put_state(lock, place, result)), NULL);
+	    json_pack("[o]", put_state(lock, place, inherited(view))), NULL);
 	free(place);
 }
 
@@ -492,15 +487,13 @@ static void ask_to_own(struct lock *lock, const struct view *view)
 static void ask_to_leave(struct lock *lock, const struct view *view)
 {
 	const struct key *mine = view->mine, *next = view->other;
-	json_t *compare = json_pack("[oo]",
-			txn_created(session, mine->name, mine->create_revision),
-			same_state(lock, view));
+	json_t *compare = json_pack("[oo]", same_key(mine),
+				    same_state(lock, view));
 	json_t *success = json_pack("[o]", txn_delete(session, mine->name));
 
 	if (view->may_open) {
 		if (next)
-			json_array_append_new(compare, txn_created(session, next->name,
-						next->create_revision));
+			json_array_append_new(compare, same_key(next));
 		json_array_append_new(success, put_state(lock,
 			next ? queue_place(next, lock->name) : "",
 			lock->opened ? lock->gate.result :
@@ -511,7 +504,7 @@ static void ask_to_leave(struct lock *lock, const struct view *view)
 
 static void ask_to_delete(struct lock *lock, const struct key *key)
 {
-	ask(lock, json_pack("[o]", txn_created(session, key->name, key->create_revision)),
+	ask(lock, json_pack("[o]", same_key(key)),
 	    json_pack("[o]", txn_delete(session, key->name)), NULL);
 }
 
@@ -522,6 +515,7 @@ static void show(struct lock *lock, const struct view *view)
 	uint64_t change = owner ? owner->mod_revision : 0;
 	struct tlock_gate gate = { .opening = lock->gate.opening };
 	struct place place;
+	int64_t now_ns;
 
 	if (lock->shown == change)
 		return;
@@ -531,14 +525,15 @@ static void show(struct lock *lock, const struct view *view)
 		memcpy(gate.host, place.host, sizeof(gate.host));
 		gate.holder = place.holder;
 		if (place.holder.token) {
-			gate.holder.since_ns = place.held_ns - realtime_ns() +
-					       monotonic_ns();
+			now_ns = clock_ns(CLOCK_MONOTONIC);
+			gate.holder.since_ns = place.held_ns + now_ns -
+					       clock_ns(CLOCK_REALTIME);
 			/* The other host's clock may be ahead */
-			if (gate.holder.since_ns > monotonic_ns())
-				gate.holder.since_ns = monotonic_ns();
+			if (gate.holder.since_ns > now_ns)
+				gate.holder.since_ns = now_ns;
 		}
 	}
-	note(lock, gate_set(lock->fd, &gate), &gate);
+	set(lock, &gate);
 }
 
 static void step(struct lock *lock)
@@ -568,7 +563,7 @@ static void step(struct lock *lock)
 		if (lock->opening <= lock->gate.opening)
 			lock->opening = 0;
 		if (lock->fd >= 0 && is_wanted(lock) && tokens_grow(lock) &&
-		    session->until_ns > boottime_ns())
+		    session->until_ns > clock_ns(CLOCK_BOOTTIME))
 			ask_to_queue(lock, &view);
 	} else if (lock->opening != lock->gate.opening + 1) {
 		ask_to_leave(lock, &view);
@@ -613,27 +608,29 @@ static int on_news(sd_event_source *source, int fd, uint32_t revents,
 
 static void attach(struct lock *lock)
 {
-	struct tlock_gate gate;
-	int err;
+	struct tlock_gate gate = {};
+	int fd = gate_open(lock->name), err = fd;
 
-	lock->fd = gate_attach(lock->name, &gate);
-	if (lock->fd < 0) {
-		if (lock->fd == -EBUSY && !lock->complained)
-			say(SD_ERR, "%s: another process serves its gate: is a second tlockd running?",
-			    lock->name);
-		else if (lock->fd != -EBUSY && !lock->complained)
-			say(SD_ERR, "%s: %s", lock->name, strerror(-lock->fd));
+	if (fd >= 0)
+		err = gate_call(fd, TLOCK_GATE_ATTACH, &gate);
+	if (err < 0) {
+		if (!lock->complained)
+			say(SD_ERR, "%s: %s", lock->name, err == -EBUSY ?
+			    "another process serves its gate: is a second tlockd running?" :
+			    strerror(-err));
 		lock->complained = true;
-		lock->fd = -1;
+		if (fd >= 0)
+			close(fd);
 		return;
 	}
+	lock->fd = fd;
 	lock->complained = false;
 	lock->opening = 0;
 	lock->shown = 0;
 	lock->gate = gate;
 	/* Nobody else reports a try before we came */
-	lock->tried = gate.state & TLOCK_GATE_WANTED && !gate.waiters;
-	lock->active_ns = boottime_ns();
+	lock->tried = has_tried(&gate);
+	lock->active_ns = clock_ns(CLOCK_BOOTTIME);
 	err = sd_event_add_io(event, &lock->source, lock->fd, EPOLLIN, on_news,
 			      lock);
 	if (err < 0)
@@ -683,8 +680,7 @@ static void refresh(struct lock *lock)
 		json_decref(value);
 		return;
 	}
-	ask(lock, json_pack("[o]", txn_created(session, view.mine->name,
-					       view.mine->create_revision)),
+	ask(lock, json_pack("[o]", same_key(view.mine)),
 	    json_pack("[o]", txn_put(session, view.mine->name, value,
 				      view.mine->lease)), NULL);
 }
@@ -707,7 +703,7 @@ static void leave_queues_of_the_deleted(void)
 
 		if (place && our_opening(place) && !find(name))
 			etcd_ask(session->etcd, "kv/txn", json_pack("{s[o] s[o]}",
-				"compare", txn_created(session, key->name, key->create_revision),
+				"compare", same_key(key),
 				"success", txn_delete(session, key->name)),
 				on_deleted, NULL);
 		free(name);
@@ -737,16 +733,11 @@ uint64_t locks_lease(void)
 	const struct key *key;
 	struct lock *lock;
 
-	for (lock = locks; lock; lock = lock->next) {
+	for (lock = locks; lock; lock = lock->next)
 		for (key = NULL; lock->fd >= 0 &&
-		     (key = queue_next(&session->mirror, key, lock->name));) {
-			uint64_t opening = our_opening(queue_place(key, lock->name));
-
-			if (opening && opening - lock->gate.opening <= 1 &&
-			    opening >= lock->gate.opening)
+		     (key = queue_next(&session->mirror, key, lock->name));)
+			if (opening_to_adopt(lock, key))
 				return key->lease;
-		}
-	}
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* What the daemon has to say. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,6 +26,18 @@ void die(const char *what, int err)
 {
 	say(SD_ERR, "%s: %s", what, strerror(err));
 	exit(EXIT_FAILURE);
+}
+
+char *format(const char *template, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, template);
+	if (vasprintf(&text, template, args) < 0)
+		die("tlockd", ENOMEM);
+	va_end(args);
+	return text;
 }
 
 void *must(void *allocated)

@@ -22,6 +22,9 @@ void say(const char *level, const char *format, ...)
  */
 void die(const char *what, int err) __attribute__((noreturn));
 
+/** format - print to a string, to free(3); without memory, end the process */
+char *format(const char *template, ...) __attribute__((format(printf, 1, 2)));
+
 /** must - pass on memory that was allocated; without memory, end the process */
 void *must(void *allocated);
 

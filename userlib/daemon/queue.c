@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "log.h"
 #include "queue.h"
 
 const char *queue_place(const struct key *key, const char *lock)
@@ -116,8 +117,7 @@ void queue_state(const struct mirror *mirror, const char *lock,
 
 	memset(state, 0, sizeof(*state));
 	state->owner = "";
-	if (asprintf(&name, "%s/state", lock) < 0)
-		abort();
+	name = format("%s/state", lock);
 	key = mirror_find(mirror, name);
 	free(name);
 	if (!key)

@@ -17,7 +17,7 @@
 
 static void write_report(const struct session *session, FILE *to)
 {
-	int64_t left_ns = session->until_ns - boottime_ns();
+	int64_t left_ns = session->until_ns - clock_ns(CLOCK_BOOTTIME);
 	struct etcd_figures figures;
 
 	etcd_figures(session->etcd, &figures);

@@ -22,17 +22,16 @@
 #include "session.h"
 
 #define NSEC_PER_USEC	1000
-#define NSEC_PER_SEC	INT64_C(1000000000)
 /* How soon to try again with the next endpoint */
 #define RETRY_NS	(NSEC_PER_SEC / 10)
 
 static void round_begin(struct session *session);
 
-int64_t boottime_ns(void)
+int64_t clock_ns(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_BOOTTIME, &now);
+	clock_gettime(clock, &now);
 	return now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
 }
 
@@ -51,7 +50,7 @@ static void next_round(struct session *session, int64_t at_ns)
 
 static void round_failed(struct session *session)
 {
-	next_round(session, boottime_ns() + RETRY_NS);
+	next_round(session, clock_ns(CLOCK_BOOTTIME) + RETRY_NS);
 }
 
 static uint64_t term_of(const json_t *answer)
@@ -156,7 +155,7 @@ static void on_lease(void *data, const json_t *answer)
 static void round_begin(struct session *session)
 {
 	session->busy = true;
-	session->asked_ns = boottime_ns();
+	session->asked_ns = clock_ns(CLOCK_BOOTTIME);
 	/*
 	 * If only the answers are lost, our requests would keep the lease for
 	 * ever, and this host could not use it nor any other get the locks.
@@ -190,14 +189,11 @@ static char *make_id(const char *host)
 {
 	char boot[9] = "";
 	FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
-	char *id;
 
 	if (!file || !fgets(boot, sizeof(boot), file))
 		die("/proc/sys/kernel/random/boot_id", errno);
 	fclose(file);
-	if (asprintf(&id, "%s/%s/", host, boot) < 0)
-		die("tlockd", ENOMEM);
-	return id;
+	return format("%s/%s/", host, boot);
 }
 
 void session_open(struct session *session, const struct config *config,

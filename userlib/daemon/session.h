@@ -2,6 +2,8 @@
 #ifndef TLOCKD_SESSION_H
 #define TLOCKD_SESSION_H
 
+#include <time.h>
+
 #include "config.h"
 #include "etcd.h"
 #include "mirror.h"
@@ -46,7 +48,7 @@ struct session {
 void session_open(struct session *session, const struct config *config,
 		  sd_event *event);
 
-/** boottime_ns - CLOCK_BOOTTIME */
-int64_t boottime_ns(void);
+/** clock_ns - a clock's time */
+int64_t clock_ns(clockid_t clock);
 
 #endif

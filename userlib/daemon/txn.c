@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* Parts of transactions. */
-#define _GNU_SOURCE
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "log.h"
@@ -10,11 +8,7 @@
 
 static char *full_name(const struct session *session, const char *name)
 {
-	char *full;
-
-	if (asprintf(&full, "%s%s", session->config->prefix, name) < 0)
-		die("tlockd", ENOMEM);
-	return full;
+	return format("%s%s", session->config->prefix, name);
 }
 
 static json_t *name_bytes(const struct session *session, const char *name)

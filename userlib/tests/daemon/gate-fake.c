@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Stands in for gate.c of tlockd in a test without the module: the test is the
+ * A replacement for tlockd's gate.c that needs no module: the test plays the
  * kernel. The directory $TLOCKD_FAKE has a socket NAME.sock for each gated lock
  * NAME of this host. A packet to it is a struct tlock_gate, a call; the answer is a
  * struct answer. A packet of one byte in between means that there is news, up to
@@ -31,7 +31,7 @@ static const char *directory(void)
 	return dir ? dir : "/nonexistent";
 }
 
-static int gate_call(int fd, __u32 op, struct tlock_gate *gate)
+int gate_call(int fd, __u32 op, struct tlock_gate *gate)
 {
 	struct answer answer;
 	ssize_t len;
@@ -48,18 +48,7 @@ static int gate_call(int fd, __u32 op, struct tlock_gate *gate)
 	return -(int)answer.error;
 }
 
-int gate_look(int fd, struct tlock_gate *gate)
-{
-	memset(gate, 0, sizeof(*gate));
-	return gate_call(fd, TLOCK_GATE_LOOK, gate);
-}
-
-int gate_set(int fd, struct tlock_gate *gate)
-{
-	return gate_call(fd, TLOCK_GATE_SET, gate);
-}
-
-int gate_attach(const char *name, struct tlock_gate *gate)
+int gate_open(const char *name)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int fd, err;
@@ -71,12 +60,6 @@ int gate_attach(const char *name, struct tlock_gate *gate)
 		return -errno;
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
 		err = errno == ENOENT ? -ENOENT : -ENODEV;
-		close(fd);
-		return err;
-	}
-	memset(gate, 0, sizeof(*gate));
-	err = gate_call(fd, TLOCK_GATE_ATTACH, gate);
-	if (err) {
 		close(fd);
 		return err;
 	}
