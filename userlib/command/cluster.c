@@ -366,10 +366,8 @@ static void print_json_host(const struct cluster_host *host)
 	print_json_text(host->host, stdout);
 	fputs(",\"queued\":", stdout);
 	print_seconds(ago_ns(host->since), stdout);
-	fputs(",\"job\":", stdout);
-	print_json_text(host->job, stdout);
-	fputs(",\"command\":", stdout);
-	print_json_text(host->comm, stdout);
+	print_json_member("job", host->job, stdout);
+	print_json_member("command", host->comm, stdout);
 	if (host->token) {
 		fputs(",\"held\":", stdout);
 		print_seconds(ago_ns(host->held_since), stdout);
@@ -388,10 +386,8 @@ static void print_json(const struct cluster *cluster,
 
 	fputs("{\"tlockd\":{\"version\":", stdout);
 	print_json_text(cluster->version, stdout);
-	fputs(",\"host\":", stdout);
-	print_json_text(cluster->host, stdout);
-	fputs(",\"endpoint\":", stdout);
-	print_json_text(cluster->endpoint, stdout);
+	print_json_member("host", cluster->host, stdout);
+	print_json_member("endpoint", cluster->endpoint, stdout);
 	fputs(",\"lease\":", stdout);
 	print_seconds(cluster->lease_ms * (NS_PER_S / 1000), stdout);
 	printf(",\"requests\":%" PRIu64 ",\"failures\":%" PRIu64 "},\n\"locks\":[",

@@ -101,6 +101,9 @@ void print_seconds(int64_t ns, FILE *out);
  */
 void print_json_text(const char *text, FILE *out);
 
+/* Prints a string as a member of an object, behind the members before it. */
+void print_json_member(const char *name, const char *text, FILE *out);
+
 /*
  * Prints who holds the lock of @t, on which host, for what, how long, and when
  * that expires; or that its gate is shut. Without a newline.

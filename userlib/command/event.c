@@ -193,12 +193,9 @@ void print_object(const struct happening *h, int64_t wall_ns)
 	printf("{\"time\":\"%s\",\"monotonic\":", when);
 	free(when);
 	print_seconds(h->time_ns, stdout);
-	fputs(",\"lock\":", stdout);
-	print_json_text(h->lock, stdout);
-	fputs(",\"event\":", stdout);
-	print_json_text(h->kind, stdout);
-	fputs(",\"job\":", stdout);
-	print_json_text(h->job, stdout);
+	print_json_member("lock", h->lock, stdout);
+	print_json_member("event", h->kind, stdout);
+	print_json_member("job", h->job, stdout);
 	put_number("pid", h->pid);
 	if (h->has_process && !*h->host) {
 		user = user_name(h->uid);
@@ -208,15 +205,12 @@ void print_object(const struct happening *h, int64_t wall_ns)
 	} else {
 		fputs(",\"uid\":null,\"user\":null", stdout);
 	}
-	fputs(",\"command\":", stdout);
-	print_json_text(h->comm, stdout);
-	fputs(",\"host\":", stdout);
-	print_json_text(h->host, stdout);
+	print_json_member("command", h->comm, stdout);
+	print_json_member("host", h->host, stdout);
 	put_number("token", h->token);
 	put_number("ticket", h->ticket);
 	put_span("waited", h->waited_ns);
 	put_span("held", h->held_ns);
-	fputs(",\"cause\":", stdout);
-	print_json_text(h->cause ? h->cause : "", stdout);
+	print_json_member("cause", h->cause ? h->cause : "", stdout);
 	printf(",\"lost\":%" PRIu64 "}\n", h->lost);
 }

@@ -55,8 +55,7 @@ static void print_waiter(const struct tlock_waiter *waiter, FILE *out)
 		fputs("null", out);
 	fprintf(out, ",\"uid\":%" PRIu32 ",\"user\":", waiter->uid);
 	print_json_text(user, out);
-	fputs(",\"command\":", out);
-	print_json_text(waiter->comm, out);
+	print_json_member("command", waiter->comm, out);
 	fputs(",\"waiting\":", out);
 	print_seconds(ns_since(waiter->since_ns), out);
 	fputs(",\"timeout\":", out);

@@ -174,6 +174,12 @@ void print_json_text(const char *text, FILE *out)
 	free(safe);
 }
 
+void print_json_member(const char *name, const char *text, FILE *out)
+{
+	fprintf(out, ",\"%s\":", name);
+	print_json_text(text, out);
+}
+
 /* Prints which process and user the holder is, or on which other host. */
 static void print_place(const struct tlock *t,
 			const struct tlock_holder *holder, FILE *out)

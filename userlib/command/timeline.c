@@ -45,12 +45,6 @@ static void begin_event(struct writer *w, char phase, size_t lock, size_t id)
 	w->begun = true;
 }
 
-static void put_text(const struct writer *w, const char *name, const char *text)
-{
-	fprintf(w->out, ",\"%s\":", name);
-	print_json_text(text, w->out);
-}
-
 static void name_row(struct writer *w, size_t lock, size_t id, const char *what,
 		     const char *name)
 {
@@ -95,25 +89,25 @@ static void put_span(struct writer *w, const struct span *span, size_t id)
 
 	begin_event(w, 'X', track->lock, id);
 	if (span->held) {
-		put_text(w, "name", span_name(r, span));
-		put_text(w, "cat", "held");
+		print_json_member("name", span_name(r, span), w->out);
+		print_json_member("cat", "held", w->out);
 	} else {
 		char *name;
 
 		if (asprintf(&name, "waiting: %s", span_name(r, span)) < 0)
 			name = NULL;
-		put_text(w, "name", checked(name));
-		put_text(w, "cat", "waiting");
+		print_json_member("name", checked(name), w->out);
+		print_json_member("cat", "waiting", w->out);
 		free(name);
 	}
 	put_time(w, "ts", span->begin_ns);
 	put_time(w, "dur", span->end_ns - span->begin_ns);
 	fputs(",\"args\":{\"seconds\":", w->out);
 	print_seconds(span->took_ns, w->out);
-	put_text(w, "job", span->job);
-	put_text(w, "command", track->comm);
+	print_json_member("job", span->job, w->out);
+	print_json_member("command", track->comm, w->out);
 	fprintf(w->out, ",\"pid\":%d", track->pid);
-	put_text(w, "end", span->end);
+	print_json_member("end", span->end, w->out);
 	if (span->token)
 		fprintf(w->out, ",\"token\":\"%" PRIu64 "\"", span->token);
 	if (span->ticket)
@@ -149,7 +143,7 @@ static void put_mark(struct writer *w, const struct mark *mark)
 {
 	begin_event(w, 'i', mark->lock, mark->track == NONE ?
 		    id_of_lock(mark->lock) : id_of_track(w->r, mark->track));
-	put_text(w, "name", mark->kind);
+	print_json_member("name", mark->kind, w->out);
 	fputs(",\"s\":\"t\"", w->out);
 	put_time(w, "ts", mark->time_ns);
 	fputs(",\"args\":{\"job\":", w->out);
