@@ -167,7 +167,7 @@ static void complain(struct endpoint *endpoint, const char *what)
 	endpoint->complaint = must(strdup(what));
 }
 
-/* Whether an answer may be used; @request has learned of it otherwise */
+/* Whether an answer may be used; if not, request->error says why */
 static bool check_header(struct request *request, const json_t *header)
 {
 	struct etcd *etcd = request->etcd;
@@ -419,7 +419,7 @@ static int want_socket(CURL *curl, curl_socket_t fd, int what, void *data,
 	int err;
 
 	(void)curl;
-	/* The number may already mean another file: begin anew each time */
+	/* The descriptor may have been reused for another socket: add it again */
 	sd_event_source_disable_unref(source);
 	source = NULL;
 	if (what != CURL_POLL_REMOVE) {

@@ -325,7 +325,7 @@ static bool steer_once(struct lock *lock, const struct view *view)
 	if (held || !(state & TLOCK_GATE_SPENT || draining || idle ||
 		      (recall && !lock->gate.waiters)))
 		return keep_open(lock, view, recall);
-	/* Somebody may acquire the lock just now, and keep it a while */
+	/* Somebody may be acquiring the lock right now: let them keep it */
 	shut(lock, session->config->ttl * NSEC_PER_SEC);
 	return !is_over(lock);
 }
@@ -540,13 +540,13 @@ static void step(struct lock *lock)
 {
 	struct view view;
 
-	/* An answer came too late for a lock that was deleted */
+	/* A lock that was deleted is freed once no answer is due any more */
 	if (lock->fd < 0) {
 		if (!lock->exists && !lock->asking)
 			free_lock(lock);
 		return;
 	}
-	/* As long as the kernel says so, and nothing else is known */
+	/* Until the keys have been read, an open gate stays as it is */
 	if (!session->mirror.revision)
 		return;
 	look_at_queue(lock, &view);

@@ -76,7 +76,7 @@ void queue_read(const struct key *key, const char *lock, struct place *place)
 	memset(place, 0, sizeof(*place));
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(host, "/"), host);
 	copy(place->host, sizeof(place->host), name);
-	/* What is not as expected stays as it is */
+	/* Whatever is malformed keeps its initial value */
 	json_unpack(key->value, "{s:I, s:I, s?o}", "since", &since, "waiters",
 		    &waiters, "holder", &holder);
 	json_unpack(holder, "{s:I, s:I, s:s, s:s}", "token", &token, "since",

@@ -36,7 +36,7 @@ const struct key *queue_next(const struct mirror *mirror,
  * @host: name of its host
  * @since_s: since when (CLOCK_REALTIME, in seconds) it has been in the queue
  * @waiters: contenders that wait on that host
- * @holder: who holds the lock there; all 0 if nobody is known to
+ * @holder: who holds the lock there; all zero if no holder is known
  * @held_ns: since when (CLOCK_REALTIME); @holder.since_ns is 0
  */
 struct place {
@@ -49,7 +49,7 @@ struct place {
 
 /**
  * queue_read - read what a key of a lock's queue says
- * @key: the key; what is malformed in its value counts as missing
+ * @key: the key; malformed parts of its value are treated as missing
  * @lock: the lock's name
  * @place: filled in; its strings have no control characters
  */

@@ -3358,7 +3358,7 @@ TLOCK_HELD=S" ]]
 	[[ $(<out) == *" tlock-psu remote "*" python3 on lab2 acq" ]]
 }
 
-# tlockd_says LINE...: what its status socket says from now on; "|" for a tab
+# tlockd_says LINE...: set what the status socket returns; "|" stands for a tab
 tlockd_says() {
 	printf '%s\n' "$@" | tr '|' '\t' >answer
 	[[ ! -v tlockd ]] || return 0

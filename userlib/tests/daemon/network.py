@@ -101,7 +101,7 @@ class Link:
         self.port = self.listener.getsockname()[1]
 
     def cut(self, *directions):
-        """Cuts these directions, by default both: what is sent waits."""
+        """Cuts these directions, by default both. Data is held back meanwhile."""
         self.cut_off = frozenset(directions or (UP, DOWN))
         self.network.wake()
 
