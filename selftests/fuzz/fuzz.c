@@ -1135,8 +1135,11 @@ static int do_monitor(const struct op *op, __u32 *allowed)
 	return ret;
 }
 
-/* Checks an event, and that it comes after the one with the number @seq, or 0 */
-static void judge_event(const struct tlock_event *e, __u64 seq)
+/*
+ * Checks an event, and that it comes after the one with the number @seq, or 0.
+ * If the file is not @mine, other threads may have read those in between.
+ */
+static void judge_event(const struct tlock_event *e, __u64 seq, bool mine)
 {
 	bool token = e->token, ticket = e->ticket, deleted;
 
@@ -1144,7 +1147,8 @@ static void judge_event(const struct tlock_event *e, __u64 seq)
 	if (e->size != sizeof(*e) || !e->kind || e->kind > TLOCK_EVENT_REVOKED)
 		broken("event %llu has size %u and kind %u", e->seq, e->size,
 		       e->kind);
-	if (seq && e->seq != seq + 1 + e->lost)
+	if (seq && (e->seq < seq + 1 + e->lost ||
+		    (mine && e->seq > seq + 1 + e->lost)))
 		broken("event %llu after %llu, and %u were lost", e->seq, seq,
 		       e->lost);
 	if (e->flags & ~(TLOCK_UNFETCHED | TLOCK_LEASED | TLOCK_REVOKING) ||
@@ -1215,7 +1219,7 @@ static int do_events(const struct op *op, __u32 *allowed)
 	}
 	memcpy(e, uevents, size);
 	for (int i = 0; i < size / sizeof(*e); i++) {
-		judge_event(&e[i], seq ?: mine ? me->seq : 0);
+		judge_event(&e[i], seq ?: mine ? me->seq : 0, mine);
 		seq = e[i].seq;
 	}
 	if (mine && size)

@@ -547,6 +547,7 @@ struct tlock_gate {
  * more struct tlock_event, in the order in which they happened. Contenders never
  * wait for a reader: a reader that is too slow loses the oldest events, and learns
  * how many. A reader that waits may be woken some milliseconds after an event.
+ * Of threads that read the same file, only one gets each event.
  *
  * read(2) waits for an event, unless O_NONBLOCK is set; then it fails with
  * EAGAIN. It fails with EINVAL if the buffer is too small for an event, and
