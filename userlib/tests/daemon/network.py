@@ -42,6 +42,8 @@ class Pipe:
     def read(self):
         data = self.source.recv(LIMIT)
         self.open = bool(data)
+        if self.direction == DOWN:
+            data = self.link.rewrite(data)
         self.size += len(data)
         # Without data, this is the end, which is delivered in its turn
         self.queue.append((time.monotonic() + self.link.lag, data))
@@ -87,6 +89,7 @@ class Link:
 
     identify: names a client by its port; cut_clients has the names of those that
         are cut off
+    rewrite: changes what the member sends, which is given to it as it arrives
     """
 
     def __init__(self, network, target, identify):
@@ -96,6 +99,7 @@ class Link:
         self.cut_clients = frozenset()
         self.cut_off = frozenset()
         self.lag = 0.0
+        self.rewrite = lambda data: data
         self.connections = []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
