@@ -133,6 +133,7 @@ class Program:
         self._socket.settimeout(None)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
+        host.programs.append(self)
 
     def _answer(self, line: str) -> None:
         self.answers.put(Timed(line, time.monotonic()))
@@ -153,7 +154,14 @@ class Program:
 
     def signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
-        self.host.do("signal", self.pid, number)
+        if self.runs():
+            self.host.do("signal", self.pid, number)
+
+    def lose(self) -> None:
+        """Its host is no more, and so it has ended."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.wait()
 
     def kill(self) -> None:
         """Kill it, and wait for its end."""
@@ -202,12 +210,16 @@ class Host:
         self.daemon: Optional[Program] = None
         #: what tlockd printed
         self.log: List[str] = []
+        #: what has run since it was booted
+        self.programs: List[Program] = []
         self._lab = laboratory
         self._vm: Optional[subprocess.Popen[str]] = None
         self._wire = os.path.join(laboratory.directory, name)
 
     def boot(self) -> None:
-        """Start the guest, and wait until it obeys."""
+        """Start the guest unless it runs, and wait until it obeys."""
+        if self._vm:
+            return
         self._vm = subprocess.Popen(
             [VM, "--cpus", "1", "--memory", "512M", "--timeout", "100000",
              "--net", self._wire, "--", os.path.join(HERE, "guest"),
@@ -277,6 +289,8 @@ class Host:
             self.thaw()
         self._vm.communicate()
         self._vm = self.daemon = None
+        while self.programs:
+            self.programs.pop().lose()
 
     def end(self) -> None:
         """Tell the guest to end."""
