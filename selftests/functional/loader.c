@@ -393,7 +393,7 @@ static const char *names_parameter(int locks)
 }
 
 /* The usual string parameters of modules are limited to 1,024 bytes. */
-TEST_F_TIMEOUT(module, creates_as_many_locks_as_there_can_be, 300)
+TEST_F_TIMEOUT(module, creates_as_many_locks_as_there_can_be, 1200)
 {
 	ASSERT_EQ(0, module_unload());
 	ASSERT_EQ(0, module_load_with(names_parameter(4095)));
