@@ -89,7 +89,7 @@ class Link:
 
     identify: names a client by its port; cut_clients has the names of those that
         are cut off
-    rewrite: changes what the member sends, which is given to it as it arrives
+    rewrite: called with each piece of data from the member, returns what to deliver
     """
 
     def __init__(self, network, target, identify):

@@ -166,7 +166,7 @@ class Program:
     def kill(self) -> None:
         """Kill it, and wait for its end."""
         self.signal(signal.SIGKILL)
-        self._thread.join(LONG)
+        self.wait()
 
     def wait(self) -> None:
         """Wait for its end."""
@@ -210,16 +210,14 @@ class Host:
         self.daemon: Optional[Program] = None
         #: what tlockd printed
         self.log: List[str] = []
-        #: what has run since it was booted
+        #: the programs started since it last booted
         self.programs: List[Program] = []
         self._lab = laboratory
         self._vm: Optional[subprocess.Popen[str]] = None
         self._wire = os.path.join(laboratory.directory, name)
 
     def boot(self) -> None:
-        """Start the guest unless it runs, and wait until it obeys."""
-        if self._vm:
-            return
+        """Start the guest, and wait until it obeys."""
         self._vm = subprocess.Popen(
             [VM, "--cpus", "1", "--memory", "512M", "--timeout", "100000",
              "--net", self._wire, "--", os.path.join(HERE, "guest"),
